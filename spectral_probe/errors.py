@@ -1,0 +1,60 @@
+"""The one family of errors that a user can act on, each with the exit code of the command line.
+
+Every message names the rule that was broken, the value seen, and the next step. Each class also
+subclasses the builtin it refines, so that library code can be caught with ordinary ``except`` clauses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SpectralProbeError(Exception):
+    """Something that the user, not the maintainer, can put right."""
+
+    exit_code = 1
+
+
+class ConfigError(SpectralProbeError, ValueError):
+    """An option, argument or configuration value that is not allowed."""
+
+    exit_code = 2
+
+
+class ShapeError(ConfigError):
+    """Arrays whose shapes do not fit together."""
+
+
+class DataError(SpectralProbeError, ValueError):
+    """Data that is missing, malformed, or empty after filtering."""
+
+    exit_code = 3
+
+
+class ModelError(SpectralProbeError, RuntimeError):
+    """A model that is unavailable or cannot be probed."""
+
+    exit_code = 4
+
+
+class NonFiniteStateError(ModelError, ArithmeticError):
+    """A NaN or an infinity in a hidden state."""
+
+
+class MissingDependencyError(SpectralProbeError, ImportError):
+    """An optional package that the request needs and that is not installed."""
+
+    exit_code = 5
+
+
+class ResourceError(SpectralProbeError, OSError):
+    """Memory or disk that does not suffice."""
+
+    exit_code = 6
+
+
+def did_you_mean(value: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known name, else an empty string."""
+    close = get_close_matches(value, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
