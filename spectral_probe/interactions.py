@@ -213,8 +213,7 @@ class Dataset:
             )
         expected = leave_one_out(self.log)
         if not (
-            np.array_equal(expected.offsets, self.train.offsets)
-            and np.array_equal(expected.events, self.train.events)
+            np.array_equal(expected.offsets, self.train.offsets) and np.array_equal(expected.events, self.train.events)
         ):
             raise DataError(
                 f"The training part of data set {self.name!r} is not its histories without their last two items "

@@ -1,0 +1,145 @@
+r"""The exact nulls: what a curve would look like if the states had nothing to do with the graph.
+
+An energy :math:`u^\top G u` is linear in the Gram matrix, so its expectation over a family of relabellings is the
+energy of the *averaged* Gram. Nothing is sampled.
+
+- **swap**: the graph of this user with the states of other users. Exact when Grams are exchangeable over users given
+  position; it keeps the mean, the attention sink, the norm profile, causal averaging, temporal smoothing and the graph's
+  own temporal structure. The verdict rests on it.
+- **permutation**: all T! orders of the positions. **cyclic**: all T − 1 true rotations. Both assume that positions are
+  exchangeable, which real local graphs are not; they are reported as weaker nulls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.filters import graph_operator, heat_kernel
+from spectral_probe.gft import GraphBases, eigenbasis
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+#: With fewer other users to swap with, the swap null is NaN.
+MIN_REFERENCES = 20
+
+
+def permutation_energy(G: FloatArray, eigenvectors: FloatArray) -> FloatArray:
+    r"""Return the mean energy of each frequency over all permutations of the positions.
+
+    .. math:: E^0_k = a + b\,((\textstyle\sum_i u_{ik})^2 - 1), \quad
+              a = \tfrac{\operatorname{tr} G}{T}, \quad b = \tfrac{1^\top G 1 - \operatorname{tr} G}{T(T-1)}
+
+    Parameters
+    ----------
+    G, eigenvectors : (…, T, T)
+
+    Returns
+    -------
+    (…, T)
+    """
+    T = G.shape[-1]
+    trace = np.trace(G, axis1=-2, axis2=-1)
+    off_diagonal = G.sum(axis=(-2, -1)) - trace
+    a, b = trace / T, off_diagonal / max(T * (T - 1), 1)
+    return np.asarray(a[..., None] + b[..., None] * (eigenvectors.sum(axis=-2) ** 2 - 1.0))
+
+
+def cyclic_gram(G: FloatArray) -> FloatArray:
+    r"""Return the mean of G over the T − 1 rotations of the positions other than the identity.
+
+    :math:`\bar G = (T\,\bar G_{circ} - G)/(T-1)` with the circulant part :math:`\bar G_{circ}`; G itself for T = 1.
+    """
+    T = G.shape[-1]
+    if T == 1:
+        return G
+    s = np.arange(T)
+    by_shift = G[..., s[:, None], (s[:, None] + s[None, :]) % T].mean(axis=-2)
+    circulant = by_shift[..., (s[None, :] - s[:, None]) % T]
+    return np.asarray((T * circulant - G) / (T - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class SwapReferences:
+    r"""For every length, the users whose states (and graphs) stand in for a user of that length.
+
+    Attributes
+    ----------
+    rows : {length: (m,) int}
+        Reference rows, the same at all layers.
+    heat : {length: (T, T)}
+        :math:`\sum_v e^{-\tau L_v}` over the references, each graph cut to its leading ``length`` targets. It depends on
+        the data set only.
+    """
+
+    rows: dict[int, IntArray]
+    heat: dict[int, FloatArray]
+
+    @classmethod
+    def draw(
+        cls,
+        bases: GraphBases,
+        is_usable: npt.NDArray[np.bool_],
+        wanted_lengths: IntArray,
+        *,
+        is_causal: bool,
+        drop_first: int,
+        tau: float,
+        n_references: int,
+        seed: int,
+        cache_dir: Path | None = None,
+    ) -> SwapReferences:
+        """Draw at most ``n_references`` users per length, once, and average their heat kernels.
+
+        Parameters
+        ----------
+        is_usable : (n, T) bool
+            ``is_usable[v, m − 1]``: the leading m rows of user v's Gram have energy at every layer.
+        is_causal : bool
+            Leading blocks of longer users serve only where a state does not depend on later items; otherwise
+            references have equal length.
+        """
+        rows: dict[int, IntArray] = {}
+        for length in np.unique(wanted_lengths):
+            pool = np.flatnonzero(bases.lengths >= length if is_causal else bases.lengths == length)
+            if len(pool) > n_references:
+                generator = np.random.default_rng([seed, int(length)])
+                pool = np.sort(generator.choice(pool, n_references, replace=False))
+            rows[int(length)] = pool[is_usable[pool, int(length) - drop_first - 1]]
+        return cls(rows, _cached_heat_sums(bases, rows, drop_first, tau, cache_dir))
+
+
+def _heat_sums(bases: GraphBases, rows: dict[int, IntArray], drop_first: int, tau: float) -> dict[int, FloatArray]:
+    heat: dict[int, FloatArray] = {}
+    for length, references in rows.items():
+        values, vectors = eigenbasis(bases.adjacency[references, drop_first:length, drop_first:length])
+        heat[length] = graph_operator(vectors, heat_kernel(values, tau)).sum(axis=0)
+    return heat
+
+
+def _cached_heat_sums(
+    bases: GraphBases, rows: dict[int, IntArray], drop_first: int, tau: float, cache_dir: Path | None
+) -> dict[int, FloatArray]:
+    """Return the heat sums, from ``cache_dir`` when the same graphs and references were summed before."""
+    if cache_dir is None:
+        return _heat_sums(bases, rows, drop_first, tau)
+    digest = hashlib.sha256(repr((drop_first, tau, bases.adjacency.shape)).encode())
+    digest.update(np.ascontiguousarray(bases.adjacency).tobytes())
+    for length, references in rows.items():
+        digest.update(np.int64(length).tobytes() + references.tobytes())
+    path = cache_dir / f"heat-{digest.hexdigest()[:32]}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {length: stored[str(length)] for length in rows}
+    except (OSError, ValueError, KeyError, EOFError):
+        heat = _heat_sums(bases, rows, drop_first, tau)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez(unfinished, **{str(length): total for length, total in heat.items()})  # type: ignore[arg-type]
+    unfinished.replace(path)
+    return heat

@@ -1,0 +1,384 @@
+r"""Energies of graph frequencies, the low-pass share and their nulls, from Gram matrices alone.
+
+Since :math:`E(l, k) = \lVert (U^\top H^{(l)})_k \rVert^2 = u_k^\top (H H^\top) u_k`, the Gram matrix of a layer is all
+that any graph energy needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from spectral_probe.errors import ConfigError, DataError, ShapeError, did_you_mean
+from spectral_probe.filters import graph_operator, heat_kernel
+from spectral_probe.gft import GraphBases, groups_by_length
+from spectral_probe.nulls import MIN_REFERENCES, SwapReferences, cyclic_gram, permutation_energy
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+NULLS = ("swap", "permutation", "cyclic")
+MIN_TARGETS = 4
+#: A centred Gram with less than this part of the uncentred energy is rounding, not signal.
+MIN_CENTRED_ENERGY = 1e-5
+
+
+class Grams(Protocol):
+    """What is read of :class:`spectral_probe.capture.LayerGrams`."""
+
+    @property
+    def grams(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def lengths(self) -> IntArray: ...  # noqa: D102
+    @property
+    def layer_names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def layer_states(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def is_causal(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralEnergy:
+    r"""Energy of every graph frequency at every layer, with the nulls.
+
+    Rows of users who are not on the curve (see ``skipped``) are NaN; padded frequencies of the others are 0.
+
+    Attributes
+    ----------
+    energy : (n, n_layers, T − drop_first)
+        :math:`E_k = u_k^\top \tilde G u_k`; unit: squared activation.
+    total : (n, n_layers)
+        :math:`\operatorname{tr} \tilde G`.
+    null_energy : {null: (n, n_layers, T − drop_first)}
+        Energy under each null, one-sided: the user's own graph with averaged states.
+    low : (n, n_layers)
+        Low-pass share :math:`\operatorname{tr}(e^{-\tau L} \tilde G) / \operatorname{tr} \tilde G`.
+    null_low : {null: (n, n_layers)}
+        The same under each null; two-sided for ``swap``.
+    eigenvalues : (n, T − drop_first)
+        Graph frequencies, NaN where padded.
+    lengths : (n,) int
+        Number of targets before the drop.
+    is_valid : (n,) bool
+        Whether the user is on the curve: valid at every layer of it.
+    skipped : {reason: count}
+    layer_names, layer_states : tuple of str
+    settings : dict
+    """
+
+    energy: FloatArray
+    total: FloatArray
+    null_energy: dict[str, FloatArray]
+    low: FloatArray
+    null_low: dict[str, FloatArray]
+    eigenvalues: FloatArray
+    lengths: IntArray
+    is_valid: npt.NDArray[np.bool_]
+    skipped: dict[str, int]
+    layer_names: tuple[str, ...]
+    layer_states: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rayleigh(self) -> FloatArray:
+        r"""Rayleigh quotient :math:`\operatorname{tr}(L \tilde G)/\operatorname{tr} \tilde G`, (n, n_layers)."""
+        weighted = np.einsum("nlk,nk->nl", self.energy, np.nan_to_num(self.eigenvalues))
+        return np.asarray(weighted / self.total)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as a compressed ``.npz`` file."""
+        np.savez_compressed(
+            path,
+            allow_pickle=False,
+            energy=self.energy,
+            total=self.total,
+            low=self.low,
+            eigenvalues=self.eigenvalues,
+            lengths=self.lengths,
+            is_valid=self.is_valid,
+            layer_names=np.array(self.layer_names),
+            layer_states=np.array(self.layer_states),
+            **{f"null_energy.{name}": value for name, value in self.null_energy.items()},  # type: ignore[arg-type]
+            **{f"null_low.{name}": value for name, value in self.null_low.items()},  # type: ignore[arg-type]
+        )
+
+
+def spectral_energy(
+    grams: Grams,
+    bases: GraphBases,
+    *,
+    drop_first: int = 1,
+    center: bool = True,
+    normalize_rows: bool = False,
+    nulls: Sequence[str] = NULLS,
+    tau: float = 5.0,
+    n_references: int = 256,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+) -> SpectralEnergy:
+    r"""Energy of every graph frequency, from the Gram matrices of the layers.
+
+    .. math:: E_u(l, k) = u_k^\top \tilde G_u^{(l)} u_k, \qquad \tilde G = J G J
+
+    with the first ``drop_first`` positions (and their nodes) removed, rows scaled to unit norm if asked, and then the
+    mean over positions removed.
+
+    Parameters
+    ----------
+    grams : LayerGrams, (n, n_layers, T, T)
+        Inner products of the states; unit: squared activation.
+    bases : GraphBases, (n, T)
+        Local graphs of the same sequences, before the drop.
+    drop_first : int
+        Leading positions to remove; the Laplacian of what is left is computed anew.
+    center, normalize_rows : bool
+    nulls : sequence of {"swap", "permutation", "cyclic"}
+    tau : float
+        Diffusion time of the heat kernel :math:`e^{-\tau L}`.
+    n_references : int
+        Users drawn per length for the swap null.
+    seed : int
+        Of that draw.
+    cache_dir : Path, optional
+        Where the averaged heat kernels of the references, which depend on the data set only, are kept.
+
+    Raises
+    ------
+    ShapeError
+        If ``grams`` and ``bases`` differ in n, T or lengths.
+    ConfigError
+        If an option is out of range.
+    DataError
+        If no user is left on the curve.
+
+    Notes
+    -----
+    Source: FreLLM4Rec Eq. (4); with ``drop_first=0, center=False`` it is Eq. (4) exactly. Deviation: the headline
+    drops the first position and centres, without which the curve is mostly the mean vector and the attention sink.
+    Cost: O(n_layers · T³) per sequence, independent of the width of the model.
+    """
+    n, n_layers, T = grams.grams.shape[:3]
+    if bases.eigenvalues.shape != (n, T) or not np.array_equal(grams.lengths, bases.lengths):
+        raise ShapeError(
+            f"Grams are for {n} sequences of up to {T} targets, bases for {bases.eigenvalues.shape}, or their lengths "
+            "differ. Build both from the same targets and lengths."
+        )
+    for name in nulls:
+        if name not in NULLS:
+            raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
+    if not 0 <= drop_first < MIN_TARGETS:
+        raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {drop_first}.")
+    if n_references < MIN_REFERENCES:
+        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
+
+    kept = bases.drop_first(drop_first)
+    with threadpool_limits(1):
+        is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
+        is_valid, skipped = _valid_users(grams.lengths, kept, is_usable)
+        references = None
+        if "swap" in nulls:
+            references = SwapReferences.draw(
+                bases,
+                is_usable,
+                grams.lengths[is_valid],
+                is_causal=grams.is_causal,
+                drop_first=drop_first,
+                tau=tau,
+                n_references=n_references,
+                seed=seed,
+                cache_dir=cache_dir,
+            )
+        shape = (n, n_layers, T - drop_first)
+        result = SpectralEnergy(
+            energy=np.full(shape, np.nan),
+            total=np.full(shape[:2], np.nan),
+            null_energy={name: np.full(shape, np.nan) for name in nulls},
+            low=np.full(shape[:2], np.nan),
+            null_low={name: np.full(shape[:2], np.nan) for name in nulls},
+            eigenvalues=kept.eigenvalues,
+            lengths=grams.lengths,
+            is_valid=is_valid,
+            skipped=skipped,
+            layer_names=tuple(grams.layer_names),
+            layer_states=tuple(grams.layer_states),
+            settings={
+                "drop_first": drop_first,
+                "center": center,
+                "normalize_rows": normalize_rows,
+                "tau": tau,
+                "n_references": n_references,
+                "seed": seed,
+            },
+        )
+        result.energy[is_valid] = 0.0
+        for values in result.null_energy.values():
+            values[is_valid] = 0.0
+        for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0)):
+            _fill(result, grams.grams, kept, rows, length, references)
+    return result
+
+
+def prepare_gram(
+    G: npt.NDArray[np.floating[Any]], *, drop_first: int, center: bool, normalize_rows: bool
+) -> FloatArray:
+    r"""Return :math:`\tilde G` in float64: positions dropped, rows scaled to unit norm, centred; (…, T − drop_first, T − drop_first)."""
+    G = G[..., drop_first:, drop_first:].astype(np.float64)
+    if normalize_rows:
+        norm = np.sqrt(np.diagonal(G, axis1=-2, axis2=-1))
+        scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+        G = scale[..., :, None] * G * scale[..., None, :]
+    return centre(G) if center else G
+
+
+def centre(G: FloatArray) -> FloatArray:
+    r"""Return :math:`J G J` with :math:`J = I - 11^\top/T`: the Gram of the states less their mean over positions."""
+    mean = G.mean(axis=-1, keepdims=True)
+    return np.asarray(G - mean - np.swapaxes(mean, -1, -2) + mean.mean(axis=-2, keepdims=True))
+
+
+def energies(G: FloatArray, eigenvectors: FloatArray) -> FloatArray:
+    r"""Return :math:`u_k^\top G u_k` for every frequency, (…, T)."""
+    return np.asarray((eigenvectors * np.matmul(G, eigenvectors)).sum(axis=-2))
+
+
+def _usable_blocks(
+    grams: npt.NDArray[np.float32], lengths: IntArray, drop_first: int, center: bool, normalize_rows: bool
+) -> npt.NDArray[np.bool_]:
+    """Return whether the leading m kept rows of each Gram carry energy at every layer, for every m; (n, T − drop_first).
+
+    Traces and sums of all leading blocks come from cumulative sums, without forming a block.
+    """
+    n_layers, T = grams.shape[1:3]
+    usable = np.arange(1, T - drop_first + 1) <= (lengths - drop_first)[:, None]
+    size = np.arange(1, T - drop_first + 1)
+    for layer in range(n_layers):
+        G = prepare_gram(grams[:, layer], drop_first=drop_first, center=False, normalize_rows=normalize_rows)
+        diagonal = np.diagonal(G, axis1=-2, axis2=-1)
+        trace = np.cumsum(diagonal, axis=-1)
+        if center:
+            block_sum = np.cumsum(2 * np.tril(G, -1).sum(axis=-1) + diagonal, axis=-1)
+            usable &= trace - block_sum / size > MIN_CENTRED_ENERGY * trace
+        else:
+            usable &= trace > 0
+    return np.asarray(usable)
+
+
+def _valid_users(
+    lengths: IntArray, kept: GraphBases, is_usable: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
+    """Return who is on the curve, and how many are not, by the first reason that applies."""
+    last = np.maximum(kept.lengths - 1, 0)
+    has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
+    too_short = lengths < MIN_TARGETS
+    edgeless = ~too_short & ~kept.has_edges
+    flat = ~too_short & ~edgeless & ~has_energy
+    skipped = {
+        f"fewer than {MIN_TARGETS} targets": int(too_short.sum()),
+        "local graph without an edge": int(edgeless.sum()),
+        "no variation over positions at some layer": int(flat.sum()),
+    }
+    is_valid = ~(too_short | edgeless | flat)
+    if not is_valid.any():
+        raise DataError(
+            f"None of the {len(lengths)} users can be measured: {skipped}. "
+            "Probe longer histories, or check that the states differ between positions."
+        )
+    return is_valid, skipped
+
+
+def _fill(
+    result: SpectralEnergy,
+    grams: npt.NDArray[np.float32],
+    kept: GraphBases,
+    rows: IntArray,
+    length: int,
+    references: SwapReferences | None,
+) -> None:
+    """Compute all energies of the users ``rows``, who have equal length, layer by layer, into ``result``."""
+    settings = result.settings
+    drop_first, center, normalize_rows = (settings[k] for k in ("drop_first", "center", "normalize_rows"))
+    m = length - drop_first
+    U = kept.eigenvectors[rows, :m, :m]
+    h = heat_kernel(kept.eigenvalues[rows, :m], settings["tau"])
+    swap = None
+    if references is not None:
+        swap = _SwapNull(rows, references.rows[length], references.heat[length], graph_operator(U, h))
+    for layer in range(grams.shape[1]):
+        G = prepare_gram(
+            grams[rows, layer, :length, :length],
+            drop_first=drop_first,
+            center=center,
+            normalize_rows=normalize_rows,
+        )
+        total = np.trace(G, axis1=-2, axis2=-1)
+        energy = energies(G, U)
+        low = (h * energy).sum(axis=-1) / total
+        result.energy[rows, layer, :m], result.total[rows, layer], result.low[rows, layer] = (
+            energy,
+            total,
+            low,
+        )
+        for name in result.null_energy:
+            if name == "swap":
+                assert swap is not None
+                blocks = prepare_gram(
+                    grams[swap.references, layer, :length, :length],
+                    drop_first=drop_first,
+                    center=False,
+                    normalize_rows=normalize_rows,
+                )
+                share, null_low = swap(blocks, center, G / total[:, None, None], energy / total[:, None], low, U)
+                null_energy = share * total[:, None]
+            else:
+                null_energy = permutation_energy(G, U) if name == "permutation" else energies(cyclic_gram(G), U)
+                null_low = (h * null_energy).sum(axis=-1) / total
+            result.null_energy[name][rows, layer, :m] = null_energy
+            result.null_low[name][rows, layer] = null_low
+
+
+class _SwapNull:
+    r"""The swap null of users of equal length: :math:`\bar g_u` and :math:`\bar P_u` over the references less the user.
+
+    Sums over all references are formed once; a user who is a reference subtracts his own term.
+    """
+
+    def __init__(self, rows: IntArray, references: IntArray, heat_sum: FloatArray, P: FloatArray) -> None:
+        self.references = references
+        self.P = P
+        self.is_reference = np.isin(rows, references).astype(np.float64)
+        count = len(references) - self.is_reference
+        self.count = np.where(count >= MIN_REFERENCES, count, np.nan)
+        self.heat_others = heat_sum - self.is_reference[:, None, None] * P
+
+    def __call__(
+        self,
+        blocks: FloatArray,
+        center: bool,
+        g: FloatArray,
+        share: FloatArray,
+        low: FloatArray,
+        eigenvectors: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        r"""Return the one-sided null share of each frequency (k, T) and the two-sided null low share (k,).
+
+        .. math:: \operatorname{tr}(P_u \bar g) + \operatorname{tr}(\bar P g_u) - \operatorname{tr}(\bar P \bar g)
+        """
+        trace = np.trace(blocks, axis1=-2, axis2=-1)
+        if center:
+            trace = trace - blocks.sum(axis=(-2, -1)) / blocks.shape[-1]
+        # Centring is linear: centre the weighted sum once instead of every reference.
+        summed = np.einsum("v,vst->st", 1.0 / trace, blocks)
+        summed = centre(summed) if center else summed
+        own = self.is_reference
+        null_share = (energies(summed, eigenvectors) - own[:, None] * share) / self.count[:, None]
+        states_others = summed - own[:, None, None] * g
+        own_graph = ((self.P * summed).sum(axis=(-2, -1)) - own * low) / self.count
+        own_states = (self.heat_others * g).sum(axis=(-2, -1)) / self.count
+        neither = (self.heat_others * states_others).sum(axis=(-2, -1)) / self.count**2
+        return null_share, own_graph + own_states - neither
