@@ -73,7 +73,7 @@ class Bands:
             return self._decile_weights(eigenvalues)
         if self.kind == "pooled":
             return self._pooled_weights(eigenvalues)
-        n, T = eigenvalues.shape
+        T = eigenvalues.shape[1]
         lengths = np.maximum((~np.isnan(eigenvalues)).sum(axis=1), 1)[:, None]
         k = np.arange(T)[None, :]
         weights = self._overlap(k / lengths, (k + 1) / lengths)
@@ -98,7 +98,8 @@ class Bands:
         flat[order] = self._overlap(starts, ends)[space]
         weights[real] = flat
         absent = ~(weights.sum(axis=1, keepdims=True) > 0)
-        return np.where(absent, np.nan, weights)
+        weights += np.where(absent, np.nan, 0.0)
+        return weights
 
     def _decile_weights(self, eigenvalues: FloatArray) -> FloatArray:
         lengths = (~np.isnan(eigenvalues)).sum(axis=1)

@@ -75,7 +75,7 @@ class ItemGraph:
         return int(self.W.shape[0])
 
     def laplacian(self) -> csr_array:
-        r"""Return :math:`L = I - D^{-1/2} W D^{-1/2}`, sparse, (n_items, n_items); isolated items have :math:`L_{ii} = 1`."""
+        r"""Return :math:`L = I - D^{-1/2} W D^{-1/2}`, (n_items, n_items); 1 on the diagonal of isolated items."""
         degree = np.asarray(self.W.sum(axis=1), dtype=np.float64)
         scale = dia_array((inverse_sqrt(degree)[None], [0]), shape=self.W.shape)
         identity = dia_array((np.ones((1, self.n_items)), [0]), shape=self.W.shape)

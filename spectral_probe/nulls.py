@@ -4,8 +4,8 @@ An energy :math:`u^\top G u` is linear in the Gram matrix, so its expectation ov
 energy of the *averaged* Gram. Nothing is sampled.
 
 - **swap**: the graph of this user with the states of other users. Exact when Grams are exchangeable over users given
-  position; it keeps the mean, the attention sink, the norm profile, causal averaging, temporal smoothing and the graph's
-  own temporal structure. The verdict rests on it.
+  position; it keeps the mean, the attention sink, the norm profile, causal averaging, temporal smoothing and the
+  graph's own temporal structure. The verdict rests on it.
 - **permutation**: all T! orders of the positions. **cyclic**: all T − 1 true rotations. Both assume that positions are
   exchangeable, which real local graphs are not; they are reported as weaker nulls.
 """
@@ -73,8 +73,8 @@ class SwapReferences:
     rows : {length: (m,) int}
         Reference rows, the same at all layers.
     heat : {length: (T, T)}
-        :math:`\sum_v e^{-\tau L_v}` over the references, each graph cut to its leading ``length`` targets. It depends on
-        the data set only.
+        :math:`\sum_v e^{-\tau L_v}` over the references, each graph cut to its leading ``length`` targets.
+        It depends on the data set only.
     """
 
     rows: dict[int, IntArray]

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from spectral_probe.errors import ConfigError, DataError, ShapeError, did_you_mean
 from spectral_probe.filters import graph_operator, heat_kernel
-from spectral_probe.gft import GraphBases, groups_by_length
+from spectral_probe.gft import GraphBases, groups_by_length, inverse_sqrt
 from spectral_probe.nulls import MIN_REFERENCES, SwapReferences, cyclic_gram, permutation_energy
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,6 +39,8 @@ class Grams(Protocol):
     def layer_names(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def layer_states(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def layer_index(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def is_causal(self) -> bool: ...  # noqa: D102
 
@@ -69,6 +71,9 @@ class SpectralEnergy:
         Whether the user is on the curve: valid at every layer of it.
     skipped : {reason: count}
     layer_names, layer_states : tuple of str
+    layer_index : tuple of int
+        Depth of each layer in the model: 0 for ``embed``, i for block i, one more than the last block for
+        ``final_norm``; not consecutive where layers were selected.
     settings : dict
     """
 
@@ -83,6 +88,7 @@ class SpectralEnergy:
     skipped: dict[str, int]
     layer_names: tuple[str, ...]
     layer_states: tuple[str, ...]
+    layer_index: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -104,8 +110,9 @@ class SpectralEnergy:
             is_valid=self.is_valid,
             layer_names=np.array(self.layer_names),
             layer_states=np.array(self.layer_states),
-            **{f"null_energy.{name}": value for name, value in self.null_energy.items()},  # type: ignore[arg-type]
-            **{f"null_low.{name}": value for name, value in self.null_low.items()},  # type: ignore[arg-type]
+            layer_index=np.array(self.layer_index),
+            **{f"null_energy.{name}": value for name, value in self.null_energy.items()},
+            **{f"null_low.{name}": value for name, value in self.null_low.items()},
         )
 
 
@@ -207,6 +214,7 @@ def spectral_energy(
             skipped=skipped,
             layer_names=tuple(grams.layer_names),
             layer_states=tuple(grams.layer_states),
+            layer_index=tuple(grams.layer_index),
             settings={
                 "drop_first": drop_first,
                 "center": center,
@@ -227,13 +235,12 @@ def spectral_energy(
 def prepare_gram(
     G: npt.NDArray[np.floating[Any]], *, drop_first: int, center: bool, normalize_rows: bool
 ) -> FloatArray:
-    r"""Return :math:`\tilde G` in float64: positions dropped, rows scaled to unit norm, centred; (…, T − drop_first, T − drop_first)."""
-    G = G[..., drop_first:, drop_first:].astype(np.float64)
+    r"""Return :math:`\tilde G` in float64: leading positions dropped, rows scaled to unit norm, centred."""
+    kept: FloatArray = G[..., drop_first:, drop_first:].astype(np.float64)
     if normalize_rows:
-        norm = np.sqrt(np.diagonal(G, axis1=-2, axis2=-1))
-        scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-        G = scale[..., :, None] * G * scale[..., None, :]
-    return centre(G) if center else G
+        scale = inverse_sqrt(np.diagonal(kept, axis1=-2, axis2=-1))
+        kept = scale[..., :, None] * kept * scale[..., None, :]
+    return centre(kept) if center else kept
 
 
 def centre(G: FloatArray) -> FloatArray:
@@ -250,7 +257,7 @@ def energies(G: FloatArray, eigenvectors: FloatArray) -> FloatArray:
 def _usable_blocks(
     grams: npt.NDArray[np.float32], lengths: IntArray, drop_first: int, center: bool, normalize_rows: bool
 ) -> npt.NDArray[np.bool_]:
-    """Return whether the leading m kept rows of each Gram carry energy at every layer, for every m; (n, T − drop_first).
+    """Return whether the leading m kept rows of each Gram carry energy at every layer, for every m.
 
     Traces and sums of all leading blocks come from cumulative sums, without forming a block.
     """
