@@ -1,4 +1,4 @@
-"""Layered models: the protocol every probed model meets, and Hugging Face decoders as one case of it."""
+"""The protocol every probed model meets."""
 
 from __future__ import annotations
 

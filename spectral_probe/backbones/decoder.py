@@ -1,0 +1,320 @@
+"""Hugging Face decoders as layered models: one table of where each family keeps its blocks and its final norm."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from spectral_probe.backbones.protocol import LayerState
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
+
+
+class Family(NamedTuple):
+    """Where one architecture keeps its layers, as attribute paths from the model without its head."""
+
+    blocks: str
+    final_norm: str | None
+
+
+#: ``config.model_type`` → where the layers sit. Every row is tested against a tiny model of that family.
+FAMILIES: dict[str, Family] = {
+    "llama": Family("layers", "norm"),
+    "mistral": Family("layers", "norm"),
+    "qwen2": Family("layers", "norm"),
+    "qwen3": Family("layers", "norm"),
+    "gemma": Family("layers", "norm"),
+    "gemma2": Family("layers", "norm"),
+    "gpt2": Family("h", "ln_f"),
+    "gpt_neox": Family("layers", "final_layer_norm"),
+    # Post-norm: a block ends with its own norm, so there is neither a raw residual stream nor a final norm.
+    "bert": Family("encoder.layer", None),
+}
+#: Rows of the token table looked at together: it can be 150,000 × 3,584 and must not be copied whole.
+_TOKENS_AT_ONCE = 4096
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Return the SHA-256, in hex, over names, shapes, number types and bytes of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def check_family(model_type: str) -> Family:
+    """Return the row of :data:`FAMILIES` for a ``model_type``.
+
+    Raises
+    ------
+    ModelError
+        If the family is not in the table.
+    """
+    if model_type not in FAMILIES:
+        raise ModelError(
+            f"The layers of model_type {model_type!r} are not known; known are {', '.join(sorted(FAMILIES))}."
+            f"{did_you_mean(model_type, FAMILIES)} Wrap the model in a class of your own with name, is_causal, "
+            "layers() and forward_sequences() (see spectral_probe.backbones.LayeredModel)."
+        )
+    return FAMILIES[model_type]
+
+
+class HFDecoder(nn.Module):
+    r"""A Hugging Face decoder that reads one item per position, as a :class:`LayeredModel`.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder of a family in :data:`FAMILIES`. Of a model with a head (``…ForCausalLM``) the body is used.
+    item_embeddings : (n_items, d_model) array, optional
+        The vector fed for each item. Without it only float inputs can be run.
+    name : str, optional
+        What outputs call the model; default: the name the configuration carries, else its family.
+    source, hub_revision : str, optional
+        Folder or repository (and its commit) from which the tokenizer is read when it is first asked for.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        The body, without a head.
+    family : str
+        ``config.model_type``.
+    is_causal : bool
+        False for an encoder that is not run with ``is_decoder=True``; such a model is probed prefix by prefix.
+    note : str
+        What a reader must know about the states; empty for pre-norm decoders.
+
+    Raises
+    ------
+    ModelError
+        If the family is not in the table, or a path of the table is not in the model.
+    ShapeError
+        If ``item_embeddings`` does not have the width of the model.
+    """
+
+    item_embeddings: torch.Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        item_embeddings: npt.ArrayLike | torch.Tensor | None = None,
+        *,
+        name: str | None = None,
+        source: str | None = None,
+        hub_revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        unwrap: Any = getattr(model, "get_base_model", None)
+        if unwrap is not None:  # a peft wrapper: its adapters sit inside the wrapped model already
+            model = unwrap()
+        config: Any = getattr(model, "config", None)
+        self.family: str = str(getattr(config, "model_type", type(model).__name__))
+        row = check_family(self.family)
+        self.model: Any = getattr(model, "base_model", model)
+        self._blocks, self._final_norm = row
+        try:
+            blocks = self.model.get_submodule(row.blocks)
+            _ = row.final_norm and self.model.get_submodule(row.final_norm)
+        except AttributeError as error:
+            raise ModelError(
+                f"A {self.family} model keeps its blocks in {row.blocks!r} and its final norm in {row.final_norm!r}; "
+                f"{type(self.model).__name__} does not: {error}. Use the transformers version this was tested with."
+            ) from error
+        self.n_blocks = len(blocks)
+        self.name = name or str(getattr(config, "name_or_path", "")) or self.family
+        self.is_causal = _is_causal(config, self.family)
+        self.note = ""
+        if self.family == "bert":
+            mode = "run causally (is_decoder=True)" if self.is_causal else "two-sided"
+            self.note = f"encoder {mode}; states are block outputs after their norm"
+        self._source, self._hub_revision = source, hub_revision
+        self._tokenizer: Any = None
+        self._revision: tuple[object, str] = (None, "")
+        self.register_buffer("item_embeddings", None, persistent=False)
+        if item_embeddings is not None:
+            self.set_item_embeddings(item_embeddings)
+        self.eval()
+
+    @property
+    def width(self) -> int:
+        """Width d of the states."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the weights."""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
+
+    @property
+    def revision(self) -> str:
+        """First 16 hex digits of the SHA-256 over the model's weights, item embeddings left out; hashed once."""
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        # Any in-place change raises _version and any replacement changes the address: a stale hash is never returned.
+        key = tuple((w.data_ptr(), w._version, w.dtype) for w in weights)
+        if self._revision[0] != key:
+            self._revision = (key, weights_fingerprint(self.model)[:16])
+        return self._revision[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that belongs to the weights, read when first asked for.
+
+        Raises
+        ------
+        ModelError
+            If there is none.
+        """
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            advice = "Use --inputs id, or a model folder that holds its tokenizer files."
+            if self._source is None:
+                raise ModelError(f"Model {self.name!r} comes without a tokenizer, so it cannot read titles. {advice}")
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    self._source, revision=self._hub_revision, trust_remote_code=False
+                )
+            except Exception as error:  # tokenizers raise anything from OSError to a bare Exception of Rust
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ModelError(f"No tokenizer could be read from {self._source!r}: {reason} {advice}") from error
+        return self._tokenizer
+
+    def set_item_embeddings(self, item_embeddings: npt.ArrayLike | torch.Tensor) -> None:
+        """Set the vector fed for each item, (n_items, d_model); kept in the model's number type, on its device."""
+        table = torch.as_tensor(
+            item_embeddings if isinstance(item_embeddings, torch.Tensor) else np.asarray(item_embeddings)
+        )
+        if table.ndim != 2 or table.shape[1] != self.width:
+            raise ShapeError(
+                f"item_embeddings must be (n_items, {self.width}) for {self.name!r}; got {tuple(table.shape)}. "
+                "Use spectral_probe.item_inputs to bring item vectors to the width of a model."
+            )
+        self.item_embeddings = table.detach().to(device=self.device, dtype=self.dtype)
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return ``embed``, ``block 1`` … ``block n`` and, where the family has one, ``final_norm``."""
+        blocks = list(self.model.get_submodule(self._blocks))
+        found: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", blocks[0])]
+        found += [(f"block {i}", "block", block) for i, block in enumerate(blocks, start=1)]
+        if self._final_norm is not None:
+            found.append(("final_norm", "final_norm", self.model.get_submodule(self._final_norm)))
+        return found
+
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states, (batch, position, feature), of right-padded sequences, without gradients.
+
+        Parameters
+        ----------
+        inputs : (batch, position) int or (batch, position, d_model) float
+            Item indices, looked up in ``item_embeddings``, or the vectors themselves.
+        lengths : (batch,) int
+            Places from a row's length on are masked.
+
+        Raises
+        ------
+        ConfigError
+            If ``inputs`` are indices and the model has no ``item_embeddings``, or they exceed the model's positions.
+        DataError
+            If an index is outside ``item_embeddings``.
+        """
+        self.eval()
+        inputs = inputs.to(self.device)
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context is not None and inputs.shape[1] > context:
+            raise ConfigError(
+                f"{self.name!r} has {context} positions; got sequences of {inputs.shape[1]}. "
+                f"Use --max-length {context}."
+            )
+        with torch.no_grad():
+            if not inputs.is_floating_point():
+                inputs = self._look_up(inputs)
+            positions = torch.arange(inputs.shape[1], device=self.device)
+            mask = (positions < lengths.to(self.device)[:, None]).long()
+            output = self.model(inputs_embeds=inputs.to(self.dtype), attention_mask=mask, use_cache=False)
+        return _first_tensor(output)
+
+    def _look_up(self, items: torch.Tensor) -> torch.Tensor:
+        if self.item_embeddings is None:
+            raise ConfigError(
+                f"{self.name!r} was given item indices but holds no item_embeddings. Call set_item_embeddings with an "
+                f"(n_items, {self.width}) array, or pass (batch, position, {self.width}) vectors."
+            )
+        n_items, low, high = len(self.item_embeddings), int(items.min()), int(items.max())
+        if low < 0 or high >= n_items:
+            raise DataError(
+                f"Item indices must lie in 0…{n_items - 1}, the rows of item_embeddings; seen {low}…{high}. "
+                "Give one vector for each item of the catalogue."
+            )
+        return nn.functional.embedding(items, self.item_embeddings)
+
+    @torch.no_grad()
+    def token_rms(self) -> float:
+        """Return the root mean square over all entries of the model's own token embeddings, as it feeds them in."""
+        embed = self.model.get_input_embeddings()
+        total, count = 0.0, 0
+        for ids in torch.split(torch.arange(embed.num_embeddings, device=self.device), _TOKENS_AT_ONCE):
+            # Called, not read off the weight: Gemma multiplies its table by √d on the way in.
+            vectors = embed(ids).float()
+            total, count = total + float(vectors.square().sum(dtype=torch.float64)), count + vectors.numel()
+        return float(np.sqrt(total / count))
+
+    def encode_tokens(self, token_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states, (batch, position, feature), of right-padded token ids, without gradients.
+
+        An encoder that is probed causally still reads *text* in both directions, the way it was trained to.
+        """
+        self.eval()
+        with torch.no_grad(), _as_trained(self.model, self.family):
+            output = self.model(
+                input_ids=token_ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False
+            )
+        return _first_tensor(output)
+
+
+def _first_tensor(output: Any) -> torch.Tensor:
+    """Return the last hidden state from whatever a transformers model hands back."""
+    state: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
+    return state
+
+
+def _is_causal(config: Any, family: str) -> bool:
+    if family == "bert":
+        return bool(config.is_decoder)
+    # Decoders can be configured to attend both ways; what counts is how this one will run.
+    return bool(getattr(config, "is_causal", True)) and not getattr(config, "use_bidirectional_attention", False)
+
+
+@contextmanager
+def _as_trained(model: nn.Module, family: str) -> Iterator[None]:
+    """Let a BERT-type encoder attend both ways for a while; leave every other family as it is."""
+    if family != "bert":
+        yield
+        return
+    config: Any = model.config
+    flagged = [module for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
+    before = (config.is_decoder, [module.is_causal for module in flagged])
+    try:
+        # Both must change: the mask is made from the configuration, and without one the kernel asks the module.
+        config.is_decoder = False
+        for module in flagged:
+            module.is_causal = False  # type: ignore[assignment]
+        yield
+    finally:
+        config.is_decoder = before[0]
+        for module, value in zip(flagged, before[1], strict=True):
+            module.is_causal = value
