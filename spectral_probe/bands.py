@@ -98,8 +98,7 @@ class Bands:
         flat[order] = self._overlap(starts, ends)[space]
         weights[real] = flat
         absent = ~(weights.sum(axis=1, keepdims=True) > 0)
-        weights += np.where(absent, np.nan, 0.0)
-        return weights
+        return np.asarray(np.where(absent, np.nan, weights))
 
     def _decile_weights(self, eigenvalues: FloatArray) -> FloatArray:
         lengths = (~np.isnan(eigenvalues)).sum(axis=1)

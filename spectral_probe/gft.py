@@ -116,7 +116,7 @@ def inverse_sqrt(degree: FloatArray) -> FloatArray:
 
 
 def normalized_laplacian(adjacency: FloatArray) -> FloatArray:
-    r"""Return :math:`I - D^{-1/2} A D^{-1/2}` of each (…, T, T) adjacency; 1 on the diagonal at a node without edges."""
+    r"""Return :math:`I - D^{-1/2} A D^{-1/2}` of each (…, T, T) adjacency; 1 on the diagonal without edges."""
     scale = inverse_sqrt(adjacency.sum(axis=-1))
     return np.asarray(np.eye(adjacency.shape[-1]) - scale[..., :, None] * adjacency * scale[..., None, :])
 

@@ -10,79 +10,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from spectral_probe import plots
 from spectral_probe.bands import Bands
-from spectral_probe.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
+from spectral_probe.bootstrap import Interval
+from spectral_probe.curves import TEXT_COLUMNS, curve_table, user_table
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.filters import heat_kernel
 from spectral_probe.spectrum import SpectralEnergy
+from spectral_probe.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FloatArray = npt.NDArray[np.float64]
-#: Inside this range a retention counts as preserved.
-PRESERVED = (0.8, 1.25)
-#: With fewer users no verdict but "inconclusive" is given.
-MIN_USERS = 20
-LABELS = ("model", "revision", "dataset", "inputs", "own_user")
-#: What only a null gives.
-AGAINST_NULL = (
-    *("null_share", "excess", "excess_low", "excess_high"),
-    *("retention", "retention_low", "retention_high"),
-)
-COLUMNS = [
-    *(*LABELS, "null", "layer", "layer_name", "state", "band", "band_low", "band_high", "n_users", "control"),
-    *("energy", "share", "share_low", "share_high", *AGAINST_NULL, "rayleigh"),
-]
-#: Names and labels that may look like numbers or missing values, and are neither.
-TEXT_COLUMNS = (*LABELS, "null", "layer_name", "state", "band", "control")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the confidence intervals say about the last block.
-
-    ``label`` is one of ``attenuated``, ``amplified``, ``preserved``, ``inconclusive``,
-    ``no measurable collaborative signal`` and ``none`` (a curve that no verdict may be drawn from).
-    """
-
-    label: str
-    n_users: int
-    users_needed: int | None = None
-
-    def __str__(self) -> str:
-        if self.label == "inconclusive":
-            needed = f"; about {self.users_needed} needed" if self.users_needed is not None else ""
-            return f"inconclusive ({self.n_users} users{needed})"
-        return self.label
-
-
-def judge(embed_excess: Interval, retention: Interval, n_users: int) -> Verdict:
-    r"""Return the verdict from the two confidence intervals alone; the rules apply in this order.
-
-    1. lower end of the ``embed`` excess ≤ 0: no measurable collaborative signal;
-    2. CI of the retention ρ below 1: attenuated; above 1: amplified; inside [0.8, 1.25]: preserved;
-    3. else inconclusive, with :math:`m = \lceil n (h/h^*)^2 \rceil` users needed, h half the width of the CI and
-       :math:`h^* = \max(|\rho - 1|, \min(\rho - 0.8, 1.25 - \rho))`.
-    """
-    if n_users < MIN_USERS or not np.isfinite([embed_excess.low, retention.value, retention.low, retention.high]).all():
-        return Verdict("inconclusive", n_users)
-    if embed_excess.low <= 0:
-        return Verdict("no measurable collaborative signal", n_users)
-    if retention.high < 1:
-        return Verdict("attenuated", n_users)
-    if retention.low > 1:
-        return Verdict("amplified", n_users)
-    if PRESERVED[0] <= retention.low and retention.high <= PRESERVED[1]:
-        return Verdict("preserved", n_users)
-    rho, half = retention.value, (retention.high - retention.low) / 2
-    target = max(abs(rho - 1), min(rho - PRESERVED[0], PRESERVED[1] - rho))
-    return Verdict("inconclusive", n_users, math.ceil(n_users * (half / target) ** 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +31,7 @@ class DecayProfile:
     Attributes
     ----------
     table : DataFrame
-        One row per layer × band × null; columns :data:`COLUMNS`. Band ``low`` is the heat kernel, the headline.
+        One row per layer × band × null; columns :data:`spectral_probe.curves.COLUMNS`. Band ``low`` is the heat kernel, the headline.
     verdict : Verdict
     embed_excess, retention : Interval or None
         Of the low band under the verdict's null, at ``embed`` and at the last block.
@@ -164,42 +103,18 @@ class DecayProfile:
         if null is not None and null not in energy.null_low:
             raise ConfigError(f"null must be among the computed nulls {sorted(energy.null_low)}; got {null!r}.")
         rule = Bands.parse(bands)
-        tau = float(energy.settings["tau"])
-        on_curve = energy.is_valid
-        eigenvalues = energy.eigenvalues[on_curve]
-        weights = rule.weights(eigenvalues)
-        total = energy.total[on_curve][..., None]
-
-        def per_band(values: FloatArray) -> FloatArray:
-            return np.asarray(np.einsum("nlk,nkb->nlb", values[on_curve], weights))
-
-        band_energy = per_band(energy.energy)
-        share = np.concatenate([energy.low[on_curve][..., None], band_energy / total], axis=-1)
-        low_energy = np.einsum("nlk,nk->nl", energy.energy[on_curve], heat_kernel(eigenvalues, tau))
-        mean_energy = mean_over_users(np.concatenate([low_energy[..., None], band_energy], axis=-1))
-        null_share = {
-            name: np.concatenate(
-                [energy.null_low[name][on_curve][..., None], per_band(energy.null_energy[name]) / total], axis=-1
-            )
-            for name in energy.null_low
-        }
-        curves = _Curves(energy, rule, mean_energy, share, n_bootstrap, seed)
-        frames = [curves.frame(name, values) for name, values in null_share.items()] or [curves.frame("none", None)]
-        table = pd.concat(frames, ignore_index=True)
-        given = dict(labels or {})
-        for name in LABELS:
-            table[name] = given.get(name, "")
-        table["control"] = control
+        table = curve_table(energy, rule, labels=labels or {}, control=control, n_bootstrap=n_bootstrap, seed=seed)
+        n_users = int(energy.is_valid.sum())
         profile = cls(
-            table=table[COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "string")),
-            verdict=Verdict("none", len(share)),
+            table=table,
+            verdict=Verdict("none", n_users),
             embed_excess=None,
             retention=None,
             retention_layer="",
             null=null,
-            n_users=len(share),
+            n_users=n_users,
             skipped=dict(energy.skipped),
-            per_user=_per_user(energy),
+            per_user=user_table(energy),
             protocol={**energy.settings, "bands": str(rule), "null": null, "n_bootstrap": n_bootstrap},
             energy=energy,
         )
@@ -322,88 +237,8 @@ class DecayProfile:
             ) from error
 
 
-class _Curves:
-    """Means over users and one seeded set of resamples, as rows of the tidy table."""
-
-    def __init__(
-        self,
-        energy: SpectralEnergy,
-        rule: Bands,
-        mean_energy: FloatArray,
-        share: FloatArray,
-        n_bootstrap: int,
-        seed: int,
-    ) -> None:
-        self.energy, self.share, self.mean_energy = energy, share, mean_energy
-        self.n_bootstrap, self.seed = n_bootstrap, seed
-        self.band_names = ["low", *(str(b + 1) for b in range(rule.n_bands))]
-        self.edges = np.concatenate([[[np.nan, np.nan]], rule.edges])
-        self.rayleigh = mean_over_users(energy.rayleigh[energy.is_valid])
-        self.mean_share = mean_over_users(share)
-        self.share_interval = percentile_interval(self._resample(share))
-
-    def _resample(self, values: FloatArray) -> FloatArray:
-        return resampled_means(values, n_bootstrap=self.n_bootstrap, seed=self.seed)
-
-    def frame(self, null: str, null_share: FloatArray | None) -> pd.DataFrame:
-        """Return the rows of one null, (n_layers × bands)."""
-        n_layers, n_bands = self.mean_share.shape
-        nothing = np.full((n_layers, n_bands), np.nan)
-        columns = dict.fromkeys(AGAINST_NULL, nothing)
-        n_users = (~np.isnan(self.share)).sum(axis=0)
-        if null_share is not None:
-            excess = self.share - null_share
-            n_users = (~np.isnan(excess)).sum(axis=0)
-            resampled = self._resample(excess)
-            mean = mean_over_users(excess)
-            columns["null_share"], columns["excess"] = mean_over_users(null_share), mean
-            columns["excess_low"], columns["excess_high"] = percentile_interval(resampled)
-            if "embed" in self.energy.layer_states:
-                embed = self.energy.layer_states.index("embed")
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    columns["retention"] = mean / mean[embed]
-                    ratios = resampled / resampled[:, embed : embed + 1]
-                columns["retention_low"], columns["retention_high"] = percentile_interval(ratios)
-        columns |= {
-            "share": self.mean_share,
-            "share_low": self.share_interval[0],
-            "share_high": self.share_interval[1],
-            "energy": self.mean_energy,
-            "n_users": n_users,
-        }
-        layer = np.repeat(np.arange(n_layers), n_bands)
-        return pd.DataFrame(
-            {
-                "null": null,
-                "layer": np.array(self.energy.layer_index)[layer],
-                "layer_name": np.array(self.energy.layer_names)[layer],
-                "state": np.array(self.energy.layer_states)[layer],
-                "band": np.tile(self.band_names, n_layers),
-                "band_low": np.tile(self.edges[:, 0], n_layers),
-                "band_high": np.tile(self.edges[:, 1], n_layers),
-                "rayleigh": self.rayleigh[layer],
-                **{name: values.ravel() for name, values in columns.items()},
-            }
-        )
-
-
 def _without_nan(value: Any) -> Any:
     """Return the value with NaN as None, which JSON can say."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _per_user(energy: SpectralEnergy) -> pd.DataFrame:
-    """Return one row per user on the curve and layer; ``sequence`` is the row of the Grams."""
-    rows = np.flatnonzero(energy.is_valid)
-    n_layers = len(energy.layer_names)
-    columns: dict[str, Any] = {
-        "sequence": np.repeat(rows, n_layers),
-        "n_targets": np.repeat(energy.lengths[rows], n_layers),
-        "layer_name": np.tile(energy.layer_names, len(rows)),
-        "share": energy.low[rows].ravel(),
-    }
-    for name, values in energy.null_low.items():
-        columns[f"excess_{name}"] = (energy.low[rows] - values[rows]).ravel()
-    return pd.DataFrame(columns)

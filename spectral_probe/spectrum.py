@@ -40,8 +40,6 @@ class Grams(Protocol):
     @property
     def layer_states(self) -> Sequence[str]: ...  # noqa: D102
     @property
-    def layer_index(self) -> Sequence[int]: ...  # noqa: D102
-    @property
     def is_causal(self) -> bool: ...  # noqa: D102
 
 
@@ -214,7 +212,7 @@ def spectral_energy(
             skipped=skipped,
             layer_names=tuple(grams.layer_names),
             layer_states=tuple(grams.layer_states),
-            layer_index=tuple(grams.layer_index),
+            layer_index=_depths(grams.layer_names, grams.layer_states),
             settings={
                 "drop_first": drop_first,
                 "center": center,
@@ -230,6 +228,16 @@ def spectral_energy(
         for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0)):
             _fill(result, grams.grams, kept, rows, length, references)
     return result
+
+
+def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:
+    """Return the depth of each layer: the number in a block's name, else its place among the recorded layers."""
+    depths: list[int] = []
+    for name, state in zip(names, states, strict=True):
+        number = name.rpartition(" ")[2]
+        following = depths[-1] + 1 if depths else 0
+        depths.append(int(number) if state == "block" and number.isdigit() else following)
+    return tuple(depths)
 
 
 def prepare_gram(
