@@ -1,0 +1,236 @@
+"""Leave-one-out evaluation of a recommender, labelled with its protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from frellm4rec.data import log_fingerprint
+from frellm4rec.evaluation.candidates import TARGET_PLACE, Candidates, EvaluationPart, check_part, evaluated_users
+from frellm4rec.evaluation.metrics import ndcg_at_k, recall_at_k, tie_rate
+from frellm4rec.models.base import SequentialRecommender
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.interactions import Dataset
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a model ranks each user's held-out item.
+
+    Attributes
+    ----------
+    ndcg, recall : (n_users,) float in [0, 1]
+        NDCG@k and Recall@k, ties at their expected value.
+    is_tied : (n_users,) float
+        1 where the target shares its score with another candidate.
+    users : (n_users,) int
+        Row of each user in the data set's training log.
+    k : int
+        Cut of the list.
+    model, revision, dataset, fingerprint : str
+        What was evaluated on what.
+    part : str
+        ``valid`` or ``test``.
+    n_negatives : int or None
+        Negatives beside the target; None for the full ranking.
+    candidate_seed : int or None
+        Seed of the negatives; None for the full ranking.
+    """
+
+    ndcg: FloatArray
+    recall: FloatArray
+    is_tied: FloatArray
+    users: npt.NDArray[np.int64]
+    k: int
+    model: str
+    revision: str
+    dataset: str
+    fingerprint: str
+    part: str
+    n_negatives: int | None
+    candidate_seed: int | None
+
+    @property
+    def n_users(self) -> int:
+        """Number of evaluated users."""
+        return len(self.users)
+
+    @property
+    def ranking(self) -> str:
+        """Short name of the candidate rule, such as ``99+1`` or ``full``."""
+        return "full" if self.n_negatives is None else f"{self.n_negatives}+1"
+
+    @property
+    def protocol(self) -> str:
+        """The line that every number is printed with."""
+        pool = (
+            "full ranking, other items of the history left out"
+            if self.n_negatives is None
+            else f"{self.n_negatives}+1 candidates (uniform over untouched items, seed {self.candidate_seed})"
+        )
+        return (
+            f"{self.dataset} {self.fingerprint[:8]}, leave-one-out {self.part}, {self.n_users} users, {pool}, "
+            f"k={self.k}, ties at expected value (rate {self.is_tied.mean():.4f})"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the means over users, beside everything that labels them."""
+        labels = {entry.name: getattr(self, entry.name) for entry in fields(self)[4:]}
+        return {
+            **labels,
+            "ranking": self.ranking,
+            "n_users": self.n_users,
+            "ndcg": float(self.ndcg.mean()),
+            "recall": float(self.recall.mean()),
+            "tie_rate": float(self.is_tied.mean()),
+            "protocol": self.protocol,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per user."""
+        return pd.DataFrame(
+            {"user": self.users, "ndcg": self.ndcg, "recall": self.recall, "is_tied": self.is_tied.astype(bool)}
+        ).assign(model=self.model, dataset=self.dataset, part=self.part, ranking=self.ranking, k=self.k)
+
+    def save(self, path: str | Path) -> Path:
+        """Write values and labels to one ``.npz`` file, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = asdict(self)
+        arrays = {name: values.pop(name) for name in ("ndcg", "recall", "is_tied", "users")}
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, labels=np.array(json.dumps(values)), **arrays)
+        os.replace(partial, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what :meth:`save` wrote; anything else is a DataError."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                arrays = {name: held[name] for name in ("ndcg", "recall", "is_tied", "users")}
+                return cls(**arrays, **json.loads(str(held["labels"])))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"An evaluation is read from the .npz that Evaluation.save writes; reading {path} failed with: {error}."
+            ) from error
+
+
+def evaluate(
+    model: SequentialRecommender,
+    dataset: Dataset,
+    *,
+    part: EvaluationPart = "test",
+    candidates: Candidates | None = None,
+    k: int = 10,
+    batch_size: int = 256,
+) -> Evaluation:
+    """Return how well the model ranks every user's held-out item, given all items before it.
+
+    Parameters
+    ----------
+    model : SequentialRecommender
+        Reads the most recent ``model.config.max_length`` items.
+    dataset : Dataset
+    part : {"test", "valid"}
+        ``test``: the last item from all before it; ``valid``: the second-last from all before it.
+    candidates : Candidates, optional
+        Lists to rank, from :func:`sample_candidates`. Left out: the whole catalogue without the other items of the
+        user's history.
+    k : int
+        Cut of the list.
+    batch_size : int
+        Users at a time; results do not depend on it.
+
+    Raises
+    ------
+    ConfigError
+        If ``part``, ``k`` or ``batch_size`` is out of range, or the candidates are of another part.
+    DataError
+        If the candidates or the model belong to another data set, or a score is NaN.
+
+    Notes
+    -----
+    Source: FreLLM4Rec section 4.1 (leave-one-out, NDCG@10, Recall@10).
+    """
+    check_part(part)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")
+    if model.config.n_items != dataset.n_items:
+        raise DataError(
+            f"The model knows {model.config.n_items} items, data set {dataset.name!r} has {dataset.n_items}. "
+            "Evaluate on the data set that the model was trained on."
+        )
+    fingerprint = log_fingerprint(dataset)
+    if candidates is not None and (candidates.part != part or candidates.fingerprint != fingerprint):
+        raise DataError(
+            f"The candidates are of part {candidates.part!r} and data {candidates.fingerprint[:8]}; the evaluation is "
+            f"of part {part!r} and data {fingerprint[:8]}. Draw them again with sample_candidates."
+        )
+    users = evaluated_users(dataset) if candidates is None else candidates.users
+    values = np.empty((3, len(users)))
+    for start in range(0, len(users), batch_size):
+        rows = slice(start, start + batch_size)
+        items = None if candidates is None else candidates.items[rows]
+        values[:, rows] = _evaluate_batch(model, [dataset.sequences[u] for u in users[rows]], items, part, k)
+    return Evaluation(
+        *values,
+        users=users,
+        k=k,
+        model=model.name,
+        revision=model.revision,
+        dataset=dataset.name,
+        fingerprint=fingerprint,
+        part=part,
+        n_negatives=None if candidates is None else candidates.n_negatives,
+        candidate_seed=None if candidates is None else candidates.seed,
+    )
+
+
+def pad_right(sequences: list[npt.NDArray[np.int64]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return histories as (batch, position) item indices padded with 0, and their lengths."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    padded = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
+    return torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
+
+
+def _evaluate_batch(
+    model: SequentialRecommender,
+    sequences: list[npt.NDArray[np.int64]],
+    items: npt.NDArray[np.int64] | None,
+    part: EvaluationPart,
+    k: int,
+) -> FloatArray:
+    """Return (3, batch): NDCG, recall and ties of a few users."""
+    place = TARGET_PLACE[part]
+    device = model.item_embeddings().device
+    inputs, lengths = pad_right([s[:place][-model.config.max_length :] for s in sequences], device)
+    if items is not None:
+        scores = model.score(inputs, lengths, torch.from_numpy(items).to(device)).double().cpu().numpy()
+        targets, excluded = np.zeros(len(scores), dtype=np.int64), None
+    else:
+        scores = model.score(inputs, lengths).double().cpu().numpy()
+        targets = np.array([s[place] for s in sequences])
+        excluded = np.zeros(scores.shape, dtype=bool)
+        for row, sequence in enumerate(sequences):
+            excluded[row, sequence[:place]] = True
+    return np.stack(
+        [
+            ndcg_at_k(scores, targets, k, excluded=excluded),
+            recall_at_k(scores, targets, k, excluded=excluded),
+            tie_rate(scores, targets, excluded=excluded),
+        ]
+    )

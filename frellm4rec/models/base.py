@@ -1,0 +1,195 @@
+"""The contract of a recommender: states per position, item embeddings, scores, and files without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RecommenderConfig:
+    """Settings of a recommender; each subclass checks its own values when it is made."""
+
+    n_items: int
+    max_length: int
+
+    def __post_init__(self) -> None:
+        self.check_at_least("n_items", 1)
+        self.check_at_least("max_length", 1)
+
+    def check_at_least(self, name: str, low: int) -> None:
+        """Refuse a setting that is not a whole number of at least ``low``."""
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the config from names and values; an unknown or missing name is an error."""
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
+                )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__} lacks a required setting: {error}. Add it.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values."""
+        return asdict(self)
+
+
+class SequentialRecommender(nn.Module, ABC):
+    """A model that reads item histories and scores the catalogue.
+
+    Histories come as right-padded item indices 0…n_items − 1 with their lengths; padded places hold 0 and only
+    ``lengths`` tells them apart. A user's states and scores depend neither on the other rows of the batch nor on how
+    far it is padded.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[RecommenderConfig]]
+    config: RecommenderConfig
+
+    @abstractmethod
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the states from which scores are taken.
+
+        Parameters
+        ----------
+        inputs : (batch, position) int
+        lengths : (batch,) int
+
+        Returns
+        -------
+        (batch, position, feature) float
+            Row t has read items 0…t and predicts item t + 1; rows from the length on have no meaning.
+        """
+
+    @abstractmethod
+    def item_embeddings(self) -> torch.Tensor:
+        """Return the table that scores are inner products with, (n_items, feature)."""
+
+    def check_inputs(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Refuse a batch that does not meet the contract."""
+        if inputs.ndim != 2 or lengths.shape != inputs.shape[:1]:
+            raise ShapeError(
+                f"A batch is (batch, position) item indices with (batch,) lengths; got inputs {tuple(inputs.shape)} "
+                f"and lengths {tuple(lengths.shape)}. Right-pad the histories with 0."
+            )
+        if inputs.shape[1] > self.config.max_length:
+            raise ShapeError(
+                f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
+                "Keep the most recent ones."
+            )
+        if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
+            raise ShapeError(
+                f"Lengths must lie in 1…{inputs.shape[1]}; got {lengths.tolist()[:8]}. Leave out empty histories."
+            )
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high >= self.config.n_items:
+            raise DataError(
+                f"Item indices must lie in 0…{self.config.n_items - 1}; seen {low}…{high}. "
+                "Use the data set that the model was trained on."
+            )
+
+    @torch.no_grad()
+    def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return how well items fit as the next one; higher is better.
+
+        Parameters
+        ----------
+        inputs, lengths : (batch, position) and (batch,) int
+        items : (batch, n_candidates) int, optional
+            Which items to score; all of them when left out.
+
+        Returns
+        -------
+        (batch, n_candidates) or (batch, n_items) float
+            Inner products of the last valid state with the item embeddings.
+
+        Notes
+        -----
+        Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is put back afterwards.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            states = self(inputs, lengths)
+            last = states[torch.arange(len(inputs), device=inputs.device), lengths - 1]
+            table = self.item_embeddings()
+            if items is None:
+                return last @ table.T
+            return torch.einsum("bd,bcd->bc", last, table[items])
+        finally:
+            self.train(was_training)
+
+    @property
+    def revision(self) -> str:
+        """Short SHA-256 of the weights: equal weights, equal revision."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        partial = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+        save_file(weights, str(partial), metadata={"model": self.name})
+        os.replace(partial, folder / WEIGHTS_FILE)
+        partial = folder / f".{CONFIG_FILE}.{os.getpid()}"
+        partial.write_text(json.dumps({"model": self.name, **self.config.to_dict()}, indent=2) + "\n")
+        os.replace(partial, folder / CONFIG_FILE)
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load what :meth:`save_pretrained` wrote, in evaluation mode.
+
+        Raises
+        ------
+        ModelError
+            If a file is missing or unreadable, of another model, or its weights do not fit the config.
+        ConfigError
+            If the config has an unknown or forbidden setting.
+        """
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / CONFIG_FILE).read_text())
+            weights = load_file(str(folder / WEIGHTS_FILE))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(
+                f"A saved {cls.name} is a folder with readable {CONFIG_FILE} and {WEIGHTS_FILE}; reading {folder} "
+                f"failed with: {error}. Give such a folder, or train the model again."
+            ) from error
+        if not isinstance(values, dict) or values.pop("model", None) != cls.name:
+            raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
+        model = cls(cls.config_class.from_dict(values))
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"The weights in {folder} do not fit their config: {error}. Train again.") from error
+        return model.to(device).eval()

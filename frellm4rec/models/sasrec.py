@@ -1,0 +1,170 @@
+"""SASRec: a causal self-attention recommender trained from scratch, the paper's contrast to language models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.nn.functional import gelu
+
+from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
+from spectral_probe.errors import ConfigError
+
+LayerState = Literal["embed", "block", "final_norm"]
+
+
+@dataclass(frozen=True)
+class SASRecConfig(RecommenderConfig):
+    """Settings of :class:`SASRec`.
+
+    Attributes
+    ----------
+    n_items : int
+        Size of the catalogue.
+    max_length : int
+        Most recent items that are read.
+    n_features : int
+        Size of item embeddings and states.
+    n_blocks, n_heads : int
+        Transformer blocks, and attention heads in each.
+    n_inner : int
+        Width of the feed-forward part.
+    dropout : float
+        Rate at the embeddings, attention weights and both branches of a block.
+    """
+
+    n_items: int
+    max_length: int = 50
+    n_features: int = 50
+    n_blocks: int = 2
+    n_heads: int = 1
+    n_inner: int = 50
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("n_features", "n_blocks", "n_heads", "n_inner"):
+            self.check_at_least(name, 1)
+        if self.n_features % self.n_heads:
+            raise ConfigError(
+                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
+                "Choose 1 or 2 heads for 50 features."
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.5.")
+
+
+class Dropout(nn.Module):
+    """Dropout from single-precision uniforms: on the CPU four times as fast as the draws of ``nn.Dropout``."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the states with a share of ``rate`` set to 0 and the others scaled up; unchanged in evaluation."""
+        if not self.training or not self.rate:
+            return states
+        return states * ((torch.rand_like(states) >= self.rate) * (1.0 / (1.0 - self.rate)))
+
+
+class SASRecBlock(nn.Module):
+    r"""One pre-norm block: :math:`x + A(N_1 x)`, then :math:`x + F(N_2 x)`."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        d = config.n_features
+        self.n_heads = config.n_heads
+        self.attention_norm = nn.LayerNorm(d)
+        self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
+        self.output = nn.Linear(d, d)
+        self.inner_norm = nn.LayerNorm(d)
+        self.inner_in, self.inner_out = nn.Linear(d, config.n_inner), nn.Linear(config.n_inner, d)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the residual stream after the block, (batch, position, feature)."""
+        x = self.attention_norm(states)
+        heads = (*x.shape[:2], self.n_heads, -1)
+        query, key, value = (project(x).view(heads).transpose(1, 2) for project in (self.query, self.key, self.value))
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        # Right padding stands after every valid position, so the causal mask alone keeps it out.
+        is_later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        weights = self.dropout(scores.masked_fill(is_later, -torch.inf).softmax(-1))
+        states = states + self.dropout(self.output((weights @ value).transpose(1, 2).reshape(x.shape)))
+        inner = self.dropout(gelu(self.inner_in(self.inner_norm(states))))
+        return states + self.dropout(self.inner_out(inner))
+
+
+class SASRec(SequentialRecommender):
+    """A pre-norm transformer over learned item and position embeddings; scores use the same item table.
+
+    Parameters
+    ----------
+    config : SASRecConfig
+    seed : int
+        Draws the initial weights: normal with standard deviation 0.02, biases 0, norms at the identity.
+
+    Notes
+    -----
+    Source: Kang and McAuley 2018, the SASRec of FreLLM4Rec Fig. 1b. Deviations: pre-norm blocks with one final norm
+    and a GELU feed-forward part, as today's decoders have, so that its layers compare with theirs; full softmax instead
+    of one sampled negative.
+    """
+
+    name: ClassVar[str] = "sasrec"
+    is_causal: ClassVar[bool] = True
+    config_class = SASRecConfig
+    config: SASRecConfig
+
+    def __init__(self, config: SASRecConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        # torch draws default weights from the global generator while layers are built; give its state back.
+        with torch.random.fork_rng(devices=[]):
+            self.items = nn.Embedding(config.n_items, config.n_features)
+            self.positions = nn.Embedding(config.max_length, config.n_features)
+            self.dropout = Dropout(config.dropout)
+            self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.n_blocks))
+            self.final_norm = nn.LayerNorm(config.n_features)
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the states after the final norm, (batch, position, feature); see the base class."""
+        self.check_inputs(inputs, lengths)
+        places = torch.arange(inputs.shape[1], device=inputs.device)
+        states = self.dropout(self.items(inputs) + self.positions(places))
+        for block in self.blocks:
+            states = block(states)
+        return self.final_norm(states)
+
+    def item_embeddings(self) -> torch.Tensor:
+        """Return the item table, (n_items, feature)."""
+        return self.items.weight
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return the layers in the order of computation, as the instrument reads them.
+
+        The ``embed`` state is the input of the first block: item plus position embedding.
+        """
+        named: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", self.blocks[0])]
+        named += [(f"block {i}", "block", block) for i, block in enumerate(self.blocks, start=1)]
+        return [*named, ("final_norm", "final_norm", self.final_norm)]
+
+    @torch.no_grad()
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Run the model on right-padded item indices without dropout; the mode is put back afterwards."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self(inputs, lengths)
+        finally:
+            self.train(was_training)
