@@ -90,11 +90,13 @@ class Interactions:
 
         Users are numbered by first appearance in the table, items by first appearance in the ordered log
         (user after user, oldest first). Equal times keep the order of the table; ``time=None`` keeps it throughout.
+        Times are numbers, dates, or text of either (dates as ISO 8601).
 
         Raises
         ------
         DataError
-            If a column is missing, the table is empty, or a user, item or time is missing or not finite.
+            If a column is missing, the table is empty, a user, item or time is missing or not finite, or a time is
+            text of another kind.
         """
         wanted = [name for name in (user, item, time) if name is not None]
         for name in wanted:
@@ -111,7 +113,7 @@ class Interactions:
             raise DataError("The interaction table has no rows. Check the file and the filters applied to it.")
         for name in wanted:
             missing = df[name].isna().to_numpy()
-            if name == time and pd.api.types.is_numeric_dtype(df[name]):
+            if pd.api.types.is_numeric_dtype(df[name]):
                 missing = missing | ~np.isfinite(df[name].to_numpy(dtype=float))
             if missing.any():
                 raise DataError(
@@ -122,7 +124,7 @@ class Interactions:
         if time is None:
             order = np.argsort(user_code, kind="stable")
         else:
-            time_rank, _ = pd.factorize(df[time], sort=True)
+            time_rank, _ = pd.factorize(_sortable_times(df[time]), sort=True)
             order = np.lexsort((time_rank, user_code))
         events, item_ids = pd.factorize(df[item].to_numpy()[order])
         offsets = np.concatenate([[0], np.cumsum(np.bincount(user_code, minlength=len(user_ids)))])
@@ -162,6 +164,23 @@ class Interactions:
         """Return the log without the events where ``keep`` is False; every user and item keeps its index."""
         kept = np.concatenate([[0], np.cumsum(keep)])
         return Interactions(self.events[keep], kept[self.offsets], self.n_items, self.user_ids, self.item_ids)
+
+
+def _sortable_times(times: pd.Series[Any]) -> pd.Series[Any]:
+    """Return times that sort as time does; text would sort by its letters, "10" before "9"."""
+    if pd.api.types.is_numeric_dtype(times) or pd.api.types.is_datetime64_any_dtype(times):
+        return times
+    plain = times.astype(object)
+    numbers = pd.to_numeric(plain, errors="coerce")
+    if np.isfinite(numbers).all():
+        return numbers
+    dates = pd.to_datetime(plain, errors="coerce", format="ISO8601", utc=True)
+    if dates.isna().any():
+        raise DataError(
+            f"Times must be numbers or ISO 8601 dates; column {times.name!r} holds {plain[dates.isna()].iloc[0]!r}. "
+            "Convert the column first, for example with pandas.to_datetime(..., format=...)."
+        )
+    return dates
 
 
 def leave_one_out(log: Interactions) -> Interactions:
