@@ -171,7 +171,7 @@ def _open_text(path: Path) -> Iterator[str]:
 
 
 def _read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.DataFrame:
-    """Return the wanted columns of a table; text stays text, and ``filled`` columns have no empty value."""
+    """Return the wanted columns, indexed by line; text stays text, and ``filled`` columns have no empty value."""
     if _kind(path) in PARQUET:
         return _read_parquet(path, columns, filled)
     if _kind(path) not in DELIMITERS:
@@ -182,6 +182,7 @@ def _read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Da
         )
     rows = csv.reader(_open_text(path), delimiter=DELIMITERS[_kind(path)], strict=True)
     values: list[list[str]] = []
+    line_numbers: list[int] = []
     try:
         header = next(rows, [])
         places = _places(header, columns, path)
@@ -201,13 +202,14 @@ def _read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Da
                         "Repair or drop the line."
                     )
             values.append([row[place] for place in places])
+            line_numbers.append(rows.line_num)
     except csv.Error as error:
         raise DataError(
             f"{path} must be a well-formed table; line {rows.line_num}: {error}. Repair the line."
         ) from None
     if not values:
         raise DataError(f"{path} has a header but no rows. Check that it is the right file.")
-    return pd.DataFrame(values, columns=columns, dtype=object)
+    return pd.DataFrame(values, columns=columns, index=line_numbers, dtype=object)
 
 
 def _places(header: list[str], columns: list[str], path: Path) -> list[int]:
@@ -241,7 +243,7 @@ def _read_parquet(path: Path, columns: list[str], filled: list[str]) -> pd.DataF
             )
     if df.empty:
         raise DataError(f"{path} has no rows. Check that it is the right file.")
-    return df[columns].copy()
+    return df[columns].set_axis(np.arange(1, len(df) + 1))
 
 
 def _parse_times(times: pd.Series, path: Path) -> npt.NDArray[np.generic]:
@@ -255,10 +257,13 @@ def _parse_times(times: pd.Series, path: Path) -> npt.NDArray[np.generic]:
         except (ValueError, OverflowError):
             continue
     dates = pd.to_datetime(pd.Series(text), format="ISO8601", utc=True, errors="coerce")
-    bad = np.flatnonzero(dates.isna())
+    is_number = pd.to_numeric(pd.Series(text), errors="coerce").notna()
+    # Years alone read as dates too; a row is wrong if it is unlike the kind that most rows have.
+    is_right = is_number if is_number.sum() >= dates.notna().sum() else dates.notna()
+    bad = np.flatnonzero(~is_right)
     if len(bad):
         raise DataError(
-            f"Times in column {times.name!r} of {path} must be all numbers or all ISO 8601 dates; row {bad[0] + 1} has "
-            f"{str(text[bad[0]])!r}. Repair or drop the row."
+            f"Times in column {times.name!r} of {path} must be all numbers or all ISO 8601 dates; line "
+            f"{times.index[bad[0]]} has {str(text[bad[0]])!r}. Repair or drop it."
         )
     return dates.to_numpy()

@@ -174,7 +174,7 @@ def _train_epoch(
         inputs, lengths = pad_right([s[:-1] for s in batch], device)
         targets, _ = pad_right([s[1:] for s in batch], device)
         loss = full_softmax_loss(model(inputs, lengths), model.item_embeddings(), targets, lengths)
-        value = float(loss)
+        value = loss.item()
         if not np.isfinite(value):
             raise NonFiniteStateError(
                 f"The training loss must stay finite; it is {value} in epoch {epoch}, step {step}. "

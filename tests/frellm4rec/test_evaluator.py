@@ -1,0 +1,128 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.interactions import Dataset, Interactions
+
+
+def with_titles(dataset):
+    return replace(dataset, item_titles=[f"title {i}" for i in range(dataset.n_items)])
+
+
+def test_candidates_hold_the_target_and_untouched_items(random_log):
+    lists = sample_candidates(random_log, n_negatives=12, seed=4)
+    assert lists.items.shape == (random_log.n_users, 13)
+    for user, row in zip(lists.users, lists.items, strict=True):
+        history = random_log.sequences[user]
+        assert row[0] == history[-1]
+        assert len(set(row.tolist())) == 13
+        assert not set(row[1:].tolist()) & set(history.tolist())
+
+
+def test_negatives_are_shared_by_parts_and_titles_but_not_seeds(random_log):
+    test = sample_candidates(random_log, n_negatives=9)
+    valid = sample_candidates(with_titles(random_log), part="valid", n_negatives=9)
+    other = sample_candidates(random_log, n_negatives=9, seed=1)
+    np.testing.assert_array_equal(test.items[:, 1:], valid.items[:, 1:])
+    assert valid.items[:, 0].tolist() == [s[-2] for s in random_log.sequences]
+    assert (test.items[:, 1:] != other.items[:, 1:]).any()
+
+
+def test_negatives_are_uniform():
+    dataset = Dataset.from_interactions(Interactions.from_sequences([[0, 1, 2]] * 3000, n_items=13))
+    counts = np.bincount(sample_candidates(dataset, n_negatives=1).items[:, 1], minlength=13)
+    assert counts[:3].sum() == 0
+    # 3,000 draws over ten items: mean 300, standard deviation 16.4.
+    assert abs(counts[3:] - 300).max() < 5 * 16.4
+
+
+def test_users_without_held_out_items_are_left_out():
+    dataset = Dataset.from_interactions(Interactions.from_sequences([[0, 1], [0, 1, 2]], n_items=9))
+    assert sample_candidates(dataset, n_negatives=2).users.tolist() == [1]
+    with pytest.raises(DataError, match="three interactions"):
+        sample_candidates(Dataset.from_interactions(Interactions.from_sequences([[0, 1]], n_items=9)))
+
+
+def test_candidates_round_trip(random_log, tmp_path):
+    lists = sample_candidates(random_log, n_negatives=5)
+    again = Candidates.load(lists.save(tmp_path / "lists.npz"))
+    np.testing.assert_array_equal(again.items, lists.items)
+    assert (again.part, again.seed, again.fingerprint, again.n_negatives) == ("test", 0, lists.fingerprint, 5)
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    for name in ("junk.npz", "absent.npz"):
+        with pytest.raises(DataError, match="Draw them again"):
+            Candidates.load(tmp_path / name)
+
+
+def test_too_many_negatives(random_log):
+    with pytest.raises(DataError, match="99 negatives cannot be drawn"):
+        sample_candidates(random_log)
+    with pytest.raises(ConfigError, match="'valid' or 'test'"):
+        sample_candidates(random_log, part="tests", n_negatives=1)
+
+
+@pytest.mark.parametrize("part", ["test", "valid"])
+def test_evaluation_against_a_slow_loop(sasrec, random_log, part):
+    place = {"test": -1, "valid": -2}[part]
+    lists = sample_candidates(random_log, part=part, n_negatives=9)
+    full = evaluate(sasrec, random_log, part=part, k=3, batch_size=4)
+    sampled = evaluate(sasrec, random_log, part=part, k=3, candidates=lists)
+    for row, history in enumerate(random_log.sequences):
+        read = history[:place][-10:]
+        scores = sasrec.score(torch.tensor(read)[None], torch.tensor([len(read)]))[0].tolist()
+        target = history[place]
+        for result, pool in (
+            (full, [i for i in range(30) if i not in history[:place]]),
+            (sampled, lists.items[row].tolist()),
+        ):
+            rank = sorted(pool, key=lambda item: -scores[item]).index(target) + 1
+            assert result.recall[row] == (rank <= 3)
+            assert result.ndcg[row] == pytest.approx((rank <= 3) / np.log2(rank + 1))
+
+
+def test_batch_size_and_padding_change_nothing(sasrec, random_log):
+    np.testing.assert_allclose(
+        evaluate(sasrec, random_log, batch_size=1).ndcg, evaluate(sasrec, random_log, batch_size=100).ndcg
+    )
+
+
+def test_constant_scores_are_all_ties(sasrec, random_log):
+    with torch.no_grad():
+        sasrec.items.weight[:] = 1.0
+    result = evaluate(sasrec, random_log, candidates=sample_candidates(random_log, n_negatives=9), k=5)
+    np.testing.assert_allclose(result.recall, 0.5)
+    assert result.summary()["tie_rate"] == 1.0
+
+
+def test_result_is_labelled(sasrec, random_log, tmp_path):
+    result = evaluate(sasrec, random_log, candidates=sample_candidates(random_log, n_negatives=9, seed=2))
+    assert result.ranking == "9+1"
+    for words in ("random ", "leave-one-out test", "15 users", "9+1 candidates", "seed 2", "k=10", "ties"):
+        assert words in result.protocol
+    assert result.summary()["ndcg"] == result.to_frame()["ndcg"].mean()
+    again = Evaluation.load(result.save(tmp_path / "result.npz"))
+    assert again.summary() == result.summary()
+    full = evaluate(sasrec, random_log)
+    assert full.ranking == "full"
+    assert "full ranking" in full.protocol
+
+
+def test_refuses_what_does_not_belong_together(sasrec, random_log, ring):
+    with pytest.raises(DataError, match="knows 30 items"):
+        evaluate(sasrec, ring)
+    other = Dataset.from_interactions(Interactions.from_sequences([[0, 1, 2]], n_items=30))
+    with pytest.raises(DataError, match="Draw them again"):
+        evaluate(sasrec, random_log, candidates=sample_candidates(other, n_negatives=3))
+    with pytest.raises(DataError, match="part 'valid'"):
+        evaluate(sasrec, random_log, candidates=sample_candidates(random_log, part="valid", n_negatives=3))
+
+
+def test_nan_scores_stop_the_evaluation(sasrec, random_log):
+    with torch.no_grad():
+        sasrec.final_norm.weight[0] = torch.nan
+    with pytest.raises(DataError, match="NaN"):
+        evaluate(sasrec, random_log)

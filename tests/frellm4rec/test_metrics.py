@@ -1,0 +1,78 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frellm4rec.evaluation import ndcg_at_k, recall_at_k, tie_rate
+from spectral_probe.errors import ConfigError, DataError, ShapeError
+
+
+def test_hand_worked_example():
+    # Ranks of the target: 1, 3 and 4; then 2, 1 and 2.
+    scores = np.array([[9.0, 1, 2, 3], [5, 7, 6, 0], [0, 1, 2, 3]])
+    np.testing.assert_allclose(ndcg_at_k(scores, [0, 0, 0], 3), [1.0, 1 / np.log2(4), 0.0])
+    np.testing.assert_allclose(recall_at_k(scores, [0, 0, 0], 3), [1.0, 1.0, 0.0])
+    np.testing.assert_allclose(ndcg_at_k(scores, [3, 1, 2], 2), [1 / np.log2(3), 1.0, 1 / np.log2(3)])
+
+
+def test_ties_get_their_mean_over_random_orders():
+    scores = np.array([[2.0, 2, 2, 5, 1]])
+    # Ranks 2, 3 and 4 are equally likely.
+    assert recall_at_k(scores, [0], 2)[0] == pytest.approx(1 / 3)
+    assert ndcg_at_k(scores, [0], 3)[0] == pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / 3)
+    assert tie_rate(scores, [0]).tolist() == [1.0]
+    assert tie_rate(scores, [3]).tolist() == [0.0]
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=5), st.data())
+def test_matches_every_order_of_ties(row, data):
+    target = data.draw(st.integers(0, len(row) - 1))
+    k = data.draw(st.integers(1, len(row)))
+    gains = []
+    for order in itertools.permutations(range(len(row))):
+        # A stable sort of a permuted list breaks ties by that permutation.
+        rank = sorted(order, key=lambda item: -row[item]).index(target) + 1
+        gains.append([rank <= k, (rank <= k) / np.log2(rank + 1)])
+    scores = np.array([row], dtype=float)
+    np.testing.assert_allclose(
+        [recall_at_k(scores, [target], k)[0], ndcg_at_k(scores, [target], k)[0]], np.mean(gains, axis=0)
+    )
+
+
+def test_constant_scores_are_worth_chance():
+    scores = np.zeros((1, 100))
+    assert recall_at_k(scores, 0, 10)[0] == pytest.approx(0.1)
+
+
+def test_excluded_candidates_do_not_count_but_targets_do():
+    scores = np.array([[1.0, 5, 4, np.nan]])
+    excluded = np.array([[True, True, False, True]])
+    assert ndcg_at_k(scores, [0], 2, excluded=excluded)[0] == pytest.approx(1 / np.log2(3))
+
+
+def test_nan_is_an_error():
+    with pytest.raises(DataError, match="2 are NaN, first in row 1, candidate 0"):
+        ndcg_at_k(np.array([[1.0, 2], [np.nan, np.nan]]), [0, 0], 1)
+
+
+@pytest.mark.parametrize("k", [0, -1, 3, 1.5, True])
+def test_k_out_of_range(k):
+    with pytest.raises(ConfigError, match=r"k must be a whole number in 1…2"):
+        recall_at_k(np.zeros((1, 2)), [0], k)
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "excluded"),
+    [
+        (np.zeros(3), [0], None),
+        (np.zeros((2, 3)), [0, 3], None),
+        (np.zeros((2, 3)), [0, -1], None),
+        (np.zeros((2, 3)), [0.0, 1.0], None),
+        (np.zeros((2, 3)), [0, 1], np.zeros((2, 2), bool)),
+    ],
+)
+def test_shapes_that_do_not_fit(scores, targets, excluded):
+    with pytest.raises(ShapeError):
+        ndcg_at_k(scores, targets, 1, excluded=excluded)

@@ -1,0 +1,120 @@
+import gzip
+
+import pandas as pd
+import pytest
+
+from frellm4rec.data import read_s3rec, read_table
+from spectral_probe.errors import ConfigError, DataError
+
+CSV = 'user_id,item_id,timestamp,name\nu1,007,3,\nu1,7,1,"Seven, or so"\nu2,007,2,Bond\nu1,8,2,Eight\nu2,8,9,Other\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text, encoding="utf-8"):
+        path = tmp_path / name
+        data = text.encode(encoding)
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return path
+
+    return write
+
+
+def labels(dataset):
+    return [dataset.item_ids[s].tolist() for s in dataset.sequences]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.tsv"])
+def test_reads_text_tables(write, name):
+    text = CSV.replace('"Seven, or so"', "Seven") if name.endswith("csv") or name.endswith("gz") else CSV
+    if name == "log.tsv":
+        text = CSV.replace('"Seven, or so"', "Seven").replace(",", "\t")
+    dataset = read_table(write(name, text), title="name")
+    assert dataset.name == "log"
+    assert labels(dataset) == [["7", "8", "007"], ["007", "8"]]
+    assert dict(zip(dataset.item_ids, dataset.item_titles, strict=True)) == {"7": "Seven", "8": "Eight", "007": "Bond"}
+
+
+def test_quoted_commas_and_byte_order_mark(write):
+    dataset = read_table(write("log.csv", CSV, "utf-8-sig"), title="name")
+    assert "Seven, or so" in dataset.item_titles
+
+
+def test_times_as_text_dates_and_large_numbers(write):
+    dated = "user_id,item_id,timestamp\nu,a,2020-01-02\nu,b,2019-12-31T23:00:00\nu,c,2020-01-01T05:00:00+02:00\n"
+    assert labels(read_table(write("dates.csv", dated))) == [["b", "c", "a"]]
+    # One nanosecond apart: floats could not tell them.
+    large = "user_id,item_id,timestamp\nu,a,1700000000000000001\nu,b,1700000000000000000\nu,c,5\n"
+    assert labels(read_table(write("large.csv", large))) == [["c", "b", "a"]]
+    assert labels(read_table(write("decimal.csv", large.replace(",5\n", ",5.5\n"))))[0][0] == "c"
+
+
+def test_without_times_the_rows_are_in_order(write):
+    text = "who,what\nu,b\nu,a\nv,b\n"
+    assert labels(read_table(write("log.csv", text), user="who", item="what", time=None)) == [["b", "a"], ["b"]]
+
+
+def test_titles_from_a_file_of_their_own(write):
+    titles = write("titles.csv", "item_id,title\n8,Eight\n9,Nine\n")
+    dataset = read_table(write("log.csv", CSV), titles=titles)
+    assert dict(zip(dataset.item_ids, dataset.item_titles, strict=True)) == {"7": "", "8": "Eight", "007": ""}
+
+
+def test_titles_of_other_labels_are_refused(write):
+    with pytest.raises(DataError, match="no title for any of the 3 items"):
+        read_table(write("log.csv", CSV), titles=write("titles.csv", "item_id,title\nx,Ex\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CSV.replace("u2,007,2,Bond", "u2,007,2"), "line 4 has 3: 'u2,007,2'"),
+        (CSV.replace("u2,007,2,Bond", "u2,,2,Bond"), r"'item_id' of .* must not be empty; it is in line 4"),
+        (CSV.replace("u2,007,2,Bond", "u2,007,soon,Bond"), "line 4 has 'soon'"),
+        (CSV.replace("item_id", "itemid"), "Did you mean 'itemid'"),
+        (CSV.replace("name", "item_id"), "more than one column 'item_id'"),
+        (CSV.splitlines()[0] + "\n", "no rows"),
+        ("", "no column 'user_id'"),
+        (CSV + 'u3,"broken\n', "well-formed table; line"),
+    ],
+)
+def test_names_what_is_wrong_with_a_table(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_table(write("log.csv", text))
+
+
+def test_other_encodings_and_endings(write, tmp_path):
+    with pytest.raises(DataError, match=r"line 2 has the byte 0xf6"):
+        read_table(write("log.csv", "user_id,item_id,timestamp\nBjörk,1,1\n", "latin-1"))
+    with pytest.raises(ConfigError, match=r"'log\.txt'"):
+        read_table(write("log.txt", CSV))
+    with pytest.raises(DataError, match="does not exist"):
+        read_table(tmp_path / "absent.csv")
+
+
+def test_reads_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    df = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [2, 1, 1]})
+    df.to_parquet(tmp_path / "log.parquet")
+    assert labels(read_table(tmp_path / "log.parquet")) == [[6, 5], [5]]
+
+
+def test_reads_s3rec(write):
+    dataset = read_s3rec(write("beauty.txt", "9 5 2 7\n\n4 2 8 1\n"), titles=write("t.csv", "item_id,title\n2,Two\n"))
+    assert dataset.name == "beauty"
+    assert dataset.user_ids.tolist() == ["9", "4"]
+    assert labels(dataset) == [["5", "2", "7"], ["2", "8", "1"]]
+    assert dataset.item_titles == ["", "Two", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2 3\n2\n", "line 2 reads '2'"),
+        ("1 2 3\n2 1\n1 4\n", "user '1' of line 3 is already in line 1"),
+        ("\n", "no interactions"),
+    ],
+)
+def test_names_what_is_wrong_with_s3rec_text(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_s3rec(write("log.txt", text))
