@@ -50,16 +50,20 @@ class ItemGraph:
         Raises
         ------
         DataError
-            If there is no interaction, or a stored value is not 0 or 1.
+            If there is no interaction, or a value is not 0 or 1.
         """
-        R = csr_array(user_items, dtype=np.int32)
+        R = csr_array(user_items, copy=True)
+        # Stored zeros are no interactions, and entries stored twice would count twice.
+        R.sum_duplicates()
+        R.eliminate_zeros()
         if R.nnz == 0:
             raise DataError(f"The interaction matrix {R.shape} is empty; a graph needs at least one interaction.")
-        if not ((R.data == 0) | (R.data == 1)).all():
+        if not (R.data == 1).all():
             raise DataError(
-                f"The interaction matrix must be binary; seen values up to {R.data.max()}. "
+                f"The interaction matrix must be binary; seen values from {R.data.min()} to {R.data.max()}. "
                 "Clip repeated interactions to 1 (Interactions does)."
             )
+        R = R.astype(np.int32)
         # 32-bit indices halve the memory of W as long as its number of entries allows them.
         R.indices, R.indptr = R.indices.astype(np.int32), R.indptr.astype(np.int32)
         W = csr_array(R.T.tocsr() @ R)
