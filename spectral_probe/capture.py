@@ -269,8 +269,7 @@ class _Work:
         inputs, lengths = self._batch(np.concatenate([rows, rows]), self.lengths[np.concatenate([rows, rows])])
         for changed in range(len(rows), 2 * len(rows)):
             last = int(lengths[changed]) - 1
-            item = inputs[changed, last]
-            inputs[changed, last] = 1.0 - item if inputs.is_floating_point() else self._another(int(item))
+            inputs[changed, last] = self._another(inputs[changed, last])
         if not len(rows):
             return
         grams = self.recorder.grams(inputs, lengths).double()
@@ -290,10 +289,13 @@ class _Work:
                         "is_causal = False, so that it is probed prefix by prefix."
                     )
 
-    def _another(self, item: int) -> int:
-        """Return an item of the data other than this one, if there is one."""
-        low, high = int(self.inputs.min()), int(self.inputs.max())
-        return high if item != high else low
+    def _another(self, item: torch.Tensor) -> torch.Tensor:
+        """Return something else that the model could have read in place of an item."""
+        if item.is_floating_point():
+            # Negated, not shifted: the norm at a model's entrance takes a shift away again.
+            return -item if bool(item.any()) else torch.linspace(-1, 1, len(item)).to(item)
+        low, high = self.inputs.min().to(item), self.inputs.max().to(item)
+        return high if bool(item != high) else low
 
 
 def _checked_inputs(inputs: npt.NDArray[Any] | torch.Tensor, lengths: IntArray) -> tuple[torch.Tensor, IntArray]:

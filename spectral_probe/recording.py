@@ -36,8 +36,9 @@ class LayerRecorder:
         self._handles: list[Any] = []
         self._lengths = torch.empty(0, dtype=torch.long)
         self._positions = 0
-        self._is_last_only = False
-        self._kept: list[list[torch.Tensor]] = []
+        self._grams: torch.Tensor | None = None
+        self._last: list[torch.Tensor] = []
+        self._runs: list[int] = []
 
     def __enter__(self) -> LayerRecorder:
         try:
@@ -55,32 +56,37 @@ class LayerRecorder:
     def __exit__(self, *_: object) -> None:
         while self._handles:
             self._handles.pop().remove()
-        self._kept = []
+        self._grams, self._last = None, []
 
     def grams(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the (n_layers, batch, position, position) Grams of one forward pass, in float32 on its device."""
-        layers = self._run(inputs, lengths, is_last_only=False)
-        stacked = torch.stack([gram.to(layers[0].device) for gram in layers])
-        valid = torch.arange(inputs.shape[1], device=stacked.device) < lengths.to(stacked.device)[:, None]
+        batch, positions = inputs.shape[:2]
+        # Set aside before the pass: small arrays that outlive the big ones around them would fragment the memory.
+        grams = torch.empty((len(self._layers), batch, positions, positions), device=inputs.device)
+        self._grams = grams
+        self._run(inputs, lengths)
+        self._grams = None
+        valid = torch.arange(positions, device=grams.device) < lengths.to(grams.device)[:, None]
         # Filled, not multiplied by zero: whatever a model leaves at padded places, NaN included, must not survive.
-        return stacked.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
+        return grams.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
 
     def last_states(self, inputs: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """Return, of each layer, the (batch, feature) states at the last valid position, in float32."""
-        return self._run(inputs, lengths, is_last_only=True)
+        self._last = [inputs] * len(self._layers)
+        self._run(inputs, lengths)
+        last, self._last = self._last, []
+        return last
 
-    def _run(self, inputs: torch.Tensor, lengths: torch.Tensor, *, is_last_only: bool) -> list[torch.Tensor]:
-        self._lengths, self._positions, self._is_last_only = lengths, inputs.shape[1], is_last_only
-        self._kept = [[] for _ in self._layers]
+    def _run(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
+        self._lengths, self._positions = lengths, inputs.shape[1]
+        self._runs = [0] * len(self._layers)
         self._model.forward_sequences(inputs, lengths)
-        kept, self._kept = self._kept, []
-        for (name, _, _), seen in zip(self._layers, kept, strict=True):
-            if len(seen) != 1:
+        for (name, _, _), runs in zip(self._layers, self._runs, strict=True):
+            if runs != 1:
                 raise ModelError(
                     f"A layer must run exactly once in a forward pass; {name!r} of {self._model.name!r} ran "
-                    f"{len(seen)} times. List in layers() only modules that forward_sequences() runs once."
+                    f"{runs} times. List in layers() only modules that forward_sequences() runs once."
                 )
-        return [seen[0] for seen in kept]
 
     def _before(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -104,14 +110,20 @@ class LayerRecorder:
                 f"The state of a layer must be a (batch, position, feature) tensor with one row per input, here "
                 f"{(*expected, 'd')}; {name!r} of {self._model.name!r} gave {seen}. Correct its layers()."
             )
-        if self._is_last_only:
+        self._runs[index] += 1
+        if self._grams is None:
             rows = torch.arange(len(self._lengths), device=state.device)
             state = state[rows, self._lengths.to(state.device) - 1][:, None]
         if self._norm is not None and kind != "final_norm":
             # forward, not a call: a call would fire the hook that records the norm's own output.
             state = self._norm.forward(state)
-        state = state.float()
-        self._kept[index].append(state[:, 0] if self._is_last_only else torch.bmm(state, state.mT))
+        state = state.detach().float()
+        if self._grams is None:
+            self._last[index] = state[:, 0]
+        elif state.device == self._grams.device:
+            torch.bmm(state, state.mT, out=self._grams[index])
+        else:  # a model spread over several devices
+            self._grams[index] = torch.bmm(state, state.mT).to(self._grams.device)
 
 
 @contextmanager
