@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from frellm4rec.data.lastfm import SOURCE, load_lastfm
-from spectral_probe.errors import DataError
+from frellm4rec.data.table import column_names, read_s3rec, read_table
+from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions import Dataset
 
 if TYPE_CHECKING:
@@ -68,3 +69,30 @@ def lastfm(argument: str | None = None, *, from_dir: Path | None = None) -> Data
         if folder.exists():
             return load_lastfm(folder)
     raise DataError(f"LastFM must be on this machine; ${DATA_VARIABLE}={root} has no folder LastFM. {options}")
+
+
+def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
+    """Return the data set of a file: CSV, TSV or Parquet, or S3-Rec text (``.txt``), text plain or ``.gz``.
+
+    Tables have the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``.
+
+    Parameters
+    ----------
+    argument : str
+        The file.
+    from_dir : path, optional
+        Folder that a relative path starts from.
+
+    Raises
+    ------
+    ConfigError
+        If no file is named.
+    DataError
+        If the file is missing or malformed.
+    """
+    if not argument:
+        raise ConfigError("A table is read from a file; none was named. Give its path, as in table:log.csv.")
+    path = Path(from_dir or "", argument).expanduser()
+    if path.name.removesuffix(".gz").endswith(".txt"):
+        return read_s3rec(path)
+    return read_table(path, title="title" if "title" in column_names(path) else None)

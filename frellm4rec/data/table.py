@@ -116,6 +116,17 @@ def read_table(
     return Dataset.from_interactions(log, item_titles=item_titles, name=name or _stem(path))
 
 
+def column_names(path: str | Path) -> list[str]:
+    """Return the columns of a CSV, TSV or Parquet file."""
+    path = Path(path)
+    if _kind(path) in PARQUET:
+        return [str(column) for column in _load_parquet(path).columns]
+    try:
+        return next(_text_rows(path), [])
+    except csv.Error as error:
+        raise DataError(f"{path} must start with a header of column names; line 1: {error}. Repair it.") from None
+
+
 def _titles_of(
     log: Interactions, path: str | Path | None, *, item: str = "item_id", title: str = "title"
 ) -> list[str] | None:
@@ -174,13 +185,7 @@ def _read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Da
     """Return the wanted columns, indexed by line; text stays text, and ``filled`` columns have no empty value."""
     if _kind(path) in PARQUET:
         return _read_parquet(path, columns, filled)
-    if _kind(path) not in DELIMITERS:
-        known = [*DELIMITERS, *PARQUET]
-        raise ConfigError(
-            f"A table ends in {', '.join(known)} (.gz allowed for text); got {path.name!r}."
-            f"{did_you_mean(_kind(path), known)} S3-Rec text files are read with read_s3rec."
-        )
-    rows = csv.reader(_open_text(path), delimiter=DELIMITERS[_kind(path)], strict=True)
+    rows = _text_rows(path)
     values: list[list[str]] = []
     line_numbers: list[int] = []
     try:
@@ -212,6 +217,17 @@ def _read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Da
     return pd.DataFrame(values, columns=columns, index=line_numbers, dtype=object)
 
 
+def _text_rows(path: Path) -> Iterator[list[str]]:
+    """Return a reader over the rows of a text table, the header first."""
+    if _kind(path) not in DELIMITERS:
+        known = [*DELIMITERS, *PARQUET]
+        raise ConfigError(
+            f"A table ends in {', '.join(known)} (.gz allowed for text); got {path.name!r}."
+            f"{did_you_mean(_kind(path), known)} S3-Rec text files are read with read_s3rec."
+        )
+    return csv.reader(_open_text(path), delimiter=DELIMITERS[_kind(path)], strict=True)
+
+
 def _places(header: list[str], columns: list[str], path: Path) -> list[int]:
     """Return where the columns stand in the header."""
     for column in columns:
@@ -224,16 +240,21 @@ def _places(header: list[str], columns: list[str], path: Path) -> list[int]:
     return [header.index(column) for column in columns]
 
 
-def _read_parquet(path: Path, columns: list[str], filled: list[str]) -> pd.DataFrame:
-    """Return the wanted columns of a Parquet file."""
+def _load_parquet(path: Path) -> pd.DataFrame:
+    """Return a Parquet file as it is."""
     if not path.is_file():
         raise DataError(f"{path} does not exist. Check the path.")
     try:
-        df = pd.read_parquet(path)
+        return pd.read_parquet(path)
     except ImportError as error:
         raise MissingDependencyError("Parquet files need pyarrow: pip install pyarrow") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must be a Parquet file; reading it failed with: {error}. Fetch it again.") from error
+
+
+def _read_parquet(path: Path, columns: list[str], filled: list[str]) -> pd.DataFrame:
+    """Return the wanted columns of a Parquet file, indexed by row from 1."""
+    df = _load_parquet(path)
     _places([str(column) for column in df.columns], columns, path)
     for column in filled:
         missing = np.flatnonzero(df[column].isna())

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from frellm4rec.data import read_s3rec, read_table
+from frellm4rec.plugins import table
 from spectral_probe.errors import ConfigError, DataError
 
 CSV = 'user_id,item_id,timestamp,name\nu1,007,3,\nu1,7,1,"Seven, or so"\nu2,007,2,Bond\nu1,8,2,Eight\nu2,8,9,Other\n'
@@ -100,11 +101,11 @@ def test_reads_parquet(tmp_path):
 
 
 def test_reads_s3rec(write):
-    dataset = read_s3rec(write("beauty.txt", "9 5 2 7\n\n4 2 8 1\n"), titles=write("t.csv", "item_id,title\n2,Two\n"))
+    dataset = read_s3rec(write("beauty.txt", "9 5 2 5\n\n4 2 8 1\n"), titles=write("t.csv", "item_id,title\n2,Two\n"))
     assert dataset.name == "beauty"
     assert dataset.user_ids.tolist() == ["9", "4"]
-    assert labels(dataset) == [["5", "2", "7"], ["2", "8", "1"]]
-    assert dataset.item_titles == ["", "Two", "", "", ""]
+    assert labels(dataset) == [["5", "2", "5"], ["2", "8", "1"]]
+    assert dataset.item_titles == ["", "Two", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,14 @@ def test_reads_s3rec(write):
 def test_names_what_is_wrong_with_s3rec_text(write, text, message):
     with pytest.raises(DataError, match=message):
         read_s3rec(write("log.txt", text))
+
+
+def test_plugin_tells_kinds_apart_and_takes_titles_where_they_are(write, tmp_path):
+    write("log.csv", CSV.replace("name", "title"))
+    assert "Eight" in table("log.csv", from_dir=tmp_path).item_titles
+    assert table(str(write("plain.csv", CSV))).item_titles is None
+    assert labels(table(str(write("log.txt.gz", "1 2 3 4\n")))) == [["2", "3", "4"]]
+    with pytest.raises(ConfigError, match="none was named"):
+        table(None)
+    with pytest.raises(DataError, match="does not exist"):
+        table("absent.csv", from_dir=tmp_path)
