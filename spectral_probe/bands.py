@@ -48,7 +48,7 @@ class Bands:
         if text == "deciles":
             return cls("deciles", 10)
         kind, _, count = text.rpartition(":")
-        if kind in ("", "rank", "pooled") and count.isdigit() and 1 <= int(count) <= 512:
+        if kind in ("", "rank", "pooled") and count.isdecimal() and 1 <= int(count) <= 512:
             return cls("pooled" if kind == "pooled" else "rank", int(count))
         raise ConfigError(f"bands must be B, 'rank:B', 'pooled:B' (B from 1 to 512) or 'deciles'; got {spec!r}.")
 
@@ -105,7 +105,7 @@ class Bands:
         width = np.maximum(1, lengths // 10)[:, None]
         k = np.arange(eigenvalues.shape[1])[None, :]
         band = np.minimum(k // width, self.n_bands - 1)
-        weights = (band[..., None] == np.arange(self.n_bands)).astype(np.float64)
+        weights: FloatArray = np.equal(band[..., None], np.arange(self.n_bands)).astype(np.float64)
         weights[np.isnan(eigenvalues)] = 0.0
         return weights
 
