@@ -93,7 +93,7 @@ def test_a_matrix_that_is_not_binary_is_refused(values):
 def test_the_same_interaction_stored_twice_is_refused():
     twice = csr_array((np.ones(3, dtype=int), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
     for matrix in (twice, coo_array(([1, 1], ([0, 0], [1, 1])), shape=(1, 2))):
-        with pytest.raises(DataError, match=r"must be binary; seen values from 1 to 2"):
+        with pytest.raises(DataError, match=r"must be binary; seen values from . to 2"):
             ItemGraph.from_interactions(matrix)
     assert twice.nnz == 3, "the caller's matrix stays as it was"
 
