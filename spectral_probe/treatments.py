@@ -1,0 +1,138 @@
+"""From saved Grams and a graph to profiles: the headline, the raw numbers, the controls, the published curve.
+
+Nothing here runs a model, so every choice below can be made again on saved Grams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectral_probe.gft import GraphBases
+from spectral_probe.graph import ItemGraph
+from spectral_probe.layer_grams import LayerGrams
+from spectral_probe.options import AnalysisOptions
+from spectral_probe.profile import DecayProfile
+from spectral_probe.spectrum import spectral_energy
+
+#: The capture that the headline is made from; the others are named after their control.
+MAIN = "main"
+RAW: dict[str, Any] = {"drop_first": 0, "center": False}
+FEW_USERS = 200
+
+
+def measure(
+    captures: Mapping[str, LayerGrams],
+    graph: ItemGraph,
+    options: AnalysisOptions,
+    labels: Mapping[str, str],
+    *,
+    cache_dir: Path | None = None,
+) -> DecayProfile:
+    """Return the headline profile with all its controls.
+
+    Parameters
+    ----------
+    captures : {name: LayerGrams}
+        ``main``, and one for each control that needed the model again.
+    graph : ItemGraph
+        Of the training interactions.
+    options, labels
+        See :class:`AnalysisOptions` and :meth:`DecayProfile.from_energy`.
+    cache_dir : Path, optional
+        See :func:`spectral_energy`.
+    """
+    main = captures[MAIN]
+    bases = _bases(main, graph, options.own_user)
+
+    def profile(
+        grams: LayerGrams, on: GraphBases, control: str, null: str | None = options.null, **treatment: Any
+    ) -> DecayProfile:
+        energy = spectral_energy(
+            grams,
+            on,
+            tau=options.tau,
+            n_references=options.n_references,
+            seed=options.seed,
+            cache_dir=cache_dir,
+            **treatment,
+        )
+        return DecayProfile.from_energy(
+            energy,
+            bands=options.bands,
+            null=None if grams.settings.get("leaky") else null,
+            n_bootstrap=options.n_bootstrap,
+            seed=options.seed,
+            labels=labels,
+            control=control,
+        )
+
+    headline = profile(main, bases, "none")
+    controls = {"raw": profile(main, bases, "raw", **RAW)}
+    for name in options.controls:
+        if name == "normalized-rows":
+            controls[name] = profile(main, bases, name, normalize_rows=True)
+        elif name == "path-graph":
+            # Under swap a graph that is the same for everybody has no excess by construction.
+            path = GraphBases.path(main.lengths, main.grams.shape[-1])
+            controls[name] = profile(main, path, name, null=None, nulls=("permutation", "cyclic"))
+        elif name in captures:
+            controls[name] = profile(captures[name], _bases(captures[name], graph, options.own_user), name)
+    if "paper" in captures:
+        controls["paper"] = published(captures["paper"], graph, options, labels)
+    return replace(headline, controls=controls, caveats=_caveats(headline, controls["raw"], main))
+
+
+def published(grams: LayerGrams, graph: ItemGraph, options: AnalysisOptions, labels: Mapping[str, str]) -> DecayProfile:
+    """Return the curve as the paper publishes it (Figs 1a, 1b, 8).
+
+    Own user kept, nothing dropped, raw Gram, share per decile by the authors' rule, no null, no verdict. Of a language
+    model the states are ``output_hidden_states``: the last entry is after the final norm and takes the place of the
+    last block. Where the final norm was applied to every state, as the authors do for SASRec, it has no own entry.
+    """
+    states = list(grams.layer_states)
+    left_out = -1
+    if "final_norm" in states:
+        is_normed = grams.settings.get("state_norm") == "final"
+        left_out = states.index("final_norm") if is_normed else len(states) - 1 - states[::-1].index("block")
+    kept = [layer for layer in range(len(states)) if layer != left_out]
+    shown = replace(
+        grams,
+        grams=grams.grams[:, kept],
+        layer_names=tuple(grams.layer_names[layer] for layer in kept),
+        layer_states=tuple(grams.layer_states[layer] for layer in kept),
+    )
+    energy = spectral_energy(shown, _bases(shown, graph, "keep"), nulls=(), tau=options.tau, seed=options.seed, **RAW)
+    return DecayProfile.from_energy(
+        energy,
+        bands="deciles",
+        null=None,
+        n_bootstrap=options.n_bootstrap,
+        seed=options.seed,
+        labels={**labels, "own_user": "keep"},
+        control="paper",
+    )
+
+
+def _bases(grams: LayerGrams, graph: ItemGraph, own_user: Any) -> GraphBases:
+    assert grams.targets is not None
+    return graph.local_bases(grams.targets, grams.lengths, users=grams.users, own_user=own_user)
+
+
+def _caveats(headline: DecayProfile, raw: DecayProfile, grams: LayerGrams) -> tuple[str, ...]:
+    note = str(grams.settings.get("note", ""))
+    swap = headline.table[headline.table["null"] == "swap"]
+    codes = {
+        "raw-verdict-differs": raw.verdict.label != headline.verdict.label,
+        "encoder-run-causally": "encoder" in note,
+        "no-final-norm": "final_norm" not in grams.layer_states,
+        "leaky": bool(grams.settings.get("leaky")),
+        "few-users": headline.n_users < FEW_USERS,
+        "no-swap-null": bool(np.any(swap["n_users"] < headline.n_users)),
+        "random-weights-model": str(grams.settings.get("model", "")).startswith("tiny-random"),
+    }
+    return tuple(code for code, applies in codes.items() if applies)
