@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,7 +63,13 @@ def tie_rate(scores: npt.ArrayLike, targets: npt.ArrayLike, *, excluded: npt.Arr
     return (n_tied > 0).astype(np.float64)
 
 
-def _expected_gain(scores, targets, k, excluded, gain) -> FloatArray:  # type: ignore[no-untyped-def]
+def _expected_gain(
+    scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    k: int,
+    excluded: npt.ArrayLike | None,
+    gain: Callable[[FloatArray], FloatArray],
+) -> FloatArray:
     """Return the mean gain over the ranks r that ties leave open: better + 1 … better + 1 + tied."""
     n_candidates = np.shape(scores)[-1] if np.ndim(scores) else 0
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= n_candidates:
