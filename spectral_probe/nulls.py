@@ -16,6 +16,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +137,7 @@ def _cached_heat_sums(
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {length: stored[str(length)] for length in rows}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         heat = _heat_sums(bases, rows, drop_first, tau)
     cache_dir.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.npz")
