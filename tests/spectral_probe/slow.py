@@ -86,29 +86,24 @@ def by_eigenspace(A: Array, per_frequency: Array) -> Array:
 
 
 def swap_null(
-    treated_states: Callable[[int, int], Array],
-    adjacencies: Sequence[Array],
+    gram_of: Callable[[int, int], Array],
+    heat_of: Callable[[int, int], Array],
     u: int,
+    T: int,
     references: Sequence[int],
-    *,
-    drop_first: int,
-    tau: float,
-) -> tuple[Array, float, Array]:
-    """Return ḡ_u, the two-sided null share of the low band, and P_u, by a loop over the references.
+) -> tuple[Array, float]:
+    """Return ḡ_u and the two-sided null share of the low band of user u with T targets, by a loop.
 
-    ``treated_states(v, T)`` is the treated Gram of v's leading T states; ``adjacencies[v]`` is v's whole local graph.
+    ``gram_of(v, T)`` and ``heat_of(v, T)`` belong to v's leading T targets: the Gram of the treated states, and
+    exp(−τL) of the local graph, each after the drop.
     """
-    T = len(adjacencies[u])
-    m = T - drop_first
-    g_bar, P_bar, n = np.zeros((m, m)), np.zeros((m, m)), 0
+    g_bar, P_bar, n = 0.0, 0.0, 0
     for v in references:
         if v == u:
             continue
-        g_bar += unit_trace(treated_states(v, T))
-        P_bar += heat(adjacencies[v][:T, :T][drop_first:, drop_first:], tau)
+        g_bar = g_bar + unit_trace(gram_of(v, T))
+        P_bar = P_bar + heat_of(v, T)
         n += 1
-    g_bar, P_bar = g_bar / n, P_bar / n
-    P_u = heat(adjacencies[u][drop_first:, drop_first:], tau)
-    g_u = unit_trace(treated_states(u, T))
-    null_low = np.trace(P_u @ g_bar) + np.trace(P_bar @ g_u) - np.trace(P_bar @ g_bar)
-    return g_bar, float(null_low), P_u
+    g_bar, P_bar = np.asarray(g_bar) / n, np.asarray(P_bar) / n
+    P_u, g_u = heat_of(u, T), unit_trace(gram_of(u, T))
+    return g_bar, float(np.trace(P_u @ g_bar) + np.trace(P_bar @ g_u) - np.trace(P_bar @ g_bar))

@@ -80,6 +80,6 @@ def make_world(seed: int, *, n_users: int = 60, n_items: int = 40, n_layers: int
         before = states[:, layer - 1]
         average = np.cumsum(before, axis=1) / np.arange(1, T + 1)[:, None]
         states[:, layer] = 0.8 * before + 0.4 * average + rng.normal(size=(n, T, d)) + 0.5
-        states[:, layer, 0] *= 30.0
+    states[:, 1:, 0] *= 30.0
     real = np.arange(T) < probe.lengths[:, None]
     return World(data, probe, states * real[:, None, :, None])

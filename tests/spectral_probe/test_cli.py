@@ -1,0 +1,144 @@
+"""The command line: what it prints, what it writes, and the exit code of each failure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spectral_probe import cli
+
+from .worlds import make_world
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    sequences = make_world(5, n_users=60).dataset.sequences
+    rows = [(f"u{u}", f"i{item}", t) for u, s in enumerate(sequences) for t, item in enumerate(s)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    frame.to_csv(folder / "log.csv", index=False)
+    vectors = np.random.default_rng(0).standard_normal((frame["item_id"].nunique(), 8)).astype(np.float32)
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "short.npy", vectors[:-1])
+    np.save(folder / "wide.npy", np.repeat(vectors, 9, axis=1))
+    return folder
+
+
+def run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def base(folder, *more: str) -> list[str]:
+    dataset = ["--dataset", str(folder / "log.csv"), "--embeddings", str(folder / "vectors.npy")]
+    return ["analyze", "--model", "tiny-random:qwen2", *dataset, *more]
+
+
+def test_analyze_prints_table_and_verdict_and_writes_a_run(workplace, tmp_path, monkeypatch, capsys) -> None:
+    code, out, _ = run(base(workplace, "--out", str(tmp_path)), monkeypatch, capsys)
+    assert code == 0
+    assert "block 2" in out
+    assert "verdict:" in out
+    assert "random-weights-model" in out
+    (folder,) = tmp_path.iterdir()
+    assert f"run: {folder}" in out
+    assert (folder / "bands.csv").is_file()
+
+
+def test_several_models_share_one_axis(workplace, tmp_path, monkeypatch, capsys) -> None:
+    arguments = base(workplace, "--out", str(tmp_path), "--model", "tiny-random:llama")
+    code, out, _ = run(arguments, monkeypatch, capsys)
+    assert code == 0
+    overlay = pd.read_csv(tmp_path / "overlay" / "figures" / "decay.csv")
+    assert set(overlay["model"]) == {"tiny-random:qwen2", "tiny-random:llama"}
+    assert out.count("verdict:") == 2
+
+
+def test_json_is_the_summary_alone(workplace, tmp_path, monkeypatch, capsys) -> None:
+    code, out, _ = run(base(workplace, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
+    summary = json.loads(out)
+    assert code == 0
+    assert summary["n_users"] > 0
+    # The run folder is analysed again by its path, without model or data set.
+    code, out, _ = run(
+        ["analyze", summary["run"], "--out", str(tmp_path), "--bands", "2", "--json"], monkeypatch, capsys
+    )
+    again = json.loads(out)
+    assert code == 0
+    assert again["protocol"]["bands"] == "rank:2"
+    assert again["retention"] == summary["retention"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["analyze"], 2, "--dataset"),
+        (["analyze", "--nonsense"], 2, "nonsense"),
+        (["analyze", "--model", "minilm", "--dataset", "lastfmm"], 2, "Did you mean 'lastfm'"),
+        (["analyze", "--model", "minilm", "--dataset", "absent.csv"], 3, "absent.csv"),
+        (["analyze", "no-such-run"], 3, "run.json"),
+    ],
+)
+def test_bad_arguments_end_with_their_code_and_no_traceback(
+    arguments, code, says, monkeypatch, capsys, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run(arguments, monkeypatch, capsys)
+    assert found == code
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--tau", "-1"], 2, "tau"),
+        (["--bands", "many"], 2, "bands"),
+        (["--null", "swop"], 2, "Did you mean 'swap'"),
+        (["--users", "0"], 2, "users"),
+        (["--layers", "block 9"], 2, "block 9"),
+        (["--embeddings", "short.npy"], 3, "items"),
+        (["--embeddings", "wide.npy"], 2, "width"),
+        (["--model", "no/such-model-anywhere"], 4, "no/such-model-anywhere"),
+    ],
+)
+def test_bad_options_end_with_their_code(workplace, tmp_path, monkeypatch, capsys, more, code, says) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found, _, err = run(base(workplace, "--out", str(tmp_path), *more), monkeypatch, capsys)
+    assert found == code, err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_with_130(workplace, tmp_path, monkeypatch, capsys) -> None:
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectral_probe.analyze.measure", interrupted)
+    code, _, err = run(base(workplace, "--out", str(tmp_path)), monkeypatch, capsys)
+    assert code == 130
+    assert "--resume" in err
+    monkeypatch.undo()
+    code, _, _ = run(base(workplace, "--out", str(tmp_path), "--resume"), monkeypatch, capsys)
+    assert code == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    listed = "import sys; sys.argv = ['x', 'analyze', '--help']; import spectral_probe.cli as c\n"
+    listed += "try:\n    c.main()\nexcept SystemExit:\n    pass\n"
+    listed += "print([m for m in ('torch', 'transformers', 'pandas', 'scipy', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
