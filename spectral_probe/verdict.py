@@ -42,10 +42,12 @@ def judge(embed_excess: Interval, retention: Interval, n_users: int) -> Verdict:
     3. else inconclusive, with :math:`m = \lceil n (h/h^*)^2 \rceil` users needed, h half the width of the CI and
        :math:`h^* = \max(|\rho - 1|, \min(\rho - 0.8, 1.25 - \rho))`.
     """
-    if n_users < MIN_USERS or not np.isfinite([embed_excess.low, retention.value, retention.low, retention.high]).all():
+    if n_users < MIN_USERS or not np.isfinite(embed_excess.low):
         return Verdict("inconclusive", n_users)
     if embed_excess.low <= 0:
         return Verdict("no measurable collaborative signal", n_users)
+    if not np.isfinite([retention.value, retention.low, retention.high]).all():
+        return Verdict("inconclusive", n_users)
     if retention.high < 1:
         return Verdict("attenuated", n_users)
     if retention.low > 1:
