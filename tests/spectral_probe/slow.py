@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 import scipy.linalg
@@ -107,3 +108,25 @@ def swap_null(
     g_bar, P_bar = np.asarray(g_bar) / n, np.asarray(P_bar) / n
     P_u, g_u = heat_of(u, T), unit_trace(gram_of(u, T))
     return g_bar, float(np.trace(P_u @ g_bar) + np.trace(P_bar @ g_u) - np.trace(P_bar @ g_bar))
+
+
+def rank_weights(eigenvalues: list[float], n_bands: int) -> Array:
+    """Overlap of [k/T, (k+1)/T] with [b/B, (b+1)/B] in units of 1/T, in fractions; then equal eigenvalues averaged."""
+    T = len(eigenvalues)
+    overlap = [
+        [
+            T
+            * max(
+                Fraction(0),
+                min(Fraction(k + 1, T), Fraction(b + 1, n_bands)) - max(Fraction(k, T), Fraction(b, n_bands)),
+            )
+            for b in range(n_bands)
+        ]
+        for k in range(T)
+    ]
+    weights = np.zeros((T, n_bands))
+    for k in range(T):
+        equal = [j for j in range(T) if abs(eigenvalues[j] - eigenvalues[k]) < 1e-9]
+        for b in range(n_bands):
+            weights[k, b] = float(sum(overlap[j][b] for j in equal) / len(equal))
+    return weights

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 
 from spectral_probe.bands import Bands
 from spectral_probe.errors import ConfigError
+from tests.spectral_probe import slow
 
 NAN = np.nan
-
-
-def rank_weights(eigenvalues: list[float], n_bands: int) -> np.ndarray:
-    """Overlap of [k/T, (k+1)/T] with [b/B, (b+1)/B] in units of 1/T, in fractions; then equal eigenvalues averaged."""
-    T = len(eigenvalues)
-    overlap = [
-        [
-            T
-            * max(
-                Fraction(0),
-                min(Fraction(k + 1, T), Fraction(b + 1, n_bands)) - max(Fraction(k, T), Fraction(b, n_bands)),
-            )
-            for b in range(n_bands)
-        ]
-        for k in range(T)
-    ]
-    weights = np.zeros((T, n_bands))
-    for k in range(T):
-        equal = [j for j in range(T) if abs(eigenvalues[j] - eigenvalues[k]) < 1e-9]
-        for b in range(n_bands):
-            weights[k, b] = float(sum(overlap[j][b] for j in equal) / len(equal))
-    return weights
 
 
 def test_by_rank_the_hand_worked_example_of_six_frequencies_in_four_bands():
@@ -61,7 +38,7 @@ def test_eigenvalues_that_differ_by_more_than_rounding_are_not_merged():
 def test_by_rank_in_fractions_with_ties(T, n_bands):
     values = np.sort(np.random.default_rng(T).integers(0, 4, T) / 2)
     weights = Bands.parse(n_bands).weights(values[None])[0]
-    np.testing.assert_allclose(weights, rank_weights(values.tolist(), n_bands), atol=1e-12)
+    np.testing.assert_allclose(weights, slow.rank_weights(values.tolist(), n_bands), atol=1e-12)
     np.testing.assert_allclose(weights.sum(axis=0), T / n_bands, atol=1e-12)
     assert (weights.sum(axis=0) > 0).all(), "no band is empty, also with more bands than frequencies"
 
