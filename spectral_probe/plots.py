@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ FINAL_NORM_DEPTH = 1.08
 
 def relative_depth(curve: pd.DataFrame) -> pd.Series[Any]:
     """Return layer / number of blocks; ``final_norm`` stands apart, a little beyond 1."""
-    n_blocks = max(int(curve.loc[curve["state"] == "block", "layer"].max()), 1)
+    n_blocks = max([1, *curve.loc[curve["state"] == "block", "layer"]])
     depth = (curve["layer"] / n_blocks).astype(float)
     return depth.where(curve["state"] != "final_norm", FINAL_NORM_DEPTH)
 
@@ -68,7 +69,7 @@ def share_curve(table: pd.DataFrame, *, null: str | None, ax: Axes | None = None
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
-    for color, (model, rows) in zip(PALETTE, table.groupby("model", sort=False), strict=False):
+    for color, (model, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
         curve = select_curve(rows, null=null)
         if null is not None:
             blocks = curve["state"] == "block"
@@ -86,7 +87,7 @@ def excess_curve(table: pd.DataFrame, *, null: str, ax: Axes | None = None) -> A
 
     ax = plt.gca() if ax is None else ax
     ax.axhline(0.0, color=NULL_GREY, linewidth=1)
-    for color, (model, rows) in zip(PALETTE, table.groupby("model", sort=False), strict=False):
+    for color, (model, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
         curve_with_ribbon(select_curve(rows, null=null), value="excess", color=color, label=str(model), ax=ax)
     ax.set_xlabel("relative depth (block / number of blocks)")
     ax.set_ylabel(f"excess over the {null} null")
@@ -98,7 +99,7 @@ def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = N
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
-    for color, (model, rows) in zip(PALETTE, table.groupby("model", sort=False), strict=False):
+    for color, (model, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
         curve = select_curve(rows, band=band, null=None, control="paper")
         if curve.empty:
             continue
