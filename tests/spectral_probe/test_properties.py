@@ -20,7 +20,7 @@ from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import grams_of
 
 #: Reproducible, and without a clock: the machines that run this are shared.
-LAW = settings(max_examples=40, deadline=None, derandomize=True)
+LAW = settings(max_examples=25, deadline=None, derandomize=True)
 N_ITEMS = 9
 
 
