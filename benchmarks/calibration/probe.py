@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.bands import Bands
+from spectral_probe.bands import SAME_EIGENVALUE, Bands
 from spectral_probe.bootstrap import Interval, percentile_interval, resampled_means
 from spectral_probe.filters import graph_operator, heat_kernel
 from spectral_probe.gft import GraphBases, eigenbasis
@@ -33,11 +33,21 @@ def operator_name(tau: float) -> str:
     return f"tau = {tau:g}"
 
 
-def _responses(eigenvalues: FloatArray, taus: Sequence[float], has_quarter: bool) -> dict[str, FloatArray]:
+def without_lowest(name: str) -> str:
+    """Return what the tables call an operator that is 0 at λ = 0."""
+    return f"{name}, without λ = 0"
+
+
+def _responses(
+    eigenvalues: FloatArray, taus: Sequence[float], has_quarter: bool, has_lowest_removed: bool
+) -> dict[str, FloatArray]:
     """Return the response of each low-pass at the eigenvalues (r, m) of graphs of equal size."""
     responses = {operator_name(tau): heat_kernel(eigenvalues, tau) for tau in taus}
     if has_quarter:
         responses[QUARTER] = Bands.parse("rank:4").weights(eigenvalues)[..., 0]
+    if has_lowest_removed:
+        is_above = eigenvalues > SAME_EIGENVALUE
+        responses |= {without_lowest(name): response * is_above for name, response in responses.items()}
     return responses
 
 
@@ -73,12 +83,20 @@ class LowPassProbe:
         Diffusion times of the heat kernels.
     has_quarter : bool
         Whether the lowest quarter of the frequencies is an operator as well.
+    has_lowest_removed : bool
+        Whether every operator is also taken without the eigenspace of λ = 0, which is the root of the degree.
     is_raw : bool
         Keep the first position and the mean, as ``spectral_energy(drop_first=0, center=False)`` does.
     """
 
     def __init__(
-        self, bases: GraphBases, *, taus: Sequence[float] = (5.0,), has_quarter: bool = False, is_raw: bool = False
+        self,
+        bases: GraphBases,
+        *,
+        taus: Sequence[float] = (5.0,),
+        has_quarter: bool = False,
+        has_lowest_removed: bool = False,
+        is_raw: bool = False,
     ) -> None:
         self.lengths = bases.lengths
         self.drop_first, self.center = (0, False) if is_raw else (1, True)
@@ -88,7 +106,7 @@ class LowPassProbe:
             rows = np.flatnonzero(self.lengths >= length)
             kept = bases.adjacency[rows, self.drop_first : length, self.drop_first : length]
             values, vectors = eigenbasis(kept)
-            responses = _responses(values, taus, has_quarter)
+            responses = _responses(values, taus, has_quarter, has_lowest_removed)
             self.operators = tuple(responses)
             P = np.stack([graph_operator(vectors, h) for h in responses.values()], axis=1)
             trace, total = np.trace(P, axis1=-2, axis2=-1), P.sum(axis=(-2, -1))

@@ -84,6 +84,11 @@ class Setting:
         return LowPassProbe(self.bases, taus=TAUS, has_quarter=True)
 
     @cached_property
+    def without_lowest(self) -> LowPassProbe:
+        """The heat kernels with and without the eigenspace of λ = 0."""
+        return LowPassProbe(self.bases, taus=TAUS[:3], has_quarter=True, has_lowest_removed=True)
+
+    @cached_property
     def roots(self) -> FloatArray:
         """Square roots of the injected signal's covariance on each graph."""
         return worlds.signal_roots(self.bases)
@@ -135,6 +140,8 @@ class Setting:
         H = worlds.noise(rng, len(users), self.T)
         if name == "one axis":
             return H + np.float32(np.sqrt(0.05)) * pop * rng.standard_normal(H.shape[-1], dtype=np.float32)
+        if name == "own graph":
+            return H + np.float32(np.sqrt(0.3)) * worlds.smooth_signal(rng, self.roots[users])[:, None]
         if name == "item vectors":
             return H + np.float32(np.sqrt(0.05)) * self.item_vectors[self.targets[users]][:, None]
         H = H * np.exp(np.float32(0.5 if "rises" in name else -0.5) * pop)
@@ -195,6 +202,8 @@ class Study:
             return {"headline": (setting.headline, NULLS), "raw": (setting.raw, NULLS)}
         if cell.study == "c" or (cell.study == "truth" and cell.n_users):
             return {"headline": (setting.headline, NULLS[:2])}
+        if cell.study == "e":
+            return {"headline": (setting.without_lowest, NULLS[:1])}
         return {"headline": (setting.all_operators, NULLS[:2])}
 
     def _draws(self, cell: Cell) -> Iterable[tuple[int, dict[tuple[str, str], FloatArray]]]:
@@ -322,16 +331,16 @@ def cells(scale: float = 1.0, all_users: int | None = None) -> list[Cell]:
         ]
     result += [Cell("truth", "item vectors", FIXED, 0, 1.0, times(200))]
     for world, strength in (("own graph", 1.0), ("item vectors", 1.0), ("own graph", 0.3)):
-        result += [Cell("d", world, REDRAWN, n, strength, times(1000)) for n in sizes(50, 100, 200)]
-        result += [Cell("d", world, REDRAWN, n, strength, times(1000 if strength == 1 else 400)) for n in sizes(400)]
-        result += [Cell("d", world, REDRAWN, 0, strength, times(200))]
+        result += [Cell("d", world, REDRAWN, n, strength, times(600)) for n in sizes(50, 100, 200)]
+        result += [Cell("d", world, REDRAWN, n, strength, times(600 if strength == 1 else 400)) for n in sizes(400)]
+        result += [Cell("d", world, REDRAWN, 0, strength, times(150))]
     result += [
         Cell("b", world, FIXED, n, 1.0, times(600))
         for n in sizes(400)
         for world in ("mean vector", "first row", "both")
     ]
-    popularity = ("one axis", "item vectors", "norm rises", "norm falls", "norm falls, rows normalised")
-    result += [Cell("e", world, FIXED, 0, 0.0, times(100)) for world in popularity]
+    popularity = ("one axis", "own graph", "item vectors", "norm rises", "norm falls", "norm falls, rows normalised")
+    result += [Cell("e", world, FIXED, 0, 0.0, times(50)) for world in popularity]
     result += [Cell("truth", "mixed users", FIXED, n, 1.0, times(400)) for n in (*sizes(200), 0)]
     for n in sizes(200):
         result += [Cell("c", "mixed users", design, n, 1.0, times(1000)) for design in (FIXED, REDRAWN)]
