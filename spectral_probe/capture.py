@@ -141,16 +141,15 @@ def capture(
         "rows_per_shard": BATCHES_PER_SHARD * batch_size,
         "config_hash": "",
     }
-    if out is None:
-        folder = ShardFolder(Path(), manifest, arrays)
-    else:
+    folder = ShardFolder(Path(), manifest, arrays)
+    # Built now, so that users or targets of a wrong shape fail before anything is written or run.
+    result = from_folder(folder, empty_grams(folder))
+    if out is not None:
         settings["threads"] = torch.get_num_threads()
         settings |= _identity(model, values)
         settings |= {f"{name}_hash": array_hash(array) for name, array in arrays.items() if name != "order"}
         manifest["config_hash"] = config_hash(settings)
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
-    # Built now, so that users or targets of a wrong shape fail before the model runs.
-    result = from_folder(folder, empty_grams(folder))
 
     done, todo = 0, []
     for shard in range(len(folder)):

@@ -103,7 +103,7 @@ def id_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Flo
 
     Notes
     -----
-    Source: FreLLM4Rec section 2.1 (e_id). Deviation: a fixed isometry stands in for the learned fusion, so that what
+    Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry stands in for the learned fusion, so that what
     the layers do to the collaborative signal is not what a fusion was trained to do.
     """
     return scaled_inputs(model, vectors, seed=seed)
@@ -128,7 +128,7 @@ def text_inputs(
 
     Notes
     -----
-    Source: FreLLM4Rec section 2.1 (e_text). Deviation: the authors take the state of a pad token.
+    Source: FreLLM4Rec section 3, e_text of Eq. (2). Deviation: the authors take the state of a pad token.
     """
     cleaned = [title.strip() or UNKNOWN_TITLE for title in titles]
     n_empty = sum(not title.strip() for title in titles)

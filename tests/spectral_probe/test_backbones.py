@@ -68,12 +68,21 @@ def test_an_encoder_is_causal_only_as_a_decoder():
 
 def test_text_is_read_in_both_directions_by_an_encoder_and_the_mode_comes_back():
     causal, two_sided = HFDecoder(tiny("bert")), HFDecoder(tiny("bert", is_decoder=False))
-    ids, mask = torch.tensor([[3, 4, 5, 6]]), torch.ones(1, 4, dtype=torch.long)
-    x, lengths = torch.randn(1, 4, WIDTH), torch.tensor([4])
-    before = causal.forward_sequences(x, lengths)
-    torch.testing.assert_close(causal.encode_tokens(ids, mask), two_sided.encode_tokens(ids, mask))
-    torch.testing.assert_close(causal.forward_sequences(x, lengths), before, rtol=0, atol=0)
-    assert not torch.allclose(before, two_sided.forward_sequences(x, lengths))
+    x = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+    # With and without padding: transformers takes another way to the mask in each case.
+    for lengths in (torch.tensor([4, 4]), torch.tensor([4, 2])):
+        ids, mask = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 1]]), (torch.arange(4) < lengths[:, None]).long()
+        before = causal.forward_sequences(x, lengths)
+        torch.testing.assert_close(causal.encode_tokens(ids, mask), two_sided.encode_tokens(ids, mask))
+        torch.testing.assert_close(causal.forward_sequences(x, lengths), before, rtol=0, atol=0)
+        assert not torch.allclose(before, two_sided.forward_sequences(x, lengths))
+
+
+def test_a_two_sided_encoder_does_not_see_the_padding():
+    model = HFDecoder(tiny("bert", is_decoder=False))
+    x = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    padded = model.forward_sequences(x, torch.tensor([5, 3]))
+    torch.testing.assert_close(padded[1:, :3], model.forward_sequences(x[1:, :3], torch.tensor([3])))
 
 
 def test_a_decoder_configured_two_sided_is_not_called_causal():

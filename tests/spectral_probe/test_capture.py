@@ -153,6 +153,19 @@ def test_prefixes_equal_one_pass_for_a_causal_model(family, sequences):
     np.testing.assert_allclose(by_prefix.grams, one_pass.grams, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("prefixes", [False, True])
+def test_a_model_is_never_handed_what_lies_beyond_a_length(prefixes, sequences):
+    class Witness(Toy):
+        def forward_sequences(self, inputs, lengths):
+            assert not inputs[torch.arange(inputs.shape[1]) >= lengths[:, None]].any()
+            assert inputs.shape[1] == lengths.max()
+            return super().forward_sequences(inputs, lengths)
+
+    before = sequences[0].copy()
+    capture(Witness(), *sequences, prefixes=prefixes)
+    np.testing.assert_array_equal(sequences[0], before)
+
+
 def test_state_norm_prefix_by_prefix(sequences):
     one_pass, by_prefix = (capture(Toy(), *sequences, state_norm="final", prefixes=flag) for flag in (False, True))
     np.testing.assert_allclose(by_prefix.grams, one_pass.grams, rtol=1e-4, atol=1e-4)
