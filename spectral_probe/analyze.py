@@ -177,12 +177,23 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SPECTRAL_PROBE_CACHE") or user_cache_dir("spectral-probe"))
 
 
+def write_overlay(out: Path, profiles: Sequence[DecayProfile]) -> Path:
+    """Draw several profiles on one axis, with the table of all, in a new folder under ``out``; return the folder."""
+    names = "+".join(str(profile.table["model"].iloc[0]) for profile in profiles)
+    config = {"compared": [profile.protocol for profile in profiles]}
+    run = RunFolder.create(out, model=names, dataset=str(profiles[0].table["dataset"].iloc[0]), config=config)
+    with disk_errors(run.path):
+        pd.concat([profile.to_frame() for profile in profiles]).to_csv(run.path / "bands.csv", index=False)
+    write_figure(run.path, profiles)
+    run.finish()
+    return run.path
+
+
 def write_figure(folder: Path, profiles: Sequence[DecayProfile]) -> None:
     """Write ``figures/decay.{png,pdf,csv}`` of one or several profiles under ``folder``."""
     tables = [profile.to_frame() for profile in profiles]
     null = next((profile.null for profile in profiles if profile.null is not None), "swap")
-    first = tables[0].iloc[0]
-    figure = plots.decay_figure(tables, null=null, title=f"{first['dataset']}, inputs: {first['inputs']}")
+    figure = plots.decay_figure(tables, null=null)
     with disk_errors(folder):
         plots.save_figure(figure, folder / "figures" / "decay", pd.concat(tables, ignore_index=True))
 

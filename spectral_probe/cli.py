@@ -104,7 +104,7 @@ def analyze(
         }.items()
         if value is not None
     }
-    from spectral_probe.analyze import reanalyze, run_analysis, write_figure
+    from spectral_probe.analyze import reanalyze, run_analysis, write_overlay
     from spectral_probe.options import AnalysisOptions
     from spectral_probe.runs import RunFolder
 
@@ -130,8 +130,7 @@ def analyze(
             run_analysis(name, data, options, out=out, resume=resume, from_dir=from_dir, progress=is_terminal)
             for name in names
         ]
-    if len(results) > 1:
-        write_figure(out / "overlay", [result.profile for result in results])
+    overlay = write_overlay(out, [result.profile for result in results]) if len(results) > 1 else None
     if as_json:
         summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
         typer.echo(json.dumps(summaries if len(summaries) > 1 else summaries[0], indent=2))
@@ -140,8 +139,8 @@ def analyze(
         _print(result.profile)
         if result.run is not None:
             typer.echo(f"run: {result.run.path}")
-    if len(results) > 1:
-        typer.echo(f"all models on one axis: {out / 'overlay' / 'figures' / 'decay.png'}")
+    if overlay is not None:
+        typer.echo(f"all models on one axis: {overlay / 'figures' / 'decay.png'}")
 
 
 def _split(text: str) -> list[str]:
@@ -197,7 +196,10 @@ def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer swallows Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except SpectralProbeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -111,7 +111,7 @@ def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = N
     return ax
 
 
-def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap", title: str = "") -> Figure:
+def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figure:
     """Return the figure of a run: shares above, excess below, all models on one axis; the published curve if computed.
 
     Parameters
@@ -132,14 +132,15 @@ def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap", title: s
     handles, names = grid["share"].get_legend_handles_labels()
     marks = {"input of block 1 (embed)": "D", "after the final norm": "X"}
     proxies = [*handles, *(_proxy(marker=marker) for marker in marks.values()), _proxy(linestyle="--")]
-    grid["share"].legend(proxies, [*names, *marks, f"{null} null"], frameon=False, fontsize=8)
+    figure.legend(
+        proxies, [*names, *marks, f"{null} null"], loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
     grid["share"].set_title("Corrected: first position dropped, centred, 95 % CI", fontsize=10)
     if has_published:
         published_curve(table, ax=grid["published"])
         grid["published"].set_title("As published: raw states, no null", fontsize=10)
-        grid["published"].legend(frameon=False, fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    datasets, inputs = (", ".join(dict.fromkeys(table[name])) for name in ("dataset", "inputs"))
+    figure.suptitle(f"data set: {datasets}; item inputs: {inputs}", fontsize=11)
     return figure
 
 

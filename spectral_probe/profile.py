@@ -31,7 +31,7 @@ class DecayProfile:
     Attributes
     ----------
     table : DataFrame
-        One row per layer × band × null; columns :data:`spectral_probe.curves.COLUMNS`. Band ``low`` is the heat kernel, the headline.
+        One row per layer × band × null, columns :data:`spectral_probe.curves.COLUMNS`; band ``low`` is the headline.
     verdict : Verdict
     embed_excess, retention : Interval or None
         Of the low band under the verdict's null, at ``embed`` and at the last block.
@@ -204,7 +204,6 @@ class DecayProfile:
                 dtype=dict.fromkeys(TEXT_COLUMNS, "string"),
                 keep_default_na=False,
                 na_values=[""],
-                float_precision="round_trip",
             )
             everything[list(TEXT_COLUMNS)] = everything[list(TEXT_COLUMNS)].fillna("")
             per_user = pd.read_csv(folder / "per_user.csv.gz")

@@ -189,7 +189,7 @@ def test_published_curve_is_the_raw_share_of_output_states(dataset: Dataset) -> 
     table = profile.controls["paper"].table
     assert set(table["band"]) == {"low", *map(str, range(1, 11))}
     assert list(dict.fromkeys(table["layer_name"])) == ["embed", "block 1", "block 2"]
-    # By hand: final norm on every state, whole history, own user kept, nothing dropped, ⌊T/10⌋ (at least 1) eigenvalues.
+    # By hand: final norm on every state, whole history, own user kept, nothing dropped, max(1, ⌊T/10⌋) eigenvalues.
     whole = probe_sequences(dataset, part="full")
     graph = ItemGraph.from_interactions(dataset.train.user_items)
     bases = graph.local_bases(whole.targets, whole.lengths, own_user="keep")
@@ -233,7 +233,7 @@ def test_users_draws_a_seeded_subset_and_says_so(dataset: Dataset) -> None:
 
 
 def test_too_much_memory_is_refused_before_the_model_runs(dataset: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr("spectral_probe.analyze.os.sysconf", lambda name: 1024)
+    monkeypatch.setattr("spectral_probe.analyze.os.sysconf", lambda name: 100)
     with pytest.raises(ResourceError, match="--users"):
         analyze(MixingModel(dataset.n_items), dataset)
 

@@ -60,7 +60,8 @@ def test_several_models_share_one_axis(workplace, tmp_path, monkeypatch, capsys)
     arguments = base(workplace, "--out", str(tmp_path), "--model", "tiny-random:llama")
     code, out, _ = run(arguments, monkeypatch, capsys)
     assert code == 0
-    overlay = pd.read_csv(tmp_path / "overlay" / "figures" / "decay.csv")
+    (folder,) = tmp_path.glob("*qwen2-tiny-random-llama*")
+    overlay = pd.read_csv(folder / "figures" / "decay.csv")
     assert set(overlay["model"]) == {"tiny-random:qwen2", "tiny-random:llama"}
     assert out.count("verdict:") == 2
 
@@ -108,14 +109,14 @@ def test_bad_arguments_end_with_their_code_and_no_traceback(
         (["--null", "swop"], 2, "Did you mean 'swap'"),
         (["--users", "0"], 2, "users"),
         (["--layers", "block 9"], 2, "block 9"),
-        (["--embeddings", "short.npy"], 3, "items"),
+        (["--embeddings", "short.npy"], 3, "one row per item"),
         (["--embeddings", "wide.npy"], 2, "width"),
         (["--model", "no/such-model-anywhere"], 4, "no/such-model-anywhere"),
     ],
 )
 def test_bad_options_end_with_their_code(workplace, tmp_path, monkeypatch, capsys, more, code, says) -> None:
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     found, _, err = run(base(workplace, "--out", str(tmp_path), *more), monkeypatch, capsys)
     assert found == code, err
     assert says in err
