@@ -169,8 +169,9 @@ def _power_summary(t: pd.DataFrame) -> str:
     )
     best = all(max(values) <= 1 for values in ratios.values())
     return _text(
-        f"""(d) τ = 5 {"is" if best else "is **not**"} the most powerful of the low-passes on these graphs. How many times
-        fewer users than τ = 5 the others need to see the injected signals (section (d); below 1: more users): {others}.
+        f"""(d) τ = 5 {"is" if best else "is **not**"} the most powerful of the low-passes on these graphs. How many
+        times fewer users than τ = 5 the others need to see the injected signals (section (d); below 1: more users):
+        {others}.
         """
     )
 
@@ -184,8 +185,8 @@ def _popularity_summary(t: pd.DataFrame) -> str:
     found = int((blind.abs() > 1.96).sum())
     z = ", ".join(f"{world}: {value:+.1f}" for world, value in blind.items())
     return _text(
-        f"""(e) Of {len(blind)} worlds whose states know the popularity of items and nothing of co-occurrence, the headline
-        sees {found} as signal (mean z of the embed excess at τ = 5: {z}). Section (e) shows what helps."""
+        f"""(e) Of {len(blind)} worlds whose states know the popularity of items and nothing of co-occurrence, the
+        headline sees {found} as signal (mean z of the embed excess at τ = 5: {z}). Section (e) shows what helps."""
     )
 
 
