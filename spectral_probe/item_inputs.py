@@ -103,8 +103,8 @@ def id_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Flo
 
     Notes
     -----
-    Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry stands in for the learned fusion, so that what
-    the layers do to the collaborative signal is not what a fusion was trained to do.
+    Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry stands in for the learned fusion, so
+    that what the layers do to the collaborative signal is not what a fusion was trained to do.
     """
     return scaled_inputs(model, vectors, seed=seed)
 
