@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from spectral_probe.errors import ConfigError, DataError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, did_you_mean
 from spectral_probe.filters import graph_operator, heat_kernel
 from spectral_probe.gft import GraphBases, groups_by_length, inverse_sqrt
 from spectral_probe.nulls import MIN_REFERENCES, SwapReferences, cyclic_gram, permutation_energy
@@ -161,6 +161,8 @@ def spectral_energy(
         If an option is out of range.
     DataError
         If no user is left on the curve.
+    NonFiniteStateError
+        If a Gram holds NaN or infinity.
 
     Notes
     -----
@@ -182,6 +184,7 @@ def spectral_energy(
     if n_references < MIN_REFERENCES:
         raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
 
+    _check_finite(grams)
     kept = bases.drop_first(drop_first)
     with threadpool_limits(1):
         is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
@@ -228,6 +231,17 @@ def spectral_energy(
         for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0)):
             _fill(result, grams.grams, kept, rows, length, references)
     return result
+
+
+def _check_finite(grams: Grams) -> None:
+    """Raise NonFiniteStateError if a Gram is not finite; it would pass for one without variation."""
+    for layer, name in enumerate(grams.layer_names):
+        rows = np.flatnonzero(~np.isfinite(grams.grams[:, layer]).all(axis=(1, 2)))
+        if rows.size:
+            raise NonFiniteStateError(
+                f"The Gram matrix of layer {name!r} holds NaN or infinity in {rows.size} of {len(grams.lengths)} "
+                f"sequences, first in row {rows[0]}. Run the model in float32, or leave these sequences out."
+            )
 
 
 def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:

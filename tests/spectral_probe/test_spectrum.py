@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from spectral_probe.errors import ConfigError, DataError, ShapeError
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError
 from spectral_probe.gft import GraphBases
 from spectral_probe.graph import ItemGraph
 from spectral_probe.layer_grams import LayerGrams
@@ -215,6 +215,14 @@ def test_grams_and_bases_of_other_sequences_are_refused(world, bases):
 def test_an_option_out_of_range_is_refused(world, bases, options, message):
     with pytest.raises(ConfigError, match=message):
         spectral_energy(world.grams(), bases, **options)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_an_error_and_not_a_user_without_variation(world, bases, bad):
+    states = world.states.copy()
+    states[[5, 9], 1, 2, 0] = bad
+    with pytest.raises(NonFiniteStateError, match=r"layer 'block 1' .* in 2 of 60 sequences, first in row 5\. Run"):
+        spectral_energy(grams_of(states, world.probe.lengths), bases)
 
 
 # --- controls ----------------------------------------------------------------------------------------------------
