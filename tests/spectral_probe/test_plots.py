@@ -18,7 +18,9 @@ from tests.spectral_probe.test_profile import with_excess
 @pytest.fixture(scope="module")
 def profile() -> DecayProfile:
     return DecayProfile.from_energy(
-        with_excess(1.0, 0.8, 0.6, 0.5, 0.3, noise=0.01), n_bootstrap=100, labels={"model": "toy"}
+        with_excess(1.0, 0.8, 0.6, 0.5, 0.3, noise=0.01),
+        n_bootstrap=100,
+        labels={"model": "toy", "dataset": "toys", "inputs": "id"},
     )
 
 
@@ -169,15 +171,16 @@ def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_
     table = profile.table
     if has_published:
         table = pd.concat([table, table.query("band == '1'").assign(control="paper", null="none")])
-    figure = plots.decay_figure([table], null="swap", title="toy on toys")
+    figure = plots.decay_figure([table], null="swap")
     panels = {panel.get_label(): panel for panel in figure.axes}
     assert set(panels) == {"share", "excess", *(["published"] if has_published else [])}
     share, excess = panels["share"], panels["excess"]
     np.testing.assert_allclose(line_of(share, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "share"])
     np.testing.assert_allclose(line_of(excess, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "excess"])
-    names = [text.get_text() for text in share.get_legend().get_texts()]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
     assert names == ["toy", "input of block 1 (embed)", "after the final norm", "swap null"]
-    assert figure.get_suptitle() == "toy on toys"
+    assert figure.get_suptitle() == "data set: toys; item inputs: id"
     assert plt.get_fignums() == [], "the figure belongs to the caller, not to pyplot"
 
 
