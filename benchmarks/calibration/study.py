@@ -28,6 +28,9 @@ TAUS = (1.0, 2.0, 5.0, 10.0, 20.0)
 #: Number of seeds of the bootstrap, used in turn.
 N_BOOTSTRAP_SEEDS = 8
 RETAINED = (1.0, 0.75, 0.5)
+#: Worlds with this ending draw users with that many targets only.
+LONG_HISTORY = 12
+LONG = f", {LONG_HISTORY}+ targets"
 VERDICTS = {
     "attenuated": "attenuated",
     "amplified": "amplified",
@@ -103,16 +106,22 @@ class Setting:
         """Standardised log count of every item."""
         return worlds.popularity(self.user_items)
 
-    def fixed_users(self, n: int, seed: int) -> IntArray:
+    def pool(self, cell: Cell) -> IntArray:
+        """Return the users that the cell may draw."""
+        shortest = LONG_HISTORY if cell.world.endswith(LONG) else MIN_TARGETS
+        return np.flatnonzero(self.bases.lengths >= shortest)
+
+    def fixed_users(self, cell: Cell, seed: int) -> IntArray:
         """Return the users whose graphs are fixed: all, or n drawn once without replacement."""
-        if n in (0, self.n_users):
-            return np.arange(self.n_users)
-        return np.sort(np.random.default_rng([seed, n]).choice(self.n_users, n, replace=False))
+        pool, n = self.pool(cell), cell.n_users
+        if n in (0, len(pool)):
+            return pool
+        return np.sort(np.random.default_rng([seed, n]).choice(pool, n, replace=False))
 
     def states(self, cell: Cell, rng: np.random.Generator, users: IntArray) -> FloatArray:
         """Return fresh states of the cell's world, (n, n_layers, T, d)."""
         n, T = len(users), self.T
-        name, strength = cell.world, cell.strength
+        name, strength = cell.world.removesuffix(LONG), cell.strength
         if cell.study == "a":
             if name == "white item vectors":
                 H = worlds.white_item_vectors(rng, self.user_items.shape[1])[self.targets[users]]
@@ -184,7 +193,7 @@ class Study:
             start = time.perf_counter()
             rows = self._truth(cell) if cell.study == "truth" else self._repeat(cell)
             new = pd.DataFrame(rows).assign(
-                all_users=self.setting.n_users, n_bootstrap=self.judge.n_bootstrap, seed=self.seed
+                all_users=len(self.setting.pool(cell)), n_bootstrap=self.judge.n_bootstrap, seed=self.seed
             )
             self.table = pd.concat([self.table, new], ignore_index=True)
             write_table(self.table, self.path)
@@ -209,12 +218,12 @@ class Study:
     def _draws(self, cell: Cell) -> Iterable[tuple[int, dict[tuple[str, str], FloatArray]]]:
         """Yield the excess of every gram and null, (n, n_layers, J), repetition by repetition."""
         setting, probes = self.setting, self._probes(cell)
-        users = setting.fixed_users(cell.n_users, self.seed)
+        users, pool = setting.fixed_users(cell, self.seed), setting.pool(cell)
         grouped: dict[str, Members] = {}
         for rep in range(cell.reps):
             rng = _seeded(self.seed, cell, rep)
             if cell.design == REDRAWN:
-                users = rng.integers(0, setting.n_users, cell.n_users or setting.n_users)
+                users = pool[rng.integers(0, len(pool), cell.n_users or len(pool))]
                 grouped = {}
             G = worlds.grams(setting.states(cell, rng, users))
             result = {}
@@ -329,18 +338,19 @@ def cells(scale: float = 1.0, all_users: int | None = None) -> list[Cell]:
             Cell("truth", "own graph", FIXED, n, strength, times(1000 if n == 200 else 400)),
             Cell("c", "own graph", FIXED, n, strength, times(1000 if n else 400)),
         ]
-    result += [Cell("truth", "item vectors", FIXED, 0, 1.0, times(200))]
-    for world, strength in (("own graph", 1.0), ("item vectors", 1.0), ("own graph", 0.3)):
-        result += [Cell("d", world, REDRAWN, n, strength, times(600)) for n in sizes(50, 100, 200)]
-        result += [Cell("d", world, REDRAWN, n, strength, times(600 if strength == 1 else 400)) for n in sizes(400)]
-        result += [Cell("d", world, REDRAWN, 0, strength, times(150))]
+    for world in ("own graph", "item vectors", f"own graph{LONG}", f"item vectors{LONG}"):
+        if world != "own graph":
+            result += [Cell("truth", world, FIXED, 0, 1.0, times(200))]
+        result += [Cell("d", world, REDRAWN, n, 1.0, times(600)) for n in sizes(50, 100, 200, 400)]
+        result += [Cell("d", world, REDRAWN, 0, 1.0, times(150))]
+    result += [Cell("d", "own graph", REDRAWN, n, 0.3, times(400)) for n in sizes(200, 400)]
     result += [
-        Cell("b", world, FIXED, n, 1.0, times(600))
+        Cell("b", world, FIXED, n, 1.0, times(400))
         for n in sizes(400)
         for world in ("mean vector", "first row", "both")
     ]
     popularity = ("one axis", "own graph", "item vectors", "norm rises", "norm falls", "norm falls, rows normalised")
-    result += [Cell("e", world, FIXED, 0, 0.0, times(50)) for world in popularity]
+    result += [Cell("e", world, FIXED, 0, 0.0, times(30)) for world in popularity]
     result += [Cell("truth", "mixed users", FIXED, n, 1.0, times(400)) for n in (*sizes(200), 0)]
     for n in sizes(200):
         result += [Cell("c", "mixed users", design, n, 1.0, times(1000)) for design in (FIXED, REDRAWN)]
