@@ -47,20 +47,24 @@ def curve_table(
     low_energy = np.einsum("nlk,nk->nl", energy.energy[on_curve], response)[..., None]
     band_energy = per_band(energy.energy)
     share = np.concatenate([energy.low[on_curve][..., None], band_energy / total], axis=-1)
-    share_low, share_high = percentile_interval(resampled(share))
-    measured = {
-        "energy": mean_over_users(np.concatenate([low_energy, band_energy], axis=-1)),
-        "share": mean_over_users(share),
-        "share_low": share_low,
-        "share_high": share_high,
-    }
+    energy_column = {"energy": mean_over_users(np.concatenate([low_energy, band_energy], axis=-1))}
     frames = []
     for null in energy.null_low or ("none",):
-        excess = np.full_like(share, np.nan)
+        excess, compared = np.full_like(share, np.nan), share
         if energy.null_low:
             null_low = energy.null_low[null][on_curve][..., None]
             excess = share - np.concatenate([null_low, per_band(energy.null_energy[null]) / total], axis=-1)
-        columns = {**measured, **_against_null(share, excess, resampled(excess), energy.layer_states)}
+            # A user without this null is in none of the row's means, so that share − null share is the excess.
+            compared = np.where(np.isnan(excess), np.nan, share)
+        share_low, share_high = percentile_interval(resampled(compared))
+        columns = {
+            **energy_column,
+            "share": mean_over_users(compared),
+            "share_low": share_low,
+            "share_high": share_high,
+            "n_users": (~np.isnan(compared)).sum(axis=0),
+            **_against_null(compared, excess, resampled(excess), energy.layer_states),
+        }
         frames.append(_rows(energy, rule, columns).assign(null=null))
     table = pd.concat(frames, ignore_index=True)
     table = table.assign(**{name: labels.get(name, "") for name in LABELS}, control=control)
@@ -79,7 +83,6 @@ def _against_null(
         "excess_low": low,
         "excess_high": high,
         **dict.fromkeys(("retention", "retention_low", "retention_high"), np.full_like(mean, np.nan)),
-        "n_users": (~np.isnan(share if np.isnan(excess).all() else excess)).sum(axis=0),
     }
     if "embed" in layer_states:
         embed = layer_states.index("embed")

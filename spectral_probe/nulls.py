@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from spectral_probe.filters import graph_operator, heat_kernel
 from spectral_probe.gft import GraphBases, eigenbasis
+from spectral_probe.gram import centre, energies
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -144,3 +145,45 @@ def _cached_heat_sums(
     np.savez(unfinished, **{str(length): total for length, total in heat.items()})  # type: ignore[arg-type]
     unfinished.replace(path)
     return heat
+
+
+class SwapNull:
+    r"""The swap null of users of equal length: :math:`\bar g_u` and :math:`\bar P_u` over the references less the user.
+
+    Sums over all references are formed once; a user who is a reference subtracts his own term.
+    """
+
+    def __init__(self, rows: IntArray, references: IntArray, heat_sum: FloatArray, P: FloatArray) -> None:
+        self.references = references
+        self.P = P
+        self.is_reference = np.isin(rows, references).astype(np.float64)
+        count = len(references) - self.is_reference
+        self.count = np.where(count >= MIN_REFERENCES, count, np.nan)
+        self.heat_others = heat_sum - self.is_reference[:, None, None] * P
+
+    def __call__(
+        self,
+        blocks: FloatArray,
+        center: bool,
+        g: FloatArray,
+        share: FloatArray,
+        low: FloatArray,
+        eigenvectors: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        r"""Return the one-sided null share of each frequency (k, T) and the two-sided null low share (k,).
+
+        .. math:: \operatorname{tr}(P_u \bar g) + \operatorname{tr}(\bar P g_u) - \operatorname{tr}(\bar P \bar g)
+        """
+        trace = np.trace(blocks, axis1=-2, axis2=-1)
+        if center:
+            trace = trace - blocks.sum(axis=(-2, -1)) / blocks.shape[-1]
+        # Centring is linear: centre the weighted sum once instead of every reference.
+        summed = np.einsum("v,vst->st", 1.0 / trace, blocks)
+        summed = centre(summed) if center else summed
+        own = self.is_reference
+        null_share = (energies(summed, eigenvectors) - own[:, None] * share) / self.count[:, None]
+        states_others = summed - own[:, None, None] * g
+        own_graph = ((self.P * summed).sum(axis=(-2, -1)) - own * low) / self.count
+        own_states = (self.heat_others * g).sum(axis=(-2, -1)) / self.count
+        neither = (self.heat_others * states_others).sum(axis=(-2, -1)) / self.count**2
+        return null_share, own_graph + own_states - neither

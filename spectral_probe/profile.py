@@ -115,7 +115,13 @@ class DecayProfile:
             n_users=n_users,
             skipped=dict(energy.skipped),
             per_user=user_table(energy),
-            protocol={**energy.settings, "bands": str(rule), "null": null, "n_bootstrap": n_bootstrap},
+            protocol={
+                **energy.settings,
+                "bands": str(rule),
+                "null": null,
+                "n_bootstrap": n_bootstrap,
+                "bootstrap_seed": seed,
+            },
             energy=energy,
         )
         return profile if null is None else profile._judged(null)

@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, did_you_mean
 from spectral_probe.filters import graph_operator, heat_kernel
-from spectral_probe.gft import GraphBases, groups_by_length, inverse_sqrt
-from spectral_probe.nulls import MIN_REFERENCES, SwapReferences, cyclic_gram, permutation_energy
+from spectral_probe.gft import GraphBases, groups_by_length
+from spectral_probe.gram import energies, prepare_gram
+from spectral_probe.nulls import MIN_REFERENCES, SwapNull, SwapReferences, cyclic_gram, permutation_energy
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -254,28 +255,6 @@ def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:
     return tuple(depths)
 
 
-def prepare_gram(
-    G: npt.NDArray[np.floating[Any]], *, drop_first: int, center: bool, normalize_rows: bool
-) -> FloatArray:
-    r"""Return :math:`\tilde G` in float64: leading positions dropped, rows scaled to unit norm, centred."""
-    kept: FloatArray = G[..., drop_first:, drop_first:].astype(np.float64)
-    if normalize_rows:
-        scale = inverse_sqrt(np.diagonal(kept, axis1=-2, axis2=-1))
-        kept = scale[..., :, None] * kept * scale[..., None, :]
-    return centre(kept) if center else kept
-
-
-def centre(G: FloatArray) -> FloatArray:
-    r"""Return :math:`J G J` with :math:`J = I - 11^\top/T`: the Gram of the states less their mean over positions."""
-    mean = G.mean(axis=-1, keepdims=True)
-    return np.asarray(G - mean - np.swapaxes(mean, -1, -2) + mean.mean(axis=-2, keepdims=True))
-
-
-def energies(G: FloatArray, eigenvectors: FloatArray) -> FloatArray:
-    r"""Return :math:`u_k^\top G u_k` for every frequency, (…, T)."""
-    return np.asarray((eigenvectors * np.matmul(G, eigenvectors)).sum(axis=-2))
-
-
 def _usable_blocks(
     grams: npt.NDArray[np.float32], lengths: IntArray, drop_first: int, center: bool, normalize_rows: bool
 ) -> npt.NDArray[np.bool_]:
@@ -337,7 +316,7 @@ def _fill(
     h = heat_kernel(kept.eigenvalues[rows, :m], settings["tau"])
     swap = None
     if references is not None:
-        swap = _SwapNull(rows, references.rows[length], references.heat[length], graph_operator(U, h))
+        swap = SwapNull(rows, references.rows[length], references.heat[length], graph_operator(U, h))
     for layer in range(grams.shape[1]):
         G = prepare_gram(
             grams[rows, layer, :length, :length],
@@ -369,45 +348,3 @@ def _fill(
                 null_low = (h * null_energy).sum(axis=-1) / total
             result.null_energy[name][rows, layer, :m] = null_energy
             result.null_low[name][rows, layer] = null_low
-
-
-class _SwapNull:
-    r"""The swap null of users of equal length: :math:`\bar g_u` and :math:`\bar P_u` over the references less the user.
-
-    Sums over all references are formed once; a user who is a reference subtracts his own term.
-    """
-
-    def __init__(self, rows: IntArray, references: IntArray, heat_sum: FloatArray, P: FloatArray) -> None:
-        self.references = references
-        self.P = P
-        self.is_reference = np.isin(rows, references).astype(np.float64)
-        count = len(references) - self.is_reference
-        self.count = np.where(count >= MIN_REFERENCES, count, np.nan)
-        self.heat_others = heat_sum - self.is_reference[:, None, None] * P
-
-    def __call__(
-        self,
-        blocks: FloatArray,
-        center: bool,
-        g: FloatArray,
-        share: FloatArray,
-        low: FloatArray,
-        eigenvectors: FloatArray,
-    ) -> tuple[FloatArray, FloatArray]:
-        r"""Return the one-sided null share of each frequency (k, T) and the two-sided null low share (k,).
-
-        .. math:: \operatorname{tr}(P_u \bar g) + \operatorname{tr}(\bar P g_u) - \operatorname{tr}(\bar P \bar g)
-        """
-        trace = np.trace(blocks, axis1=-2, axis2=-1)
-        if center:
-            trace = trace - blocks.sum(axis=(-2, -1)) / blocks.shape[-1]
-        # Centring is linear: centre the weighted sum once instead of every reference.
-        summed = np.einsum("v,vst->st", 1.0 / trace, blocks)
-        summed = centre(summed) if center else summed
-        own = self.is_reference
-        null_share = (energies(summed, eigenvectors) - own[:, None] * share) / self.count[:, None]
-        states_others = summed - own[:, None, None] * g
-        own_graph = ((self.P * summed).sum(axis=(-2, -1)) - own * low) / self.count
-        own_states = (self.heat_others * g).sum(axis=(-2, -1)) / self.count
-        neither = (self.heat_others * states_others).sum(axis=(-2, -1)) / self.count**2
-        return null_share, own_graph + own_states - neither

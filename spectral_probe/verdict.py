@@ -56,4 +56,4 @@ def judge(embed_excess: Interval, retention: Interval, n_users: int) -> Verdict:
         return Verdict("preserved", n_users)
     rho, half = retention.value, (retention.high - retention.low) / 2
     target = max(abs(rho - 1), min(rho - PRESERVED[0], PRESERVED[1] - rho))
-    return Verdict("inconclusive", n_users, math.ceil(n_users * (half / target) ** 2))
+    return Verdict("inconclusive", n_users, max(n_users + 1, math.ceil(n_users * (half / target) ** 2 - 1e-9)))

@@ -11,9 +11,10 @@ import pytest
 
 from spectral_probe.errors import ConfigError
 from spectral_probe.gft import GraphBases
+from spectral_probe.gram import energies
 from spectral_probe.graph import ItemGraph
 from spectral_probe.nulls import SwapReferences, cyclic_gram, permutation_energy
-from spectral_probe.spectrum import SpectralEnergy, energies, spectral_energy
+from spectral_probe.spectrum import SpectralEnergy, spectral_energy
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import World, grams_of, make_world
 

@@ -111,7 +111,10 @@ def test_every_mean_is_the_mean_over_users_with_equal_weight(profile, energy):
             rayleigh.append(energy.energy[u, layer, : T[u]] @ values / energy.total[u, layer])
         excess = [s - n for s, n in zip(shares, null_shares, strict=True) if not math.isnan(n)]
         assert row["energy"] == pytest.approx(np.mean(energies))
-        assert row["share"] == pytest.approx(np.mean(shares))
+        # A user without the null is in none of the row's means: share less null share is the excess.
+        compared = [s for s, n in zip(shares, null_shares, strict=True) if not math.isnan(n)]
+        assert row["share"] == pytest.approx(np.mean(compared))
+        assert row["share"] - row["null_share"] == pytest.approx(row["excess"], abs=1e-12)
         assert row["null_share"] == pytest.approx(np.mean([n for n in null_shares if not math.isnan(n)]))
         assert row["excess"] == pytest.approx(np.mean(excess), abs=1e-12)
         assert row["n_users"] == len(excess)
@@ -141,7 +144,8 @@ def test_all_intervals_come_from_one_set_of_resamples_of_users(profile, energy):
     valid = energy.is_valid
     excess = (energy.low - energy.null_low["swap"])[valid]
     resampled = resampled_means(excess, n_bootstrap=200, seed=3)
-    share_low, share_high = percentile_interval(resampled_means(energy.low[valid], n_bootstrap=200, seed=3))
+    compared = np.where(np.isnan(excess), np.nan, energy.low[valid])
+    share_low, share_high = percentile_interval(resampled_means(compared, n_bootstrap=200, seed=3))
     excess_low, excess_high = percentile_interval(resampled)
     rho_low, rho_high = percentile_interval(resampled / resampled[:, :1])
     low = profile.to_frame().query("band == 'low' and null == 'swap'")

@@ -11,9 +11,10 @@ import scipy.linalg
 
 from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError
 from spectral_probe.gft import GraphBases
+from spectral_probe.gram import centre
 from spectral_probe.graph import ItemGraph
 from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.spectrum import SpectralEnergy, centre, spectral_energy
+from spectral_probe.spectrum import SpectralEnergy, spectral_energy
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import ArrayGrams, World, grams_of
 
