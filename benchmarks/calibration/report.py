@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.calibration import worlds
-from benchmarks.calibration.probe import N_REFERENCES, NULLS, QUARTER, operator_name
-from benchmarks.calibration.study import FIXED, REDRAWN, TAUS
-
-#: What the issue asks for.
-MAX_FALSE, COVERAGE, MIN_USERS, MIN_Z = 0.05, (0.93, 0.97), 200, 4.0
-HEADLINE = operator_name(5.0)
-OPERATORS = (*(operator_name(tau) for tau in TAUS), QUARTER)
+from benchmarks.calibration.probe import N_REFERENCES, NULLS, QUARTER
+from benchmarks.calibration.study import FIXED, REDRAWN
+from benchmarks.calibration.summary import HEADLINE, MAX_FALSE, MIN_USERS, MIN_Z, OPERATORS, summary
+from benchmarks.calibration.wording import filled, grid, one, percent, sizes, some, standard_error
 
 
 def write_markdown(table: pd.DataFrame, path: Path) -> None:
@@ -27,52 +21,22 @@ def write_markdown(table: pd.DataFrame, path: Path) -> None:
 def markdown(table: pd.DataFrame) -> str:
     """Return the report; the sections whose cells are not in the table yet are left out."""
     t = table.assign(false=table[["attenuated", "amplified", "preserved"]].sum(axis=1))
-    sections = [_head(t), _summary(t), _independent(t), _constant(t), _coverage(t), _power(t), _popularity(t)]
+    sections = [
+        _head(t),
+        summary(t),
+        _independent(t),
+        _constant(t),
+        _coverage(t),
+        _power(t),
+        _popularity(t),
+        _histories(t),
+    ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(" --- " for _ in header) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _text(paragraphs: str) -> str:
-    """Return the paragraphs with their lines filled anew; headings stay."""
-    blocks = (" ".join(block.split()) for block in paragraphs.split("\n\n"))
-    return "\n\n".join(textwrap.fill(b, 118, break_long_words=False, break_on_hyphens=False) for b in blocks)
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def _error(p: float, reps: float) -> float:
-    """Return the Monte-Carlo standard error of a rate."""
-    return float(np.sqrt(max(p * (1 - p), 0.0) / reps))
-
-
-def _one(t: pd.DataFrame, **wanted: object) -> pd.Series:
-    """Return the one row with these values."""
-    found = _some(t, **wanted)
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} rows for {wanted}; the table must have one.")
-    return found.iloc[0]
-
-
-def _some(t: pd.DataFrame, **wanted: object) -> pd.DataFrame:
-    keep = np.ones(len(t), dtype=bool)
-    for name, value in wanted.items():
-        keep &= (t[name] == value).to_numpy()
-    return t[keep]
-
-
-def _sizes(t: pd.DataFrame) -> pd.Series:
-    return t["n_users"].where(t["n_users"] > 0, t["all_users"]).astype(int)
 
 
 def _head(t: pd.DataFrame) -> str:
     row = t.iloc[0]
-    return _text(
+    return filled(
         f"""# Calibration of the verdict
 
         <!-- Generated; do not edit. -->
@@ -93,109 +57,12 @@ def _head(t: pd.DataFrame) -> str:
     )
 
 
-def _criterion_cells(t: pd.DataFrame, null: str) -> pd.DataFrame:
-    """Return the coverage cells that the criterion is about."""
-    c = t[t["study"].isin(["c", "d"]) & (t["operator"] == HEADLINE) & (t["null"] == null)]
-    return c[(_sizes(c) >= MIN_USERS) & (c["embed_z"] >= MIN_Z)]
-
-
-def _verdict_on(values: pd.Series, reps: pd.Series, low: float, high: float) -> str:
-    """Return whether all rates lie in the range, and if not, whether chance explains it."""
-    inside = (values >= low) & (values <= high)
-    if inside.all():
-        return "holds"
-    error = np.sqrt(values * (1 - values) / reps)
-    beyond = (values < low - 2 * error) | (values > high + 2 * error)
-    return f"**fails** in {int(beyond.sum())}" if beyond.any() else "holds within 2 Monte-Carlo errors"
-
-
-def _summary(t: pd.DataFrame) -> str:
-    rows = []
-    a = _some(t, study="a", gram="headline", null="two-sided")
-    required = a[a["world"] != "white item vectors"]
-    for label, cells in (("confounds (7 worlds)", required), ("item vectors shared by users", a.drop(required.index))):
-        if len(cells):
-            worst = cells.loc[cells["false"].idxmax()]
-            rows.append(
-                [
-                    f"(a) false verdicts ≤ 5 %, {label}",
-                    f"at most {_percent(worst['false'])} ± {_percent(_error(worst['false'], worst['reps']))} "
-                    f"({worst['world']}) in {len(cells)} cells",
-                    _verdict_on(cells["false"], cells["reps"], 0.0, MAX_FALSE),
-                ]
-            )
-    b = _some(t, study="b", gram="headline", null="two-sided")
-    if len(b):
-        rows.append(
-            [
-                "(b) constant signal: the CI of the retention covers 1",
-                f"{_percent(b['coverage'].min())}–{_percent(b['coverage'].max())} in {len(b)} cells",
-                _verdict_on(b["coverage"], b["reps"], COVERAGE[0], 1.0),
-            ]
-        )
-    for null in ("two-sided", "one-sided"):
-        c = _criterion_cells(t, null)
-        for design in (FIXED, REDRAWN):
-            cells = c[c["design"] == design]
-            if len(cells):
-                inside = cells["coverage"].between(*COVERAGE).sum()
-                rows.append(
-                    [
-                        f"(c) coverage 93–97 %, {null}, {design} (n ≥ {MIN_USERS}, z ≥ {MIN_Z:g})",
-                        f"{_percent(cells['coverage'].min())}–{_percent(cells['coverage'].max())}, mean "
-                        f"{_percent(cells['coverage'].mean())}; {inside} of {len(cells)} cells inside",
-                        _verdict_on(cells["coverage"], cells["reps"], *COVERAGE),
-                    ]
-                )
-    text = "## What holds and what does not\n\n" + _grid(("criterion", "result", ""), rows)
-    return "\n\n".join(part for part in (text, _power_summary(t), _popularity_summary(t)) if part)
-
-
-def _power_summary(t: pd.DataFrame) -> str:
-    """Return how τ = 5 does beside the other low-passes, in words."""
-    d = t[(t["study"] == "d") & (t["null"] == "two-sided") & (t["nominal"] == 1.0)]
-    if d.empty:
-        return ""
-    d = d[_sizes(d) == _sizes(d).max()]
-    ratios: dict[str, list[float]] = {operator: [] for operator in OPERATORS}
-    for _, cells in d.groupby(["world", "strength"], sort=False):
-        reference = _one(cells, operator=HEADLINE)["embed_z"]
-        for operator in OPERATORS:
-            ratios[operator].append(float((_one(cells, operator=operator)["embed_z"] / reference) ** 2))
-    others = ", ".join(
-        f"{operator}: {min(values):.1f}–{max(values):.1f}"
-        for operator, values in ratios.items()
-        if operator != HEADLINE
-    )
-    best = all(max(values) <= 1 for values in ratios.values())
-    return _text(
-        f"""(d) τ = 5 {"is" if best else "is **not**"} the most powerful of the low-passes on these graphs. How many
-        times fewer users than τ = 5 the others need to see the injected signals (section (d); below 1: more users):
-        {others}.
-        """
-    )
-
-
-def _popularity_summary(t: pd.DataFrame) -> str:
-    """Return what states that know popularity alone do to the headline, in words."""
-    e = t[(t["study"] == "e") & (t["operator"] == HEADLINE)].set_index("world")["embed_z"]
-    if e.empty:
-        return ""
-    blind = e.loc[[world for world in e.index if world in ("one axis", "norm rises", "norm falls")]]
-    found = int((blind.abs() > 1.96).sum())
-    z = ", ".join(f"{world}: {value:+.1f}" for world, value in blind.items())
-    return _text(
-        f"""(e) Of {len(blind)} worlds whose states know the popularity of items and nothing of co-occurrence, the
-        headline sees {found} as signal (mean z of the embed excess at τ = 5: {z}). Section (e) shows what helps."""
-    )
-
-
 def _independent(t: pd.DataFrame) -> str:
     a = t[t["study"] == "a"]
     if a.empty:
         return ""
     text = [
-        _text(
+        filled(
             f"""## (a) States independent of the graph
 
             Any of *attenuated*, *amplified*, *preserved* is false here. Each confound is mild at `embed` and strong at
@@ -208,33 +75,33 @@ def _independent(t: pd.DataFrame) -> str:
             states."""
         )
     ]
-    for (design, n), cells in a.groupby(["design", _sizes(a)], sort=False):
+    for (design, n), cells in a.groupby(["design", sizes(a)], sort=False):
         reps = int(cells["reps"].min())
         names = list(dict.fromkeys(cells["world"]))
         columns = [(gram, null) for gram in ("headline", "raw") for null in NULLS]
         header = ("world", *(f"{null}{', raw' if gram == 'raw' else ''}" for gram, null in columns))
         rows = []
         for world in names:
-            found = [_one(cells, world=world, gram=gram, null=null) for gram, null in columns]
-            rows.append([world, *(_percent(r["false"]) for r in found)])
+            found = [one(cells, world=world, gram=gram, null=null) for gram, null in columns]
+            rows.append([world, *(percent(r["false"]) for r in found)])
         text.append(
-            f"**False verdicts, n = {n}, {design}**, {reps} repetitions (± {_percent(_error(MAX_FALSE, reps))} at 5 %):"
-            f"\n\n{_grid(header, rows)}"
+            f"**False verdicts, n = {n}, {design}**, {reps} repetitions "
+            f"(± {percent(standard_error(MAX_FALSE, reps))} at 5 %):\n\n{grid(header, rows)}"
         )
         rows = []
         for world in names:
             for gram, null in columns:
-                r = _one(cells, world=world, gram=gram, null=null)
+                r = one(cells, world=world, gram=gram, null=null)
                 if (gram, null) == ("headline", "one-sided") or gram == "raw":
                     continue
-                verdicts = " / ".join(_percent(r[v]) for v in ("attenuated", "amplified", "preserved", "inconclusive"))
+                verdicts = " / ".join(percent(r[v]) for v in ("attenuated", "amplified", "preserved", "inconclusive"))
                 z = [f"{r[f'{k}_z']:+.2f} ({r[f'{k}_z_sd']:.2f})" for k in ("embed", "last")]
-                rows.append([world, null, *z, _percent(r["embed_beyond"]), _percent(r["last_beyond"]), verdicts])
+                rows.append([world, null, *z, percent(r["embed_beyond"]), percent(r["last_beyond"]), verdicts])
         header = (
             *("world", "null", "z of embed (sd)", "z of last block (sd)", "embed beyond ±1.96", "last beyond ±1.96"),
             "attenuated / amplified / preserved / inconclusive",
         )
-        text.append(f"Mean excess in standard errors; 0 (1) and 5 % are right:\n\n{_grid(header, rows)}")
+        text.append(f"Mean excess in standard errors; 0 (1) and 5 % are right:\n\n{grid(header, rows)}")
     return "\n\n".join(text)
 
 
@@ -245,19 +112,19 @@ def _constant(t: pd.DataFrame) -> str:
     rows = []
     for _, r in b.iterrows():
         gram = "" if r["gram"] == "headline" else ", raw"
-        coverage = f"{_percent(r['coverage'])} ± {_percent(_error(r['coverage'], r['reps']))}"
-        verdicts = " / ".join(_percent(r[v]) for v in ("attenuated", "amplified", "preserved", "inconclusive"))
+        coverage = f"{percent(r['coverage'])} ± {percent(standard_error(r['coverage'], r['reps']))}"
+        verdicts = " / ".join(percent(r[v]) for v in ("attenuated", "amplified", "preserved", "inconclusive"))
         rows.append([r["world"], r["null"] + gram, f"{r['embed_z']:.1f}", f"{r['retention']:.2f}", coverage, verdicts])
     header = ("grows", "null", "embed z", "median retention", "CI covers 1")
-    n, first = int(_sizes(b).iloc[0]), b.iloc[0]
-    text = _text(
+    n, first = int(sizes(b).iloc[0]), b.iloc[0]
+    text = filled(
         f"""## (b) A constant signal while something else grows
 
         The injected signal and the noise are the same at both layers; a mean vector ({worlds.MEAN_NORM[1]:g} times the
         noise), a first row ({worlds.FIRST_ROW[1]:g} times) or both are added at the last block only. The true retention
         is 1. n = {n}, signal {first["strength"]:g} times the energy of the noise, {first["reps"]} repetitions."""
     )
-    return f"{text}\n\n{_grid((*header, 'attenuated / amplified / preserved / inconclusive'), rows)}"
+    return f"{text}\n\n{grid((*header, 'attenuated / amplified / preserved / inconclusive'), rows)}"
 
 
 def _coverage(t: pd.DataFrame) -> str:
@@ -265,14 +132,14 @@ def _coverage(t: pd.DataFrame) -> str:
     if c.empty:
         return ""
     rows = []
-    two, one = (_some(c, null=null) for null in ("two-sided", "one-sided"))
-    two = two.assign(size=_sizes(two))
-    two = two.sort_values(
+    two_sided, one_sided = (some(c, null=null) for null in ("two-sided", "one-sided"))
+    two_sided = two_sided.assign(size=sizes(two_sided))
+    two_sided = two_sided.sort_values(
         ["design", "world", "strength", "size", "nominal"], ascending=[True, False, False, True, False]
     )
-    for _, r in two.iterrows():
+    for _, r in two_sided.iterrows():
         same = {k: r[k] for k in ("study", "world", "design", "n_users", "strength", "nominal")}
-        other = _one(one, **same)
+        other = one(one_sided, **same)
         is_required = r["size"] >= MIN_USERS and r["embed_z"] >= MIN_Z
         rows.append(
             [
@@ -283,10 +150,10 @@ def _coverage(t: pd.DataFrame) -> str:
                 f"{r['truth']:.3f} ± {r['truth_error']:.3f}",
                 f"{r['retention']:.2f}",
                 ("**{}** ± {}" if is_required else "{} ± {}").format(
-                    _percent(r["coverage"]), _percent(_error(r["coverage"], r["reps"]))
+                    percent(r["coverage"]), percent(standard_error(r["coverage"], r["reps"]))
                 ),
-                f"{_percent(r['below'])} / {_percent(r['above'])}",
-                _percent(other["coverage"]),
+                f"{percent(r['below'])} / {percent(r['above'])}",
+                percent(other["coverage"]),
                 f"{other['truth']:.3f}",
                 f"{r['reps']}",
             ]
@@ -295,7 +162,7 @@ def _coverage(t: pd.DataFrame) -> str:
         *("signal, strength", "design", "n", "embed z", "truth", "median estimate", "coverage"),
         *("CI below / above truth", "coverage, one-sided", "truth, one-sided", "repetitions"),
     )
-    text = _text(
+    text = filled(
         f"""## (c) Coverage of the retention's interval
 
         Signals: *own graph*: Gaussian states with covariance (I + {worlds.SMOOTHNESS:g} L)⁻¹ on the user's own graph,
@@ -312,7 +179,25 @@ def _coverage(t: pd.DataFrame) -> str:
         redrawn, and may cover too often. **Bold** = the cells of the criterion, n ≥ {MIN_USERS} and mean embed z ≥
         {MIN_Z:g}. At n = 50 and 100 long histories have fewer than 20 references and drop out of the null."""
     )
-    return f"{text}\n\n{_grid(header, rows)}"
+    return f"{text}\n\n{grid(header, rows)}\n\n{_coverage_of_operators(t)}".rstrip()
+
+
+def _coverage_of_operators(t: pd.DataFrame) -> str:
+    """Return the coverage of every low-pass, with users drawn anew."""
+    d = t[(t["study"] == "d") & (t["null"] == "two-sided") & (sizes(t) >= MIN_USERS)]
+    if d.empty:
+        return ""
+    rows = []
+    for (world, strength, _, nominal), cells in d.groupby(["world", "strength", "n_users", "nominal"], sort=False):
+        found = [one(cells, operator=operator) for operator in OPERATORS]
+        n, reps = str(sizes(cells).iloc[0]), cells["reps"].iloc[0]
+        row = [f"{world}, {strength:g}", n, f"{100 * (1 - nominal):g} %", *(percent(r["coverage"]) for r in found)]
+        rows.append([*row, percent(standard_error(0.95, reps))])
+    means = [percent(d[d["operator"] == operator]["coverage"].mean()) for operator in OPERATORS]
+    rows.append(["mean", "", "", *means, ""])
+    return "Coverage with each low-pass, two-sided, users drawn anew:\n\n" + grid(
+        ("signal, strength", "n", "loss", *OPERATORS, "±"), rows
+    )
 
 
 def _power(t: pd.DataFrame) -> str:
@@ -320,7 +205,7 @@ def _power(t: pd.DataFrame) -> str:
     if d.empty:
         return ""
     text = [
-        _text(
+        filled(
             """## (d) Power
 
             How often the verdict is *attenuated* when the signal's energy falls by 25 % and by 50 %, and (0 %) when it
@@ -335,27 +220,28 @@ def _power(t: pd.DataFrame) -> str:
             at = cells[cells["nominal"] == nominal]
             for n_users in dict.fromkeys(at["n_users"]):
                 here = at[at["n_users"] == n_users]
-                found = [_one(here, null="two-sided", operator=operator) for operator in OPERATORS]
-                found.append(_one(here, null="one-sided", operator=QUARTER))
-                row = [f"{loss} %", str(_sizes(here).iloc[0]), *(_percent(r["attenuated"]) for r in found)]
+                found = [one(here, null="two-sided", operator=operator) for operator in OPERATORS]
+                found.append(one(here, null="one-sided", operator=QUARTER))
+                row = [f"{loss} %", str(sizes(here).iloc[0]), *(percent(r["attenuated"]) for r in found)]
                 rows.append([*row, str(here["reps"].iloc[0])])
         header = ("loss", "n", *OPERATORS, f"{QUARTER}, one-sided", "repetitions")
-        text.append(f"**Signal: {world}, strength {strength:g}**\n\n{_grid(header, rows)}")
-    largest = d[(d["nominal"] == 1.0) & (d["null"] == "two-sided") & (_sizes(d) == _sizes(d).max())]
+        text.append(f"**Signal: {world}, strength {strength:g}**\n\n{grid(header, rows)}")
+    largest = d[(d["nominal"] == 1.0) & (d["null"] == "two-sided") & (d["n_users"] == 0)]
     rows = []
     for (world, strength), cells in largest.groupby(["world", "strength"], sort=False):
-        z = [float(_one(cells, operator=operator)["embed_z"]) for operator in OPERATORS]
+        z = [float(one(cells, operator=operator)["embed_z"]) for operator in OPERATORS]
         reference = z[OPERATORS.index(HEADLINE)]
-        rows.append([f"{world}, {strength:g}", *(f"{v:.1f} ({(v / reference) ** 2:.2f})" for v in z)])
+        n = str(cells["all_users"].iloc[0])
+        rows.append([f"{world}, {strength:g}", n, *(f"{v:.1f} ({(v / reference) ** 2:.2f})" for v in z)])
     text.append(
-        f"z of the embed excess with {_sizes(d).max()} users, and in brackets its square relative to τ = 5: how many "
-        f"times fewer users are needed to see the signal.\n\n{_grid(('signal, strength', *OPERATORS), rows)}"
+        "z of the embed excess with all users, and in brackets its square relative to τ = 5: how many times fewer "
+        f"users are needed to see the signal.\n\n{grid(('signal, strength', 'n', *OPERATORS), rows)}"
     )
     return "\n\n".join(text)
 
 
 def _popularity(t: pd.DataFrame) -> str:
-    e = _some(t, study="e", null="two-sided")
+    e = some(t, study="e", null="two-sided")
     if e.empty:
         return ""
     labels = {
@@ -369,16 +255,38 @@ def _popularity(t: pd.DataFrame) -> str:
     operators = list(dict.fromkeys(e["operator"]))
     rows = []
     for world, cells in e.groupby("world", sort=False):
-        found = [_one(cells, operator=operator) for operator in operators]
+        found = [one(cells, operator=operator) for operator in operators]
         rows.append([labels[str(world)], *(f"{r['embed_z']:+.1f}" for r in found)])
     first = e.iloc[0]
-    text = _text(
+    text = filled(
         f"""## (e) Beyond the list: what popularity alone does
 
         The local degree of an item goes with its popularity, and the eigenvector of λ = 0 is the square root of the
         degree. States that know popularity and nothing of co-occurrence are therefore not independent of the graph, and
         swap does not remove them. "Without λ = 0": the response is 0 in that eigenspace and as before elsewhere. Two
         rows carry co-occurrence for comparison. Mean z of the embed excess (two-sided, headline Gram), n =
-        {int(_sizes(e).iloc[0])}, {first["reps"]} repetitions:"""
+        {int(sizes(e).iloc[0])}, {first["reps"]} repetitions:"""
     )
-    return f"{text}\n\n{_grid(('states', *operators), rows)}"
+    return f"{text}\n\n{grid(('states', *operators), rows)}"
+
+
+def _histories(t: pd.DataFrame) -> str:
+    f = t[t["study"] == "f"]
+    if f.empty:
+        return ""
+    rows = []
+    names = [operator for operator in OPERATORS if operator in set(f["operator"])]
+    for (world, shortest), cells in f.groupby(["world", "shortest"], sort=False):
+        found = [one(cells, operator=operator) for operator in names]
+        columns = (f"{r['embed_z']:.1f} · {r['effective_users']:.0f} · {percent(r['top_10_share'])}" for r in found)
+        rows.append([str(world), f"{shortest:.0f}", f"{cells['users'].iloc[0]:.0f}", *columns])
+    text = filled(
+        f"""## (f) Beyond the list: short histories
+
+        The same states as in section (e), but users with fewer targets than stated left out of the means. Each entry:
+        mean z of the embed excess · effective number of users · per cent of the variance that the ten heaviest users
+        carry. The last two are of the residual of the retention (excess at the last block − ρ · excess at `embed`),
+        with the variance v of each user over {int(f["reps"].iloc[0])} repetitions: (Σ v)² / Σ v². The local graphs of
+        short histories have few nodes and often several parts, so that their operators differ most from the average."""
+    )
+    return f"{text}\n\n{grid(('states', 'shortest history', 'n', *names), rows)}"

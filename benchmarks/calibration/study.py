@@ -31,6 +31,8 @@ RETAINED = (1.0, 0.75, 0.5)
 #: Worlds with this ending draw users with that many targets only.
 LONG_HISTORY = 12
 LONG = f", {LONG_HISTORY}+ targets"
+#: Shortest histories compared in study "f".
+SHORTEST = (4, 8, 12, 16)
 VERDICTS = {
     "attenuated": "attenuated",
     "amplified": "amplified",
@@ -135,7 +137,7 @@ class Setting:
             names = ("mean vector", "first row") if name == "both" else (name,)
             H[:, 1] = worlds.confound(rng, H, names)[:, 1]
             return H
-        if cell.study == "e":
+        if cell.study in ("e", "f"):
             return self._popularity_states(name, rng, users)
         S = self.item_vectors[self.targets[users]] if name == "item vectors" else None
         if S is None:
@@ -163,7 +165,7 @@ def _seeded(seed: int, cell: Cell, rep: int) -> np.random.Generator:
 
 def nominals(cell: Cell) -> tuple[float, ...]:
     """Return the nominal retention of each last block."""
-    if cell.study in ("a", "e"):
+    if cell.study in ("a", "e", "f"):
         return (np.nan,)
     if cell.study == "b":
         return (1.0,)
@@ -191,7 +193,7 @@ class Study:
             if self._find(cell).any():
                 continue
             start = time.perf_counter()
-            rows = self._truth(cell) if cell.study == "truth" else self._repeat(cell)
+            rows = {"truth": self._truth, "f": self._histories}.get(cell.study, self._repeat)(cell)
             new = pd.DataFrame(rows).assign(
                 all_users=len(self.setting.pool(cell)), n_bootstrap=self.judge.n_bootstrap, seed=self.seed
             )
@@ -211,7 +213,7 @@ class Study:
             return {"headline": (setting.headline, NULLS), "raw": (setting.raw, NULLS)}
         if cell.study == "c" or (cell.study == "truth" and cell.n_users):
             return {"headline": (setting.headline, NULLS[:2])}
-        if cell.study == "e":
+        if cell.study in ("e", "f"):
             return {"headline": (setting.without_lowest, NULLS[:1])}
         return {"headline": (setting.all_operators, NULLS[:2])}
 
@@ -289,6 +291,26 @@ class Study:
                     )
         return rows
 
+    def _histories(self, cell: Cell) -> list[dict[str, object]]:
+        """Return the z of the embed excess, and who carries the retention's variance, by the shortest history used."""
+        draws = [next(iter(excess.values())).astype(np.float64) for _, excess in self._draws(cell)]
+        lengths = self.setting.bases.lengths[self.setting.pool(cell)]
+        rows = []
+        for shortest in SHORTEST:
+            x = np.stack(draws)[:, lengths >= shortest]
+            mean = x.mean(axis=1, keepdims=True)
+            z = mean[:, 0, 0] / x[:, :, 0].std(axis=1, ddof=1) * np.sqrt(x.shape[1])
+            residual = x[:, :, 1] - mean[:, :, 1] / mean[:, :, 0] * x[:, :, 0]
+            by_user = np.sort((residual**2).mean(axis=0), axis=0)[::-1]
+            share = by_user / by_user.sum(axis=0)
+            for j, operator in enumerate(self._probes(cell)["headline"][0].operators):
+                rows.append(
+                    {**asdict(cell), "nominal": np.nan, "gram": "headline", "null": "two-sided", "operator": operator}
+                    | {"shortest": shortest, "users": x.shape[1], "embed_z": z[:, j].mean()}
+                    | {"effective_users": 1 / (share[:, j] ** 2).sum(), "top_10_share": share[:10, j].sum()}
+                )
+        return rows
+
 
 def _statistics(s: dict[str, npt.NDArray]) -> dict[str, float]:
     """Return what the tables show of the repetitions of one column."""
@@ -351,6 +373,7 @@ def cells(scale: float = 1.0, all_users: int | None = None) -> list[Cell]:
     ]
     popularity = ("one axis", "own graph", "item vectors", "norm rises", "norm falls", "norm falls, rows normalised")
     result += [Cell("e", world, FIXED, 0, 0.0, times(30)) for world in popularity]
+    result += [Cell("f", world, FIXED, 0, 0.0, times(50)) for world in ("own graph", "item vectors", "one axis")]
     result += [Cell("truth", "mixed users", FIXED, n, 1.0, times(400)) for n in (*sizes(200), 0)]
     for n in sizes(200):
         result += [Cell("c", "mixed users", design, n, 1.0, times(1000)) for design in (FIXED, REDRAWN)]

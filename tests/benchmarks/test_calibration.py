@@ -164,6 +164,7 @@ SMALL = [
     Cell("d", "own graph", REDRAWN, 60, 3.0, 3),
     Cell("b", "both", FIXED, 60, 3.0, 3),
     Cell("e", "norm falls", FIXED, 0, 0.0, 2),
+    Cell("f", "own graph", FIXED, 0, 0.0, 2),
 ]
 
 
@@ -177,7 +178,7 @@ def test_an_interrupted_study_ends_in_the_same_file(setting: Setting, tmp_path: 
     table = read_table(straight)
     rates = table[["attenuated", "amplified", "preserved", "no_signal", "inconclusive"]].dropna()
     np.testing.assert_allclose(rates.sum(axis=1), 1, atol=1e-5)
-    assert {"(a)", "(b)", "(c)", "(d)", "(e)"} <= {
+    assert {"(a)", "(b)", "(c)", "(d)", "(e)", "(f)"} <= {
         line.split()[1] for line in markdown(table).splitlines() if "## (" in line
     }
 
