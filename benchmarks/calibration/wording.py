@@ -12,12 +12,12 @@ import pandas as pd
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(" --- " for _ in header) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]).replace("tau = ", "τ = ")
 
 
 def filled(paragraphs: str) -> str:
     """Return the paragraphs with their lines filled anew; headings stay."""
-    blocks = (" ".join(block.split()) for block in paragraphs.split("\n\n"))
+    blocks = (" ".join(block.split()).replace("tau = ", "τ = ") for block in paragraphs.split("\n\n"))
     return "\n\n".join(textwrap.fill(b, 118, break_long_words=False, break_on_hyphens=False) for b in blocks)
 
 
