@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from spectral_probe import __version__
 from spectral_probe.errors import ConfigError, SpectralProbeError
 
 if TYPE_CHECKING:
-    from spectral_probe.profile import DecayProfile
+    pass
 
 app = typer.Typer(
     name="spectral-probe",
@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
 )
 INTERRUPTED = 130
+DEFAULT_MODELS = ("sasrec", "minilm")
+DEFAULT_DATASET = "demo"
 
 
 def _version(wanted: bool) -> None:
@@ -80,7 +82,10 @@ def analyze(
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Draw decay curves with nulls, intervals and a verdict, and write a run folder."""
+    """Draw decay curves with nulls, intervals and a verdict, and write a run folder.
+
+    With no argument at all: SASRec and MiniLM on the built-in data set, offline.
+    """
     given = {
         name: value
         for name, value in {
@@ -104,26 +109,27 @@ def analyze(
         }.items()
         if value is not None
     }
-    from spectral_probe.analyze import reanalyze, run_analysis, write_overlay
+    from spectral_probe.analyze import reanalyze, run_analysis
     from spectral_probe.options import AnalysisOptions
+    from spectral_probe.outputs import write_overlay
     from spectral_probe.runs import RunFolder
+    from spectral_probe.terminal import print_analyses
 
     if run is not None and not resume:
         if model or dataset:
             raise ConfigError("A run folder brings its own model and data set; leave out --model and --dataset.")
         results = [reanalyze(run, given, out=out)]
     else:
-        names, data = model or [], dataset
         if run is not None:
             opened = RunFolder.open(run)
-            config = opened.config()
-            names, data, out = [config["model"]], config["dataset"], run.parent
-            given = {**config["options"], **given}
-        if not names or data is None:
-            raise ConfigError(
-                "An analysis needs --model and --dataset, for example: "
-                "spectral-probe analyze --model minilm --dataset lastfm --from-dir DIR"
-            )
+            request = opened.request()
+            model, dataset, out = [request["model"]], request["dataset"], run.parent
+            from_dir = Path(request["from_dir"]) if request["from_dir"] else None
+            given = {**opened.config()["options"], **given}
+        if not model and dataset is None:
+            # The embedded default: offline, on the built-in data, with the published curve beside the corrected one.
+            given.setdefault("preset", "paper")
+        names, data = model or list(DEFAULT_MODELS), dataset or DEFAULT_DATASET
         options = AnalysisOptions.from_mapping(given)
         is_terminal = sys.stderr.isatty()
         results = [
@@ -134,63 +140,87 @@ def analyze(
     if as_json:
         summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
         typer.echo(json.dumps(summaries if len(summaries) > 1 else summaries[0], indent=2))
+    else:
+        print_analyses(results, overlay)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs of any models on the same data set.")],
+    out: Annotated[Path, typer.Option(help="Folder in which the comparison is made.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
+) -> None:
+    """Draw finished runs on one axis and write a report of all."""
+    from spectral_probe.outputs import write_overlay
+    from spectral_probe.profile import DecayProfile
+    from spectral_probe.runs import RunFolder
+    from spectral_probe.terminal import print_comparison
+
+    profiles = [DecayProfile.load(RunFolder.open(path).path) for path in runs]
+    datasets = sorted({str(profile.protocol.get("dataset_fingerprint", "")) for profile in profiles})
+    if len(datasets) > 1:
+        raise ConfigError(
+            f"Curves of different data sets cannot be compared; the runs come from {len(datasets)}: "
+            f"{sorted({str(profile.table['dataset'].iloc[0]) for profile in profiles})}. Compare runs of one data set."
+        )
+    overlay = write_overlay(out, profiles)
+    if as_json:
+        typer.echo(json.dumps({"run": str(overlay.path), "summaries": [p.summary() for p in profiles]}, indent=2))
+    else:
+        print_comparison(profiles, overlay)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+    """Write the figures and report.html of a finished run anew, and print where it lies."""
+    from spectral_probe.outputs import write_figures
+    from spectral_probe.profile import DecayProfile
+    from spectral_probe.report import write_report
+    from spectral_probe.runs import RunFolder, disk_errors
+
+    opened = RunFolder.open(run)
+    profile = DecayProfile.load(opened.path)
+    with disk_errors(opened.path):
+        write_figures(opened.path, [profile])
+        typer.echo(write_report(opened.path, [profile], opened.state().get("versions")))
+
+
+@app.command()
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the models that have a short name."""
+    from spectral_probe.aliases import ALIASES
+    from spectral_probe.registry import plugin_names
+
+    rows = [
+        {"name": name, "kind": "plug-in", "stands for": "trained on the data set"} for name in plugin_names("models")
+    ]
+    rows += [{"name": n, "kind": a.kind, "stands for": a.target, "note": a.text} for n, a in ALIASES.items()]
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the data sets that installed packages offer; a file with interactions is fine too."""
+    from spectral_probe.registry import load_plugin, plugin_names
+
+    rows = []
+    for name in plugin_names("datasets"):
+        text = (load_plugin("datasets", name).__doc__ or "").strip().partition("\n")[0]
+        rows.append({"name": name, "what it is": text})
+    _print_rows(rows, as_json)
+
+
+def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
         return
-    for result in results:
-        _print(result.profile)
-        if result.run is not None:
-            typer.echo(f"run: {result.run.path}")
-    if overlay is not None:
-        typer.echo(f"all models on one axis: {overlay / 'figures' / 'decay.png'}")
+    from spectral_probe.terminal import print_rows
+
+    print_rows(rows)
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _print(profile: DecayProfile) -> None:
-    """Print the headline curve as a table, the verdict, and what a reader must know."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from spectral_probe.caveats import CAVEATS
-    from spectral_probe.plots import select_curve
-
-    curve = select_curve(profile.table, null=profile.null)
-    first = curve.iloc[0]
-    table = Table(title=f"{first['model']} on {first['dataset']}, inputs {first['inputs']}: low-pass share of energy")
-    for column in ("layer", "share", "95 % CI", f"{first['null']} null", "excess", "95 % CI", "retention", "95 % CI"):
-        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
-    for row in curve.to_dict("records"):
-        table.add_row(
-            str(row["layer_name"]),
-            f"{row['share']:.4f}",
-            _interval(row, "share", 4),
-            f"{row['null_share']:.4f}",
-            f"{row['excess']:+.4f}",
-            _interval(row, "excess", 4),
-            f"{row['retention']:.2f}",
-            _interval(row, "retention", 2),
-        )
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(f"verdict: [bold]{profile.verdict}[/bold]", highlight=False)
-    raw = profile.controls["raw"]
-    console.print(
-        f"users on the curve: {profile.n_users}; skipped: {profile.skipped}; verdict on raw states: {raw.verdict}",
-        highlight=False,
-        markup=False,
-    )
-    for name, control in profile.controls.items():
-        if name not in ("raw", "paper") and control.retention is not None:
-            console.print(
-                f"control {name}: {control.verdict}, retention {control.retention}", highlight=False, markup=False
-            )
-    for code in profile.caveats:
-        console.print(f"note [{code}]: {CAVEATS[code]}", highlight=False, markup=False)
-
-
-def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
-    return f"[{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]".replace("[", r"\[")
 
 
 def main() -> None:

@@ -112,6 +112,17 @@ def _rows(energy: SpectralEnergy, rule: Bands, columns: Mapping[str, FloatArray]
     )
 
 
+def frequency_table(energy: SpectralEnergy, null: str, n_bands: int = 16) -> pd.DataFrame:
+    """Return the mean excess share over the null by layer (rows) and rank band (columns), for a heat map."""
+    on_curve = energy.is_valid
+    rule = Bands("rank", n_bands)
+    weights = rule.weights(energy.eigenvalues[on_curve])
+    excess = (energy.energy[on_curve] - energy.null_energy[null][on_curve]) / energy.total[on_curve][..., None]
+    values = mean_over_users(np.einsum("nlk,nkb->nlb", excess, weights))
+    columns = [f"{(low + high) / 2:.2f}" for low, high in rule.edges]
+    return pd.DataFrame(values, index=list(energy.layer_names), columns=columns)
+
+
 def user_table(energy: SpectralEnergy) -> pd.DataFrame:
     """Return one row per user on the curve and layer: low share, and its excess over each null.
 

@@ -144,6 +144,39 @@ def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figur
     return figure
 
 
+def frequency_map(excess: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the excess over the null by layer (rows) and graph frequency (columns, by rank from smooth to rough).
+
+    Parameters
+    ----------
+    excess : DataFrame
+        Rows: layers from the input on; columns: rank fractions of the bands; values: mean excess share.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    ax = plt.gca() if ax is None else ax
+    bound = float(np.nanmax(np.abs(excess.to_numpy()))) or 1.0
+    sns.heatmap(
+        excess, ax=ax, cmap="RdBu_r", center=0.0, vmin=-bound, vmax=bound, cbar_kws={"label": "excess share of energy"}
+    )
+    ax.set_xlabel("graph frequency by rank (0 smooth … 1 rough)")
+    ax.set_ylabel("")
+    ax.set_yticks(np.arange(len(excess)) + 0.5, list(excess.index), rotation=0)
+    return ax
+
+
+def heat_figure(maps: Mapping[str, pd.DataFrame], *, null: str) -> Figure:
+    """Return one frequency map per model, side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.5, 5.5 * len(maps)), 4.2), layout="constrained")
+    for ax, (model, excess) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        frequency_map(excess, ax=ax)
+        ax.set_title(f"{model}: excess over the {null} null", fontsize=10)
+    return figure
+
+
 def _proxy(**style: Any) -> Any:
     from matplotlib.lines import Line2D
 

@@ -22,7 +22,6 @@ from scipy.sparse import csr_array
 from spectral_probe.errors import ConfigError, DataError, ResourceError
 from spectral_probe.graph import ItemGraph
 from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.profile import DecayProfile
 
 FORMAT = 1
 _PACKAGES = ("spectral-probe", "torch", "transformers", "numpy", "scipy", "pandas")
@@ -119,6 +118,22 @@ class RunFolder:
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise DataError(f"{self.path / 'config.yaml'} cannot be read: {error}. Restore it or run again.") from error
 
+    def request(self) -> dict[str, Any]:
+        """Return the names that the run was asked for with: ``model``, ``dataset``, ``from_dir``.
+
+        Raises
+        ------
+        DataError
+            If the run was made from objects in memory, which no name brings back.
+        """
+        request = self.state().get("request")
+        if request is None:
+            raise DataError(
+                f"{self.path} was made from a model or data in memory and cannot be finished by its path. "
+                "Call analyze(..., out=, resume=True) with the same objects."
+            )
+        return dict(request)
+
     def save_graph(self, graph: ItemGraph) -> None:
         """Keep the training interactions, from which any graph of this run is rebuilt."""
         R = graph.user_items
@@ -154,11 +169,6 @@ class RunFolder:
         if not found:
             raise DataError(f"{folder} holds no saved Grams. Run the analysis again from the model.")
         return found
-
-    def save_profile(self, profile: DecayProfile) -> None:
-        """Write tables and summary."""
-        with disk_errors(self.path):
-            profile.save(self.path)
 
     def finish(self) -> None:
         """Mark the run as finished."""

@@ -233,7 +233,7 @@ def test_users_draws_a_seeded_subset_and_says_so(dataset: Dataset) -> None:
 
 
 def test_too_much_memory_is_refused_before_the_model_runs(dataset: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr("spectral_probe.analyze.os.sysconf", lambda name: 100)
+    monkeypatch.setattr("spectral_probe.capture_tasks.os.sysconf", lambda name: 100)
     with pytest.raises(ResourceError, match="--users"):
         analyze(MixingModel(dataset.n_items), dataset)
 

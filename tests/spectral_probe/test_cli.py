@@ -66,6 +66,38 @@ def test_several_models_share_one_axis(workplace, tmp_path, monkeypatch, capsys)
     assert out.count("verdict:") == 2
 
 
+def test_runs_are_compared_and_reported_from_their_folders(workplace, tmp_path, monkeypatch, capsys) -> None:
+    for model in ("tiny-random:qwen2", "tiny-random:llama"):
+        arguments = [*base(workplace, "--out", str(tmp_path / "runs"))[:1], "--model", model, *base(workplace)[3:]]
+        assert run([*arguments, "--out", str(tmp_path / "runs")], monkeypatch, capsys)[0] == 0
+    runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
+    code, out, _ = run(["compare", *runs, "--out", str(tmp_path / "both")], monkeypatch, capsys)
+    assert code == 0
+    (folder,) = (tmp_path / "both").iterdir()
+    assert set(pd.read_csv(folder / "bands.csv")["model"]) == {"tiny-random:qwen2", "tiny-random:llama"}
+    assert str(folder / "report.html") in out
+    page = (folder / "report.html").read_text()
+    assert page.count('class="verdict"') == 2
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+    # Without a change the report of a run is written anew to the same bytes.
+    before = (tmp_path / "runs" / runs[0].split("/")[-1] / "report.html").read_bytes()
+    code, out, _ = run(["report", runs[0]], monkeypatch, capsys)
+    assert code == 0
+    assert (tmp_path / "runs" / runs[0].split("/")[-1] / "report.html").read_bytes() == before
+
+
+def test_models_and_data_sets_are_listed(monkeypatch, capsys) -> None:
+    code, out, _ = run(["models", "--json"], monkeypatch, capsys)
+    names = [row["name"] for row in json.loads(out)]
+    assert code == 0
+    assert {"sasrec", "minilm", "qwen2.5-7b", "tiny-random:llama"} <= set(names)
+    code, out, _ = run(["datasets"], monkeypatch, capsys)
+    assert code == 0
+    assert "lastfm" in out
+    assert "1,090 users" in out
+
+
 def test_json_is_the_summary_alone(workplace, tmp_path, monkeypatch, capsys) -> None:
     code, out, _ = run(base(workplace, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
     summary = json.loads(out)
@@ -84,7 +116,7 @@ def test_json_is_the_summary_alone(workplace, tmp_path, monkeypatch, capsys) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["analyze"], 2, "--dataset"),
+        (["analyze", "some-run", "--model", "minilm"], 2, "--model"),
         (["analyze", "--nonsense"], 2, "nonsense"),
         (["analyze", "--model", "minilm", "--dataset", "lastfmm"], 2, "Did you mean 'lastfm'"),
         (["analyze", "--model", "minilm", "--dataset", "absent.csv"], 3, "absent.csv"),

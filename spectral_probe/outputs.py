@@ -1,0 +1,52 @@
+"""What an analysis leaves behind: tables, figures and report in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from spectral_probe import plots
+from spectral_probe.curves import frequency_table
+from spectral_probe.profile import DecayProfile
+from spectral_probe.report import write_report
+from spectral_probe.runs import RunFolder, disk_errors
+
+
+def write_results(run: RunFolder, profile: DecayProfile) -> None:
+    """Write everything of one analysis, and mark its run as finished."""
+    with disk_errors(run.path):
+        profile.save(run.path)
+        write_figures(run.path, [profile])
+        write_report(run.path, [profile], run.state().get("versions"))
+    run.finish()
+
+
+def write_overlay(out: Path, profiles: Sequence[DecayProfile]) -> RunFolder:
+    """Draw several profiles on one axis in a new run folder under ``out``, with the table of all and a report."""
+    names = "+".join(str(profile.table["model"].iloc[0]) for profile in profiles)
+    config = {"compared": [profile.protocol for profile in profiles]}
+    run = RunFolder.create(out, model=names, dataset=str(profiles[0].table["dataset"].iloc[0]), config=config)
+    with disk_errors(run.path):
+        pd.concat([profile.to_frame() for profile in profiles]).to_csv(run.path / "bands.csv", index=False)
+        write_figures(run.path, profiles)
+        write_report(run.path, profiles, run.state().get("versions"))
+    run.finish()
+    return run
+
+
+def write_figures(folder: Path, profiles: Sequence[DecayProfile]) -> None:
+    """Write ``figures/decay`` and, where energies are at hand, ``figures/heatmap``: png, pdf and csv of each."""
+    tables = [profile.to_frame() for profile in profiles]
+    null = next((profile.null for profile in profiles if profile.null is not None), "swap")
+    data = pd.concat(tables, ignore_index=True)
+    plots.save_figure(plots.decay_figure(tables, null=null), folder / "figures" / "decay", data)
+    maps = {
+        str(profile.table["model"].iloc[0]): frequency_table(profile.energy, null)
+        for profile in profiles
+        if profile.energy is not None and null in profile.energy.null_energy
+    }
+    if maps:
+        data = pd.concat(maps, names=["model", "layer"]).reset_index()
+        plots.save_figure(plots.heat_figure(maps, null=null), folder / "figures" / "heatmap", data)

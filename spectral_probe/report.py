@@ -1,0 +1,152 @@
+"""A self-contained ``report.html``: the verdict in words, figures, controls, users, protocol, caveats."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from spectral_probe.caveats import CAVEATS
+from spectral_probe.plots import select_curve
+from spectral_probe.profile import DecayProfile
+from spectral_probe.runs import write_text
+
+#: What each control shows, for the reader of its row.
+CONTROLS_IN_WORDS = {
+    "raw": "nothing dropped, nothing centred: what the mean vector and the first position add",
+    "random-weights": "same inputs and architecture, every weight matrix redrawn: what needs no training",
+    "shuffled-history": "each history in random order, nodes following: what needs no order in time",
+    "normalized-rows": "every state scaled to unit norm: what does not hang on norms",
+    "path-graph": "a path in time instead of the user's graph: smoothness in time alone; no verdict",
+    "paper": "the published curve: raw states, own user kept, no null; no verdict",
+}
+FIGURES = {
+    "decay.png": "Low-pass share and its excess over the null, by depth",
+    "heatmap.png": "Excess over the null, by layer and graph frequency",
+}
+N_USERS_SHOWN = 5
+
+
+def verdict_in_words(profile: DecayProfile) -> str:
+    """Return one or two sentences that a reader can quote."""
+    model = str(profile.table["model"].iloc[0])
+    label = profile.verdict.label
+    if label == "none" or profile.embed_excess is None or profile.retention is None:
+        return f"No verdict is drawn for {model}."
+    if label == "no measurable collaborative signal":
+        return (
+            f"No collaborative signal can be measured in what {model} reads: the excess of its low-pass share over "
+            f"the {profile.null} null is {profile.embed_excess} at the input. There is nothing that could decay."
+        )
+    kept = profile.retention
+    amount = f"{100 * kept.value:.0f} % (95 % CI {100 * kept.low:.0f} to {100 * kept.high:.0f} %)"
+    beginning = f"Of the collaborative signal in its inputs, {model} has {amount} left at {profile.retention_layer}: "
+    if label == "inconclusive":
+        needed = profile.verdict.users_needed
+        more = f"; about {needed} users would be needed" if needed else ""
+        return beginning + f"{profile.verdict.n_users} users cannot tell whether it is attenuated or kept{more}."
+    return beginning + f"it is {label}."
+
+
+def write_report(folder: Path, profiles: Sequence[DecayProfile], versions: Mapping[str, str] | None = None) -> Path:
+    """Write ``report.html`` into the folder that holds the ``figures`` of these profiles; return its path."""
+    environment = Environment(
+        loader=PackageLoader("spectral_probe"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=", ".join(str(profile.table["model"].iloc[0]) for profile in profiles),
+        dataset=str(profiles[0].table["dataset"].iloc[0]),
+        figures=[
+            (caption, base64.b64encode((folder / "figures" / name).read_bytes()).decode())
+            for name, caption in FIGURES.items()
+            if (folder / "figures" / name).is_file()
+        ],
+        profiles=[_content(profile) for profile in profiles],
+        versions=dict(versions or {}),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _content(profile: DecayProfile) -> dict[str, Any]:
+    """Return what the template shows of one profile, every number as the text to print."""
+    curve = select_curve(profile.table, null=profile.null)
+    return {
+        "model": str(profile.table["model"].iloc[0]),
+        "words": verdict_in_words(profile),
+        "verdict": profile.verdict,
+        "null": profile.null or curve["null"].iloc[0],
+        "layers": [_layer(row) for row in curve.to_dict("records")],
+        "controls": [
+            {
+                "name": name,
+                "words": CONTROLS_IN_WORDS.get(name, ""),
+                "verdict": str(control.verdict),
+                "retention": str(control.retention) if control.retention is not None else "",
+            }
+            for name, control in profile.controls.items()
+        ],
+        "users": _extreme_users(profile),
+        "n_users": profile.n_users,
+        "skipped": profile.skipped,
+        "caveats": [(code, CAVEATS[code]) for code in profile.caveats],
+        "protocol": _flat(profile.protocol),
+    }
+
+
+def _layer(row: Mapping[Any, Any]) -> dict[str, str]:
+    def interval(name: str, digits: int) -> str:
+        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+        return "" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    return {
+        "name": str(row["layer_name"]),
+        "share": interval("share", 4),
+        "null_share": "" if pd.isna(row["null_share"]) else f"{row['null_share']:.4f}",
+        "excess": interval("excess", 4),
+        "retention": interval("retention", 2),
+    }
+
+
+def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
+    """Return the users with the largest and the smallest excess at the input, and what is left of it."""
+    column = f"excess_{profile.null}"
+    if profile.null is None or column not in profile.per_user or not profile.retention_layer:
+        return []
+    key = "user_id" if "user_id" in profile.per_user else "sequence"
+    wide = profile.per_user.pivot(index=[key, "n_targets"], columns="layer_name", values=column).reset_index()
+    first = str(profile.per_user["layer_name"].iloc[0])
+    ranked = wide.dropna(subset=[first]).sort_values(first, ascending=False, kind="stable")
+    if len(ranked) < 2 * N_USERS_SHOWN:
+        shown = ranked
+    else:
+        shown = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
+    return [
+        {
+            "user": str(row[key]),
+            "n_targets": str(row["n_targets"]),
+            "first": f"{row[first]:+.4f}",
+            "last": f"{row[profile.retention_layer]:+.4f}",
+        }
+        for row in shown.to_dict("records")
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, text) pairs."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return pairs

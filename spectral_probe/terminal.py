@@ -1,0 +1,98 @@
+"""What the command line prints: the headline curve as a table, the verdict, and what a reader must know."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spectral_probe.analyze import Analysis
+from spectral_probe.caveats import CAVEATS
+from spectral_probe.plots import select_curve
+from spectral_probe.profile import DecayProfile
+from spectral_probe.report import verdict_in_words
+from spectral_probe.runs import RunFolder
+
+
+def print_analyses(results: Sequence[Analysis], overlay: RunFolder | None) -> None:
+    """Print every analysis, and where its figure and report lie."""
+    for result in results:
+        print_profile(result.profile)
+        if result.run is not None:
+            _print_places(result.run)
+    if overlay is not None:
+        print("all models on one axis:")
+        _print_places(overlay)
+
+
+def print_comparison(profiles: Sequence[DecayProfile], overlay: RunFolder) -> None:
+    """Print one line per profile, and where the common figure lies."""
+    for profile in profiles:
+        print(verdict_in_words(profile))
+    _print_places(overlay)
+
+
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print records as a table; a field that a record lacks stays empty."""
+    table = Table()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in names))
+    console_for_output().print(table)
+
+
+def _print_places(run: RunFolder) -> None:
+    print(f"run: {run.path}")
+    print(f"figure: {run.path / 'figures' / 'decay.png'}")
+    print(f"report: {run.path / 'report.html'}")
+
+
+def print_profile(profile: DecayProfile) -> None:
+    """Print the headline curve of a profile."""
+    curve = select_curve(profile.table, null=profile.null)
+    first = curve.iloc[0]
+    table = Table(title=f"{first['model']} on {first['dataset']}, inputs {first['inputs']}: low-pass share of energy")
+    for column in ("layer", "share", "95 % CI", f"{first['null']} null", "excess", "95 % CI", "retention", "95 % CI"):
+        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+    for row in curve.to_dict("records"):
+        table.add_row(
+            str(row["layer_name"]),
+            f"{row['share']:.4f}",
+            _interval(row, "share", 4),
+            f"{row['null_share']:.4f}",
+            f"{row['excess']:+.4f}",
+            _interval(row, "excess", 4),
+            f"{row['retention']:.2f}",
+            _interval(row, "retention", 2),
+        )
+    console = console_for_output()
+    console.print(table)
+    console.print(f"verdict: [bold]{profile.verdict}[/bold]", highlight=False)
+    console.print(verdict_in_words(profile), highlight=False, markup=False)
+    raw = profile.controls["raw"]
+    console.print(
+        f"users on the curve: {profile.n_users}; skipped: {profile.skipped}; verdict on raw states: {raw.verdict}",
+        highlight=False,
+        markup=False,
+    )
+    for name, control in profile.controls.items():
+        if name not in ("raw", "paper") and control.retention is not None:
+            console.print(
+                f"control {name}: {control.verdict}, retention {control.retention}", highlight=False, markup=False
+            )
+    for code in profile.caveats:
+        console.print(f"note [{code}]: {CAVEATS[code]}", highlight=False, markup=False)
+
+
+def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
+    return f"[{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]".replace("[", r"\[")
+
+
+def console_for_output() -> Console:
+    """Return a console on stdout; outside a terminal it is wide enough for the tables and has no colour."""
+    return Console(width=None if sys.stdout.isatty() else 120)
