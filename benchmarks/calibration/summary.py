@@ -101,8 +101,8 @@ def _power_summary(t: pd.DataFrame) -> str:
         return ""
     return filled(
         f"""(d) {HEADLINE} {"is" if is_best else "is **not**"} the most powerful of the low-passes on these graphs. How
-        many times fewer users than {HEADLINE} the others need to see the injected signals (below 1: more users), over the
-        signals of section (d), for {"; for ".join(parts)}."""
+        many times fewer users than {HEADLINE} the others need to see the injected signals (below 1: more users), over
+        the signals of section (d), for {"; for ".join(parts)}."""
     )
 
 
