@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from frellm4rec.data.demo import make_demo
 from frellm4rec.data.lastfm import SOURCE, load_lastfm
 from frellm4rec.data.table import column_names, read_s3rec, read_table
 from spectral_probe.errors import ConfigError, DataError
@@ -32,6 +33,26 @@ def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> np
     from frellm4rec.embeddings import sasrec_item_table
 
     return sasrec_item_table(dataset, seed=seed, device=device)
+
+
+def demo(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
+    """Return the built-in made-up data set (800 users, 400 items), which needs no file.
+
+    Parameters
+    ----------
+    argument : str, optional
+        Seed, as in ``demo:7``; 0 when left out.
+    from_dir : path, optional
+        Not used: nothing is read.
+
+    Raises
+    ------
+    ConfigError
+        If the seed is not a whole number, 0 or more.
+    """
+    if argument is not None and not (argument.isascii() and argument.isdigit()):
+        raise ConfigError(f"The argument of demo is a seed, a whole number from 0 on; got {argument!r}. Try demo:7.")
+    return make_demo(seed=int(argument or 0)).dataset
 
 
 def lastfm(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
