@@ -1,20 +1,18 @@
 # Two commands do everything: `make demo` and `make test`. Both install into .venv first.
 PYTHON ?= python3
-# Where pip finds the CPU build of torch, for example TORCH_INDEX=https://.../whl/cpu ; empty: pip's own configuration.
+# Index of CPU wheels of torch, where pip's own configuration would bring a CUDA build; empty: pip's own configuration.
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_FLAGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test lint install
+.PHONY: demo test lint install
 
-install: $(VENV)/.installed
+demo: $(VENV)/.demo
+	$(BIN)/spectral-probe analyze
 
-$(VENV)/.installed: setup.cfg constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[demo,dev]"
-	touch $@
+test: lint
+	$(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -22,5 +20,17 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/python -m pytest
+install: $(VENV)/.dev
+
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch setup.cfg
+	$(PIP) -e ".[demo]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch setup.cfg
+	$(PIP) -e ".[demo,dev]"
+	touch $(VENV)/.demo $@

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,3 +44,50 @@ def _exists(dotted: str) -> bool:
             found = getattr(found, attribute, None)
         return found is not None
     return False
+
+
+#: Commands of the README that need the network, and the exit codes that say so without it.
+NETWORK = "# network"
+
+
+def _commands(block: str) -> list[tuple[str, bool]]:
+    """Return the commands of a shell block, and whether each needs the network."""
+    lines = [line for line in block.splitlines() if line.strip()]
+    return [(line.partition("#")[0].strip(), NETWORK in line) for line in lines]
+
+
+def test_every_command_of_the_readme_runs(tmp_path_factory) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", _read("README.md"), re.S)
+    commands = [command for block in blocks for command in _commands(block)]
+    assert len(commands) >= 8
+    folder = tmp_path_factory.mktemp("readme")
+    bin_folder = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "SPECTRAL_PROBE_CACHE": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    for variable in ("http_proxy", "https_proxy"):
+        environment[variable] = "http://127.0.0.1:9"  # nobody answers there: every download fails at once
+    for command, needs_network in commands:
+        # `make` would install; that it knows the target and what it would do is enough here.
+        run = ["make", "-n", "-C", str(ROOT), *command.split()[1:]] if command.startswith("make ") else command.split()
+        done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode in ((3, 4) if needs_network else (0,)), f"{command}: {done.stderr[-600:]}"
+        assert "Traceback" not in done.stderr, command
+    assert len(list((folder / "runs").glob("*/report.html"))) >= 5
+
+
+def test_the_python_of_the_readme_runs(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", _read("README.md"), re.S).group(1)
+    assert len(code.strip().splitlines()) == 3
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
