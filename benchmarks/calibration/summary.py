@@ -77,7 +77,25 @@ def summary(t: pd.DataFrame) -> str:
         + grid(("criterion", "result", ""), rows)
     )
     return "\n\n".join(
-        part for part in (text, _power_summary(t), _popularity_summary(t), _histories_summary(t)) if part
+        part
+        for part in (text, _forms_summary(t), _power_summary(t), _popularity_summary(t), _histories_summary(t))
+        if part
+    )
+
+
+def _forms_summary(t: pd.DataFrame) -> str:
+    """Return whether the one-sided form would cover better, in words."""
+    found = []
+    for null in ("two-sided", "one-sided"):
+        cells = _criterion_cells(t, null, FIXED, HEADLINE, is_long=False)
+        if cells.empty:
+            return ""
+        inside = cells["coverage"].between(*COVERAGE)
+        found.append(f"{null} {inside.sum()} of {len(inside)} cells inside, mean {percent(cells['coverage'].mean())}")
+    return filled(
+        f"""(c) Would the one-sided form repair the coverage? With graphs fixed: {"; ".join(found)}. The
+        standard error of a cell is {percent(standard_error(0.95, 1000))} with 1000 repetitions and
+        {percent(standard_error(0.95, 400))} with 400."""
     )
 
 
