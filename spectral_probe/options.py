@@ -11,7 +11,8 @@ from spectral_probe.bands import Bands
 from spectral_probe.errors import ConfigError, did_you_mean
 from spectral_probe.filters import heat_kernel
 from spectral_probe.interactions import HELD_OUT, SequencePart
-from spectral_probe.spectrum import NULLS
+from spectral_probe.nulls import MIN_REFERENCES
+from spectral_probe.spectrum import MIN_TARGETS, NULLS
 
 #: Controls that need the model to run again, and those that follow from the saved Grams.
 CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
@@ -49,7 +50,7 @@ class AnalysisOptions:
         Where and in what precision a language model runs, and which commit of it.
     prefixes : "auto" or False
         False probes a two-sided model in one pass: its curve is leaky and gets no verdict.
-    n_bootstrap, n_references, seed : int
+    n_bootstrap, n_references, min_targets, seed : int
 
     Raises
     ------
@@ -76,6 +77,7 @@ class AnalysisOptions:
     prefixes: Literal["auto", False] = "auto"
     n_bootstrap: int = 1000
     n_references: int = 256
+    min_targets: int = MIN_TARGETS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,7 +95,8 @@ class AnalysisOptions:
             ("max_length", 1),
             ("batch_size", 1),
             ("n_bootstrap", 100),
-            ("n_references", 20),
+            ("n_references", MIN_REFERENCES),
+            ("min_targets", MIN_TARGETS),
             ("seed", 0),
         ):
             if getattr(self, name) < least:

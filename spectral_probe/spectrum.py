@@ -125,6 +125,7 @@ def spectral_energy(
     nulls: Sequence[str] = NULLS,
     tau: float = 5.0,
     n_references: int = 256,
+    min_targets: int = MIN_TARGETS,
     seed: int = 0,
     cache_dir: Path | None = None,
 ) -> SpectralEnergy:
@@ -149,6 +150,9 @@ def spectral_energy(
         Diffusion time of the heat kernel :math:`e^{-\tau L}`.
     n_references : int
         Users drawn per length for the swap null.
+    min_targets : int
+        Users with fewer targets are left out of the curve. At least 4; a larger number trades users for less noise
+        (see ``docs/calibration.md``).
     seed : int
         Of that draw.
     cache_dir : Path, optional
@@ -182,6 +186,8 @@ def spectral_energy(
             raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
     if not 0 <= drop_first < MIN_TARGETS:
         raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {drop_first}.")
+    if min_targets < MIN_TARGETS:
+        raise ConfigError(f"min_targets must be at least {MIN_TARGETS}; got {min_targets}.")
     if n_references < MIN_REFERENCES:
         raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
 
@@ -189,7 +195,7 @@ def spectral_energy(
     kept = bases.drop_first(drop_first)
     with threadpool_limits(1):
         is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
-        is_valid, skipped = _valid_users(grams.lengths, kept, is_usable)
+        is_valid, skipped = _valid_users(grams.lengths, kept, is_usable, min_targets)
         references = None
         if "swap" in nulls:
             references = SwapReferences.draw(
@@ -223,6 +229,7 @@ def spectral_energy(
                 "normalize_rows": normalize_rows,
                 "tau": tau,
                 "n_references": n_references,
+                "min_targets": min_targets,
                 "seed": seed,
             },
         )
@@ -278,16 +285,16 @@ def _usable_blocks(
 
 
 def _valid_users(
-    lengths: IntArray, kept: GraphBases, is_usable: npt.NDArray[np.bool_]
+    lengths: IntArray, kept: GraphBases, is_usable: npt.NDArray[np.bool_], min_targets: int
 ) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
     """Return who is on the curve, and how many are not, by the first reason that applies."""
     last = np.maximum(kept.lengths - 1, 0)
     has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
-    too_short = lengths < MIN_TARGETS
+    too_short = lengths < min_targets
     edgeless = ~too_short & ~kept.has_edges
     flat = ~too_short & ~edgeless & ~has_energy
     skipped = {
-        f"fewer than {MIN_TARGETS} targets": int(too_short.sum()),
+        f"fewer than {min_targets} targets": int(too_short.sum()),
         "local graph without an edge": int(edgeless.sum()),
         "no variation over positions at some layer": int(flat.sum()),
     }

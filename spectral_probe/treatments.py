@@ -57,6 +57,7 @@ def measure(
             on,
             tau=options.tau,
             n_references=options.n_references,
+            min_targets=options.min_targets,
             seed=options.seed,
             cache_dir=cache_dir,
             **treatment,

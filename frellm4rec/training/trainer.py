@@ -130,7 +130,13 @@ def train(
     # Dropout can only draw from the global generator: seed it inside, give it back outside.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        bar = tqdm(range(1, config.n_epochs + 1), desc=f"train {model.name} seed {seed}", file=sys.stderr, unit="epoch")
+        bar = tqdm(
+            range(1, config.n_epochs + 1),
+            desc=f"train {model.name} seed {seed}",
+            file=sys.stderr,
+            unit="epoch",
+            disable=None,
+        )
         for epoch in bar:
             order = torch.randperm(len(sequences), generator=shuffle).numpy()
             loss = _train_epoch(model, optimizer, _batches(sequences, order, config.batch_size), device, epoch)

@@ -286,3 +286,15 @@ def test_log_of_one_long_user_cannot_be_measured() -> None:
     lonely = Dataset.from_interactions(Interactions.from_sequences([np.arange(9)], n_items=9))
     with pytest.raises(DataError, match="without an edge"):
         analyze(MixingModel(9), lonely)
+
+
+def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_references(dataset: Dataset) -> None:
+    model = MixingModel(dataset.n_items)
+    every, long = analyze(model, dataset, **FAST), analyze(model, dataset, min_targets=9, **FAST)
+    assert long.per_user["n_targets"].min() == 9
+    assert long.skipped["fewer than 9 targets"] > 0
+    # Who serves as a reference does not change, so a user who stays keeps his excess.
+    merged = long.per_user.merge(every.per_user, on=["user_id", "layer_name"])
+    np.testing.assert_allclose(merged["excess_swap_x"], merged["excess_swap_y"])
+    with pytest.raises(ConfigError, match="min_targets"):
+        analyze(model, dataset, min_targets=3)
