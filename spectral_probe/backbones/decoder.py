@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from spectral_probe.backbones.hub import HubAccess
+from spectral_probe.backbones.places import execution_device, is_spread, stored_tensor
 from spectral_probe.backbones.protocol import LayerState
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
 
@@ -43,10 +46,11 @@ _TOKENS_AT_ONCE = 4096
 def weights_fingerprint(module: nn.Module) -> str:
     """Return the SHA-256, in hex, over names, shapes, number types and bytes of a module's parameters and buffers."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, reference in sorted(module.state_dict().items()):
+        tensor = stored_tensor(module, name, reference)
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(memoryview(flat.view(torch.uint8).numpy().data))
     return digest.hexdigest()
 
 
@@ -78,8 +82,14 @@ class HFDecoder(nn.Module):
         The vector fed for each item. Without it only float inputs can be run.
     name : str, optional
         What outputs call the model; default: the name the configuration carries, else its family.
-    source, hub_revision : str, optional
-        Folder or repository (and its commit) from which the tokenizer is read when it is first asked for.
+    source : str, optional
+        Folder or repository that the weights come from; the tokenizer is read from there when it is first asked for.
+    access : HubAccess, optional
+        How the repository is read.
+    quantization : {None, "8bit"}
+        How the weights are held.
+    trust_remote_code : bool
+        Whether a tokenizer may run code that it brings with it.
 
     Attributes
     ----------
@@ -89,6 +99,10 @@ class HFDecoder(nn.Module):
         ``config.model_type``.
     is_causal : bool
         False for an encoder that is not run with ``is_decoder=True``; such a model is probed prefix by prefix.
+    hub_revision : str or None
+        The commit on the hub, where it is known.
+    adapter : str or None
+        Folder or repository of the adapter that was laid over the weights.
     note : str
         What a reader must know about the states; empty for pre-norm decoders.
 
@@ -109,7 +123,9 @@ class HFDecoder(nn.Module):
         *,
         name: str | None = None,
         source: str | None = None,
-        hub_revision: str | None = None,
+        access: HubAccess | None = None,
+        quantization: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         unwrap: Any = getattr(model, "get_base_model", None)
@@ -135,7 +151,11 @@ class HFDecoder(nn.Module):
         if self.family == "bert":
             mode = "run causally (is_decoder=True)" if self.is_causal else "two-sided"
             self.note = f"encoder {mode}; states are block outputs after their norm"
-        self._source, self._hub_revision = source, hub_revision
+        self.source, self.quantization = source, quantization
+        self._access = access or HubAccess()
+        self.hub_revision = self._access.commit
+        self.adapter: str | None = None
+        self._trust_remote_code = trust_remote_code
         self._tokenizer: Any = None
         self._revision: tuple[object, str] = (None, "")
         self.register_buffer("item_embeddings", None, persistent=False)
@@ -150,9 +170,13 @@ class HFDecoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        """Where the first block computes, and inputs go; the other blocks may be elsewhere."""
+        return execution_device(self.model.get_submodule(self._blocks)[0])
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the weights lie on several devices or are offloaded, so that the model cannot be moved or copied."""
+        return is_spread(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -183,15 +207,19 @@ class HFDecoder(nn.Module):
             from transformers import AutoTokenizer
 
             advice = "Use --inputs id, or a model folder that holds its tokenizer files."
-            if self._source is None:
+            if self.source is None:
                 raise ModelError(f"Model {self.name!r} comes without a tokenizer, so it cannot read titles. {advice}")
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(
-                    self._source, revision=self._hub_revision, trust_remote_code=False
-                )
+                with self._access.reading():
+                    self._tokenizer = AutoTokenizer.from_pretrained(
+                        self.source,
+                        revision=self._access.revision,
+                        local_files_only=self._access.local_files_only,
+                        trust_remote_code=self._trust_remote_code,
+                    )
             except Exception as error:  # tokenizers raise anything from OSError to a bare Exception of Rust
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ModelError(f"No tokenizer could be read from {self._source!r}: {reason} {advice}") from error
+                raise ModelError(f"No tokenizer could be read from {self.source!r}: {reason} {advice}") from error
         return self._tokenizer
 
     def set_item_embeddings(self, item_embeddings: npt.ArrayLike | torch.Tensor) -> None:
@@ -205,6 +233,19 @@ class HFDecoder(nn.Module):
                 "Use spectral_probe.item_inputs to bring item vectors to the width of a model."
             )
         self.item_embeddings = table.detach().to(device=self.device, dtype=self.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HFDecoder:
+        """Copy the model, weights and all; a copy of weights that are elsewhere, or in 8 bits, would not be one."""
+        if self.is_spread or self.quantization is not None:
+            raise ConfigError(
+                f"Only a model whose weights are whole and in one place can be copied; {self.name!r} is "
+                f"{'quantised' if self.quantization else 'spread over devices'}. Leave out the random-weights control, "
+                "or load the model without device_map and quantize."
+            )
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return twin
 
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
         """Return ``embed``, ``block 1`` … ``block n`` and, where the family has one, ``final_norm``."""

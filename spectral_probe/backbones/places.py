@@ -1,0 +1,82 @@
+"""Devices and number types: what a user may ask for, and where the parts of a spread model are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectral_probe.errors import ConfigError, ModelError, did_you_mean
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def parse_device(device: str) -> torch.device:
+    """Return the device that a name stands for; ``auto`` is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps; got {device!r}.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} needs a CUDA build of PyTorch and a GPU; neither is seen. Use cpu.")
+    return place
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """Return the number type that a name stands for; None for ``auto``."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return None
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be auto or one of {sorted(DTYPES)}; got {dtype!r}.{did_you_mean(dtype, DTYPES)}")
+    return DTYPES[dtype]
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Return where a module computes: of offloaded weights, where accelerate brings them for the moment they run."""
+    for part in module.modules():
+        for hook in _hooks(part):
+            device = getattr(hook, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+    for tensor in module.parameters():
+        if not tensor.is_meta:
+            return tensor.device
+    return torch.device("cpu")
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Tell whether weights lie on several devices, or are offloaded: such a model cannot be moved or copied."""
+    devices = {parameter.device for parameter in module.parameters()}
+    return len(devices) > 1 or torch.device("meta") in devices
+
+
+def stored_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor that ``name`` of ``state_dict()`` stands for, fetched if it is offloaded.
+
+    Raises
+    ------
+    ModelError
+        If it is on no device and nobody knows where it is.
+    """
+    if not tensor.is_meta:
+        return tensor
+    path, _, own = name.rpartition(".")
+    for hook in _hooks(module.get_submodule(path)):
+        weights = getattr(hook, "weights_map", None)
+        if weights is not None:
+            found: torch.Tensor = weights[own]
+            return found
+    raise ModelError(f"The weight {name!r} is on no device, so the model cannot be identified. Load its weights.")
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    """Yield accelerate's hooks on one module; it keeps several in a sequence."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    if hook is not None:
+        yield from getattr(hook, "hooks", (hook,))
