@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from spectral_probe.backbones import HFDecoder, LayeredModel, weights_fingerprint
+from spectral_probe.backbones.places import execution_device
 from spectral_probe.errors import ConfigError, ModelError, ShapeError, did_you_mean
 from spectral_probe.interactions import batches_by_length
 from spectral_probe.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, place
@@ -45,7 +46,8 @@ def capture(
 ) -> LayerGrams:
     r"""Gram matrix of every layer of every sequence, :math:`G_u^{(l)} = H_u^{(l)} H_u^{(l)\top}`.
 
-    A hook on each layer reduces the state to its Gram in float32, on the model's device, and lets the state go.
+    A hook on each layer reduces the state to its Gram in float32, on the device where the state is, and lets the state
+    go. Of a model spread over several devices, the inputs go to that of the first block.
 
     Parameters
     ----------
@@ -84,8 +86,8 @@ def capture(
     ShapeError
         If the arrays do not fit together, or a length is not in 1 … T.
     ConfigError
-        If an option is not allowed, a layer is unknown, ``out`` holds finished Grams and ``resume`` is not given, or
-        its shards were made under another configuration.
+        If an option is not allowed, a layer is unknown, a spread or quantised model was to be moved, ``out`` holds
+        finished Grams and ``resume`` is not given, or its shards were made under another configuration.
     ModelError
         If the layers do not behave as ``model.layers()`` promises, or a model that claims to be causal is not.
     NonFiniteStateError
@@ -131,6 +133,10 @@ def capture(
         "device": place_on.type,
         "dtype": str(dtype_of(chosen)).removeprefix("torch."),
     }
+    # Said only where it applies, so that the settings of all other captures stay as they were.
+    for name in ("hub_revision", "adapter", "quantization"):
+        if getattr(model, name, None) is not None:
+            settings[name] = str(getattr(model, name))
     manifest: dict[str, Any] = {
         "settings": settings,
         "layer_names": settings["layers"],
@@ -166,6 +172,8 @@ def capture(
         work = Passes(model, recorder, chosen, values, lengths, result.users, place_on, batch_size, by_prefix)
         if model.is_causal and not by_prefix:
             work.check_causality()
+        if out is not None:
+            folder.begin()  # only now: a refused model leaves no folder that looks like a capture
         for shard in todo:
             rows = folder.rows(shard)
             part = np.zeros((len(rows), len(chosen), *[int(lengths[rows].max())] * 2), dtype=np.float32)
@@ -236,6 +244,11 @@ def _move(
 ) -> torch.device:
     """Move and cast the model where asked to, and return the device that inputs go to."""
     if device != "auto" or dtype is not None:
+        if isinstance(model, HFDecoder) and (model.is_spread or model.quantization):
+            raise ConfigError(
+                f"A model that is {'quantised' if model.quantization else 'spread over devices'} stays where and as it "
+                f"is; {model.name!r} was to be moved or cast. Leave out device and dtype."
+            )
         if not isinstance(model, nn.Module):
             raise ConfigError(
                 f"Only an nn.Module can be moved or cast; {model.name!r} is a {type(model).__name__}. Do it "
@@ -243,8 +256,8 @@ def _move(
             )
         model.to(device=None if device == "auto" else torch.device(device), dtype=dtype)
     for _, _, module in layers:
-        for parameter in module.parameters():
-            return parameter.device
+        for _ in module.parameters():
+            return execution_device(module)
     return torch.device("cpu")
 
 

@@ -148,6 +148,7 @@ class LayerGrams:
         content = {name: array_hash(array) for name, array in {**arrays, "grams": self.grams}.items()}
         manifest["config_hash"] = config_hash({**manifest, "content": content})
         folder = ShardFolder.create(path, manifest, arrays)
+        folder.begin()
         for shard in range(len(folder)):
             rows = folder.rows(shard)
             longest = int(self.lengths[rows].max())

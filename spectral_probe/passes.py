@@ -119,7 +119,7 @@ class Passes:
             last = int(lengths[changed]) - 1
             inputs[changed, last] = self._another(inputs[changed, last])
         grams = self.recorder.grams(inputs, lengths).double()
-        is_half = torch.finfo(dtype_of(self.layers)).bits < 32
+        is_half = torch.finfo(dtype_of(self.layers)).bits < 32 or getattr(self.model, "quantization", None) is not None
         tolerance = _CAUSAL_TOLERANCE_HALF if is_half else _CAUSAL_TOLERANCE
         for index, (name, _, _) in enumerate(self.layers):
             for first in range(len(rows)):

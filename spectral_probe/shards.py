@@ -67,7 +67,7 @@ class ShardFolder:
     def create(
         cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
     ) -> ShardFolder:
-        """Start a new folder.
+        """Return a folder to be written; nothing is, before :meth:`begin`.
 
         Raises
         ------
@@ -80,11 +80,17 @@ class ShardFolder:
                 f"Saved Grams are never overwritten, and {str(folder.path)!r} holds some. Choose another folder, or "
                 "go on with the unfinished ones (resume=True, --resume)."
             )
-        with _disk(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
-            _write_npz(folder.path / "sequences.npz", folder.arrays)
-            _replace(folder.path / "manifest.json", json.dumps(folder.manifest, indent=1, sort_keys=True).encode())
         return folder
+
+    def begin(self) -> None:
+        """Write what the folder says about itself, unless it does already; clear what a killed process left."""
+        with _disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for partial in self.path.glob(".*.partial"):
+                partial.unlink(missing_ok=True)
+            if not (self.path / "manifest.json").exists():
+                _write_npz(self.path / "sequences.npz", self.arrays)
+                _replace(self.path / "manifest.json", json.dumps(self.manifest, indent=1, sort_keys=True).encode())
 
     @classmethod
     def open(cls, path: str | Path) -> ShardFolder:
@@ -117,7 +123,7 @@ class ShardFolder:
     def resume(
         cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
     ) -> ShardFolder:
-        """Open a folder of the same configuration to go on with it; start one where there is none.
+        """Open a folder of the same configuration to go on with it; where there is none, return a new one.
 
         Raises
         ------
