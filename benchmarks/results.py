@@ -20,7 +20,9 @@ from typing import Any
 import pandas as pd
 
 from spectral_probe import plots
+from spectral_probe.analyze import reanalyze
 from spectral_probe.caveats import CAVEATS
+from spectral_probe.options import LONG_HISTORY
 from spectral_probe.profile import DecayProfile
 from spectral_probe.runs import RunFolder
 
@@ -47,8 +49,41 @@ def collect(runs: list[Path], folder: Path = FIGURES) -> None:
     text = json.dumps(settings, indent=2)
     (folder / "settings.json").write_text(text + "\n", encoding="utf-8")
     plots.save_figure(plots.decay_figure(tables), folder / "decay", pd.concat(tables, ignore_index=True))
+    sensitivity(runs).to_csv(folder / "sensitivity.csv", index=False)
     # bands.csv is the data behind the figure; a second copy of it would only drift.
     (folder / "decay.csv").unlink()
+
+
+def sensitivity(runs: list[Path]) -> pd.DataFrame:
+    """Return the verdict of every run under other diffusion times, and with long histories only, from saved Grams."""
+    rows = []
+    for path in runs:
+        for changes in (
+            {"tau": 1.0},
+            {"tau": 2.0},
+            {"tau": 5.0},
+            {"tau": 10.0},
+            {"tau": 5.0, "min_targets": LONG_HISTORY},
+        ):
+            profile = reanalyze(path, {**changes, "controls": [], "preset": None}).profile
+            assert profile.embed_excess is not None
+            assert profile.retention is not None
+            spread = profile.embed_excess.high - profile.embed_excess.low
+            rows.append(
+                {
+                    "model": profile.table["model"].iloc[0],
+                    "tau": profile.protocol["tau"],
+                    "min_targets": profile.protocol["min_targets"],
+                    "n_users": profile.verdict.n_users,
+                    # A 95 % interval is 2 × 1.96 standard errors wide.
+                    "embed_z": profile.embed_excess.value / (spread / 3.92),
+                    "retention": profile.retention.value,
+                    "retention_low": profile.retention.low,
+                    "retention_high": profile.retention.high,
+                    "verdict": str(profile.verdict),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def page(folder: Path = FIGURES) -> str:
@@ -115,6 +150,14 @@ def page(folder: Path = FIGURES) -> str:
         "`shuffled-history` permutes each history, nodes following; `raw` drops and centres nothing. "
         "`path-graph` has no verdict: its rows are in `bands.csv`.",
         "",
+        "## Other diffusion times, and long histories only",
+        "",
+        "The same Grams; z is the excess at `embed` in standard errors.",
+        "",
+        "| model | τ | least targets | users | z at embed | retention at the last block | verdict |",
+        "|---|---|---|---|---|---|---|",
+        *_sensitivity(pd.read_csv(folder / "sensitivity.csv")),
+        "",
         "## SASRec, which the ID inputs come from",
         "",
         *_quality(quality),
@@ -160,6 +203,14 @@ def _layers(table: pd.DataFrame) -> list[str]:
             f"{row['retention']:.2f} [{row['retention_low']:.2f}, {row['retention_high']:.2f}] |"
         )
     return lines
+
+
+def _sensitivity(table: pd.DataFrame) -> list[str]:
+    return [
+        f"| {row['model']} | {row['tau']:g} | {row['min_targets']} | {row['n_users']} | {row['embed_z']:.1f} | "
+        f"{row['retention']:.2f} [{row['retention_low']:.2f}, {row['retention_high']:.2f}] | {row['verdict']} |"
+        for row in table.to_dict("records")
+    ]
 
 
 def _quality(quality: pd.DataFrame) -> list[str]:

@@ -70,7 +70,9 @@ def analyze(
     null: Annotated[str | None, typer.Option(help="Null of the verdict: swap, permutation or cyclic.")] = None,
     controls: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: random-weights, shuffled-history, normalized-rows, path-graph."),
+        typer.Option(
+            help="Comma-separated: random-weights, shuffled-history, normalized-rows, long-histories, path-graph."
+        ),
     ] = None,
     min_targets: Annotated[int | None, typer.Option(help="Leave out users with fewer targets (at least 4).")] = None,
     layers: Annotated[str | None, typer.Option(help="Comma-separated layer names, e.g. 'block 1,block 4'.")] = None,

@@ -16,7 +16,9 @@ from spectral_probe.spectrum import MIN_TARGETS, NULLS
 
 #: Controls that need the model to run again, and those that follow from the saved Grams.
 CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
-GRAM_CONTROLS = ("normalized-rows", "path-graph")
+GRAM_CONTROLS = ("normalized-rows", "long-histories", "path-graph")
+#: Targets that the control ``long-histories`` asks for: from here on a user's excess is mostly signal.
+LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS)
 INPUTS = ("id", "text", "id+text")
 
@@ -40,7 +42,7 @@ class AnalysisOptions:
     bands, tau, own_user, null
         See :func:`spectral_probe.spectrum.spectral_energy` and :class:`spectral_probe.bands.Bands`.
     controls : tuple of str
-        Any of ``random-weights``, ``shuffled-history``, ``normalized-rows``, ``path-graph``; ``raw`` always comes.
+        Any of :data:`CONTROLS`; ``raw`` always comes.
     preset : {None, "paper"}
         ``paper`` adds the published curve beside the corrected one.
     layers : tuple of str or None

@@ -21,6 +21,7 @@ CONTROLS_IN_WORDS = {
     "random-weights": "same inputs and architecture, every weight matrix redrawn: what needs no training",
     "shuffled-history": "each history in random order, nodes following: what needs no order in time",
     "normalized-rows": "every state scaled to unit norm: what does not hang on norms",
+    "long-histories": "users with at least 12 targets only: far less noise where histories are long",
     "path-graph": "a path in time instead of the user's graph: smoothness in time alone; no verdict",
     "paper": "the published curve: raw states, own user kept, no null; no verdict",
 }

@@ -15,7 +15,7 @@ import numpy as np
 from spectral_probe.gft import GraphBases
 from spectral_probe.graph import ItemGraph
 from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.options import AnalysisOptions
+from spectral_probe.options import LONG_HISTORY, AnalysisOptions
 from spectral_probe.profile import DecayProfile
 from spectral_probe.spectrum import spectral_energy
 
@@ -57,10 +57,9 @@ def measure(
             on,
             tau=options.tau,
             n_references=options.n_references,
-            min_targets=options.min_targets,
             seed=options.seed,
             cache_dir=cache_dir,
-            **treatment,
+            **{"min_targets": options.min_targets, **treatment},
         )
         return DecayProfile.from_energy(
             energy,
@@ -77,6 +76,8 @@ def measure(
     for name in options.controls:
         if name == "normalized-rows":
             controls[name] = profile(main, bases, name, normalize_rows=True)
+        elif name == "long-histories":
+            controls[name] = profile(main, bases, name, min_targets=max(LONG_HISTORY, options.min_targets))
         elif name == "path-graph":
             # Under swap a graph that is the same for everybody has no excess by construction.
             path = GraphBases.path(main.lengths, main.grams.shape[-1])

@@ -70,8 +70,8 @@ def _independent(t: pd.DataFrame) -> str:
             {worlds.FIRST_ROW[0]:g} → {worlds.FIRST_ROW[1]:g} times, norm growing along the sequence
             1 → {1 + worlds.NORM_GROWTH[0]:g} and 1 → {1 + worlds.NORM_GROWTH[1]:g} and {worlds.DEPTH_SCALE:g}-fold with
             depth, AR(1) with coefficient {worlds.AR_COEFFICIENT[0]:g} → {worlds.AR_COEFFICIENT[1]:g}, running mean with
-            weight {worlds.RUNNING_SHARE[0]:g} → {worlds.RUNNING_SHARE[1]:g}. "White item vectors" is not in the list of
-            the issue: one random vector per item, drawn anew in every repetition, so that users who share items share
+            weight {worlds.RUNNING_SHARE[0]:g} → {worlds.RUNNING_SHARE[1]:g}. "White item vectors" is none of the
+            confounds: one random vector per item, drawn anew in every repetition, so that users who share items share
             states."""
         )
     ]
@@ -172,7 +172,7 @@ def _coverage(t: pd.DataFrame) -> str:
         block a part of the signal's energy is kept and noise fills up the total; `embed` and all last blocks of one
         cell share their draws.
 
-        Designs: *{FIXED}* (the issue's): one set of users per n, drawn once, states redrawn; the truth is the ratio of
+        Designs: *{FIXED}*: one set of users per n, drawn once, states redrawn; the truth is the ratio of
         the mean excesses over many fresh states on the same graphs. *{REDRAWN}*: users drawn with replacement in every
         repetition as well, which is the randomness that a bootstrap over users imitates; the truth is that of all
         users. With the graphs fixed, an interval over users also pays for differences between graphs that are not

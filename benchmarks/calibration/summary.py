@@ -9,7 +9,7 @@ from benchmarks.calibration.probe import QUARTER, operator_name
 from benchmarks.calibration.study import FIXED, LONG, LONG_HISTORY, REDRAWN, SHORTEST, TAUS
 from benchmarks.calibration.wording import filled, grid, one, percent, sizes, some, standard_error
 
-#: What the issue asks for.
+#: What is asked of the verdict.
 MAX_FALSE, COVERAGE, MIN_USERS, MIN_Z = 0.05, (0.93, 0.97), 200, 4.0
 HEADLINE = operator_name(5.0)
 OPERATORS = (*(operator_name(tau) for tau in TAUS), QUARTER)
@@ -73,7 +73,7 @@ def summary(t: pd.DataFrame) -> str:
             )
     text = (
         f"## What holds and what does not\n\nFor (c), cells with n ≥ {MIN_USERS} and mean embed z ≥ {MIN_Z:g} count. "
-        "The criterion of the issue is the two-sided headline with graphs fixed; the rest is there for comparison.\n\n"
+        "The criterion is the two-sided headline with graphs fixed; the rest is there for comparison.\n\n"
         + grid(("criterion", "result", ""), rows)
     )
     return "\n\n".join(
