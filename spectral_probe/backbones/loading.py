@@ -135,13 +135,10 @@ def _checked_folder(name: str) -> Path:
     if not folder.is_dir():
         raise _not_a_model(name, folder)
     if (folder / "adapter_config.json").is_file():
-        try:
-            base = adapter_settings(folder, name).get("base_model_name_or_path")
-        except ModelError:
-            base = None
+        base = adapter_settings(folder, name).get("base_model_name_or_path") or "BASE"
         raise ModelError(
-            f"{name!r} is an adapter, and an adapter is laid over its base: give {base or 'the base'!r} as the model "
-            f"and this folder as the adapter (--model {base or 'BASE'} --adapter {name})."
+            f"{name!r} is an adapter, and an adapter is laid over its base. Give the base as the model and this folder "
+            f"as the adapter: --model {base} --adapter {name}"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
