@@ -15,7 +15,7 @@ from platformdirs import user_cache_dir
 from torch import nn
 
 from spectral_probe.backbones import LayeredModel
-from spectral_probe.capture_tasks import capture_all
+from spectral_probe.capture_tasks import plan_captures, run_captures
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph import ItemGraph
 from spectral_probe.interactions import Dataset
@@ -110,6 +110,7 @@ def run_analysis(
         "dataset_fingerprint": data.fingerprint(),
         "options": options.to_dict(),
     }
+    tasks = plan_captures(layered, data, options)
     run = _run_folder(out, layered.name, data.name, config, resume)
     if run is not None and isinstance(model, str) and isinstance(dataset, str):
         request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
@@ -120,7 +121,7 @@ def run_analysis(
         if run is not None:
             with disk_errors(run.path):
                 run.save_graph(graph)
-        captures = capture_all(layered, data, options, run, resume=resume, progress=progress)
+        captures = run_captures(tasks, options, run, resume=resume, progress=progress)
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir() / "heat")
         profile = _with_users(profile, captures[MAIN], data)
         profile = replace(profile, protocol={**config, **profile.protocol})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +21,8 @@ from spectral_probe.treatments import MAIN
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One run of a model over the users."""
+class CaptureTask:
+    """One run of a model over the users; the model of a control is made when its turn comes."""
 
     name: str
     model: Callable[[], LayeredModel]
@@ -30,24 +30,15 @@ class _Task:
     state_norm: Literal["final"] | None = None
 
 
-def capture_all(
-    model: LayeredModel,
-    dataset: Dataset,
-    options: AnalysisOptions,
-    run: RunFolder | None,
-    *,
-    resume: bool,
-    progress: bool,
-) -> dict[str, LayerGrams]:
-    """Run the model once for the headline and once more for each control that needs it.
+def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> list[CaptureTask]:
+    """Return one task for the headline and one for each control that needs the model again.
 
-    Returns
-    -------
-    {capture: LayerGrams}
-        ``main``, ``random-weights``, ``shuffled-history`` and ``paper``, as far as asked for.
+    Their names: ``main``, ``random-weights``, ``shuffled-history`` and ``paper``, as far as asked for.
 
     Raises
     ------
+    DataError
+        If nobody can be probed.
     ResourceError
         If the Grams cannot fit into this machine's memory; refused before the model runs.
     """
@@ -58,19 +49,26 @@ def capture_all(
         )
 
     probe = sequences(options.sequence)
-    tasks = [_Task(MAIN, lambda: model, probe)]
+    tasks = [CaptureTask(MAIN, lambda: model, probe)]
     if "random-weights" in options.controls:
-        tasks.append(_Task("random-weights", lambda: random_weights(model, seed=options.seed), probe))
+        tasks.append(CaptureTask("random-weights", lambda: random_weights(model, seed=options.seed), probe))
     if "shuffled-history" in options.controls:
-        tasks.append(_Task("shuffled-history", lambda: model, shuffle_history(probe, seed=options.seed)))
+        tasks.append(CaptureTask("shuffled-history", lambda: model, shuffle_history(probe, seed=options.seed)))
     if options.preset == "paper":
-        tasks.append(_Task("paper", lambda: model, sequences("full"), _published_state_norm(model)))
+        tasks.append(CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model)))
     _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), len(tasks))
+    return tasks
+
+
+def run_captures(
+    tasks: Sequence[CaptureTask], options: AnalysisOptions, run: RunFolder | None, *, resume: bool, progress: bool
+) -> dict[str, LayerGrams]:
+    """Run every task, its shards under the run folder if there is one; return the Grams by name."""
     return {task.name: _capture(task, options, run, resume=resume, progress=progress) for task in tasks}
 
 
 def _capture(
-    task: _Task, options: AnalysisOptions, run: RunFolder | None, *, resume: bool, progress: bool
+    task: CaptureTask, options: AnalysisOptions, run: RunFolder | None, *, resume: bool, progress: bool
 ) -> LayerGrams:
     model, sequences = task.model(), task.sequences
     folder = None if run is None else run.grams_path(task.name)

@@ -80,6 +80,15 @@ def analyze(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub repository.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter of the model: folder or repository.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="'auto' spreads the model over all devices.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="'8bit' halves the memory of the weights.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code a repository brings.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read weights that are not safetensors.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="One seed for every random choice.")] = None,
     out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
@@ -109,6 +118,11 @@ def analyze(
             "device": device,
             "dtype": dtype,
             "revision": revision,
+            "adapter": adapter,
+            "device_map": device_map,
+            "quantize": quantize,
+            "trust_remote_code": trust_remote_code or None,
+            "allow_pickle": allow_pickle or None,
             "seed": seed,
         }.items()
         if value is not None
@@ -192,13 +206,13 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the models that have a short name."""
-    from spectral_probe.aliases import ALIASES
+    from spectral_probe.aliases import known_aliases
     from spectral_probe.registry import plugin_names
 
     rows = [
         {"name": name, "kind": "plug-in", "stands for": "trained on the data set"} for name in plugin_names("models")
     ]
-    rows += [{"name": n, "kind": a.kind, "stands for": a.target, "note": a.text} for n, a in ALIASES.items()]
+    rows += [{"name": n, "kind": a.kind, "stands for": a.target, "note": a.text} for n, a in known_aliases().items()]
     _print_rows(rows, as_json)
 
 

@@ -50,6 +50,13 @@ class AnalysisOptions:
     batch_size : int
     device, dtype, revision : str
         Where and in what precision a language model runs, and which commit of it.
+    adapter : str or None
+        Folder or repository of a LoRA adapter.
+    device_map : {None, "auto"}
+        ``auto`` spreads the model over all devices.
+    quantize : {None, "8bit"}
+    trust_remote_code, allow_pickle : bool
+        Off unless asked for: no code of a repository is run, and only safetensors are read.
     prefixes : "auto" or False
         False probes a two-sided model in one pass: its curve is leaky and gets no verdict.
     n_bootstrap, n_references, min_targets, seed : int
@@ -76,6 +83,11 @@ class AnalysisOptions:
     device: str = "auto"
     dtype: str = "auto"
     revision: str | None = None
+    adapter: str | None = None
+    device_map: str | None = None
+    quantize: Literal["8bit"] | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
     prefixes: Literal["auto", False] = "auto"
     n_bootstrap: int = 1000
     n_references: int = 256
@@ -89,6 +101,10 @@ class AnalysisOptions:
         _one_of("null", self.null, NULLS)
         if self.preset is not None:
             _one_of("preset", self.preset, ("paper",))
+        if self.quantize is not None:
+            _one_of("quantize", self.quantize, ("8bit",))
+        if self.device_map is not None:
+            _one_of("device_map", self.device_map, ("auto",))
         for control in self.controls:
             _one_of("controls", control, CONTROLS)
         Bands.parse(self.bands)

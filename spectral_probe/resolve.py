@@ -76,7 +76,17 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
             device = "cpu" if options.device == "auto" else options.device
             plugged: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
             return plugged
-        return load_backbone(model, device=options.device, dtype=options.dtype, revision=options.revision)
+        return load_backbone(
+            model,
+            device=options.device,
+            dtype=options.dtype,
+            revision=options.revision,
+            adapter=options.adapter,
+            device_map=options.device_map,
+            quantize=options.quantize,
+            trust_remote_code=options.trust_remote_code,
+            allow_pickle=options.allow_pickle,
+        )
     if isinstance(model, LayeredModel):
         return model
     if isinstance(model, nn.Module) and hasattr(model, "config"):
