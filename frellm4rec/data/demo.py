@@ -25,40 +25,16 @@ NOUNS: tuple[tuple[str, ...], ...] = (
     ("Violin", "Orchestra", "Melody", "Jazz", "Piano", "Ballad", "Rhythm", "Concert"),
     ("Garden", "Meadow", "Rose", "Beekeeper", "Willow", "Seedling", "Hedgerow", "Greenhouse"),
 )
-ADJECTIVES = [
-    "Silent",
-    "Crimson",
-    "Forgotten",
-    "Hidden",
-    "Golden",
-    "Broken",
-    "Distant",
-    "Gentle",
-    "Burning",
-    "Frozen",
-    "Little",
-    "Last",
-    "Northern",
-    "Secret",
-    "Wandering",
-    "Endless",
-    "Hollow",
-    "Bright",
-    "Ancient",
-    "Restless",
-]
-FORMS = [
-    "Stories",
-    "A Novel",
-    "A Handbook",
-    "A History",
-    "Letters",
-    "An Anthology",
-    "A Memoir",
-    "Essays",
-    "The Illustrated Guide",
-    "Notes",
-]
+# fmt: off
+ADJECTIVES = (
+    "Silent", "Crimson", "Forgotten", "Hidden", "Golden", "Broken", "Distant", "Gentle", "Burning", "Frozen",
+    "Little", "Last", "Northern", "Secret", "Wandering", "Endless", "Hollow", "Bright", "Ancient", "Restless",
+)
+FORMS = (
+    "Stories", "A Novel", "A Handbook", "A History", "Letters", "An Anthology", "A Memoir", "Essays",
+    "The Illustrated Guide", "Notes",
+)
+# fmt: on
 START = 1_500_000_000
 DAY = 86_400
 

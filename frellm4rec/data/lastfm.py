@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
+from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
 from spectral_probe.errors import DataError, did_you_mean
 from spectral_probe.interactions import Dataset, Interactions
 
 EVENTS_FILE = "user_taggedartists-timestamps.dat"
 ARTISTS_FILE = "artists.dat"
-#: Where the raw files come from; named in errors, never fetched.
+#: Where the raw files come from, for errors.
 SOURCE = "HetRec 2011 Last.fm-2K, hetrec2011-lastfm-2k.zip, from https://grouplens.org/datasets/hetrec-2011/"
 
 
-def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Dataset:
+def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> CountedDataset:
     """Return LastFM as the paper uses it: 1,090 users, 3,646 items, 52,551 interactions.
 
     A user's tags of one artist become one interaction, at the time of the first row in the file. Interactions are
@@ -37,8 +37,9 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Da
 
     Returns
     -------
-    Dataset
-        ``user_ids`` and ``item_ids`` are HetRec's userID and artistID; ``item_titles`` are artist names, empty where
+    CountedDataset
+        ``report`` counts the raw tags, the (user, artist) pairs, and what the filter left. ``user_ids`` and
+        ``item_ids`` are HetRec's userID and artistID; ``item_titles`` are artist names, empty where
         ``artists.dat`` has none (22 of the 3,646).
 
     Raises
@@ -59,15 +60,18 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Da
         )
     rows = _parse_events(content, f"{source.name}/{EVENTS_FILE}")
     df = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    stages = [("tag assignments", Counts.of_frame(df))]
     df = df.drop_duplicates(["user_id", "item_id"], keep="first")
-    df = df.sort_values(["user_id", "timestamp"], kind="stable")
-    log = Interactions.from_frame(k_core(df, k, iterative=iterative))
+    stages.append(("user-artist pairs", Counts.of_frame(df)))
+    df = k_core(df.sort_values(["user_id", "timestamp"], kind="stable"), k, iterative=iterative)
+    stages.append((core_label(k, iterative), Counts.of_frame(df)))
+    log = Interactions.from_frame(df)
     artists = _read_member(source, ARTISTS_FILE)
     titles = None
     if artists is not None:
         names = _parse_artists(artists, f"{source.name}/{ARTISTS_FILE}")
         titles = [names.get(int(artist), "") for artist in log.item_ids]
-    return Dataset.from_interactions(log, item_titles=titles, name="lastfm")
+    return with_report(Dataset.from_interactions(log, item_titles=titles, name="lastfm"), stages)
 
 
 def _read_member(source: Path, name: str) -> bytes | None:
@@ -88,7 +92,7 @@ def _read_member(source: Path, name: str) -> bytes | None:
                     content = archive.read(member)
                     return gzip.decompress(content) if member.endswith(".gz") else content
             return None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive raises whatever the library stumbles over
         raise DataError(
             f"{name} in {source} must be readable as a plain, gzipped or zipped file; reading it failed with: {error}. "
             f"Fetch it again from {SOURCE}."
@@ -123,7 +127,10 @@ def _parse_events(content: bytes, where: str) -> np.ndarray:
         try:
             if len(fields) != width:
                 raise ValueError
-            rows.append(tuple([int(fields[column]) for column in columns]))
+            row = tuple([int(fields[column]) for column in columns])
+            if max(map(abs, row)) >= 2**62:
+                raise ValueError
+            rows.append(row)
         except ValueError:
             raise DataError(
                 f"{where} must have {width} tab-separated whole numbers per line; line {number} reads {line[:80]!r}. "

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
-
+from frellm4rec.cache import CACHE_VARIABLE, cache_root
 from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
 from frellm4rec.training.trainer import TrainingConfig, TrainingRecord
 from spectral_probe.errors import ModelError, ResourceError
@@ -19,15 +18,8 @@ from spectral_probe.errors import ModelError, ResourceError
 #: Raised whenever the same settings would train to other weights; old weights are then left unused.
 RECIPE_VERSION = 1
 RECORD_FILE = "training.json"
-CACHE_VARIABLE = "SPECTRAL_PROBE_CACHE"
 
 Model = TypeVar("Model", bound=SequentialRecommender)
-
-
-def cache_root() -> Path:
-    """Return the cache folder: ``$SPECTRAL_PROBE_CACHE``, or the user's cache folder of the system."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("spectral-probe"))
 
 
 def training_key(name: str, fingerprint: str, config: RecommenderConfig, training: TrainingConfig, seed: int) -> str:

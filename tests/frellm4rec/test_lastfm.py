@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from frellm4rec.data import load_lastfm, log_fingerprint
+from frellm4rec.data.counts import Counts
+from frellm4rec.data.download import RemoteFile
 from frellm4rec.plugins import lastfm
 from spectral_probe.errors import DataError
 
@@ -104,6 +106,7 @@ def test_titles_are_optional_and_not_part_of_the_log(hetrec):
         (events_text().replace("7\t50\t1\t1000", "7\tfifty\t1\t1000"), r"line 3 reads '7\\tfifty"),
         (events_text().replace("7\t50\t1\t1000", "7\t50\t1"), r"line 3 reads '7\\t50\\t1'"),
         (events_text().replace("artistID", "artistId"), "Did you mean 'artistId'"),
+        (events_text().replace("7\t50\t1\t1000", f"7\t50\t1\t{2**63}"), "line 3 reads"),
         ("userID\tartistID\ttagID\ttimestamp\n", "no events"),
     ],
 )
@@ -148,14 +151,29 @@ def test_plugin_finds_the_folder(tmp_path, monkeypatch):
 
 
 def test_plugin_says_where_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "frellm4rec.plugins.HETREC_LASTFM", RemoteFile("lastfm.zip", ("http://127.0.0.1:9/lastfm.zip",))
+    )
     monkeypatch.delenv("FRELLM4REC_DATA", raising=False)
-    with pytest.raises(DataError, match=r"HetRec 2011 Last\.fm-2K.*--from-dir"):
+    with pytest.raises(DataError, match=r"lastfm\.zip .*127\.0\.0\.1:9/lastfm\.zip .*--from-dir"):
         lastfm()
     monkeypatch.setenv("FRELLM4REC_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="has no folder LastFM"):
+    with pytest.raises(DataError, match="--from-dir"):
         lastfm()
     with pytest.raises(DataError, match="Name one of them"):
         lastfm("a", from_dir=tmp_path)
+
+
+def test_report_counts_every_step(hetrec):
+    report = load_lastfm(hetrec(), k=2).report
+    assert report.stages == (
+        ("tag assignments", Counts(3, 4, 9)),
+        ("user-artist pairs", Counts(3, 4, 8)),
+        ("iterative 2-core", Counts(2, 3, 6)),
+    )
+    assert report.paper == Counts(1090, 3646, 52551)
+    assert report.n_titles == 2
 
 
 def test_zip_prefers_the_file_nearest_the_root(hetrec, tmp_path):

@@ -75,7 +75,12 @@ def test_titles_of_other_labels_are_refused(write):
         (CSV.replace("item_id", "itemid"), "Did you mean 'itemid'"),
         (CSV.replace("name", "item_id"), "more than one column 'item_id'"),
         (CSV.splitlines()[0] + "\n", "no rows"),
-        ("", "no column 'user_id'"),
+        ("", "is empty; its first line"),
+        ("\n \n", "is empty; its first line"),
+        (CSV.replace("u2,007,2,Bond", "u2,007,nan,Bond"), "line 4 has 'nan'"),
+        (CSV.replace("u2,007,2,Bond", "u2,007,1e999,Bond"), "line 4 has '1e999'"),
+        (CSV + CSV.splitlines()[0] + "\n", "line 7 has 'timestamp'"),
+        (CSV.replace(",", ";"), "no column 'user_id' in its header, line 1"),
         (CSV + 'u3,"broken\n', "well-formed table; line"),
     ],
 )
@@ -91,6 +96,41 @@ def test_other_encodings_and_endings(write, tmp_path):
         read_table(write("log.txt", CSV))
     with pytest.raises(DataError, match="does not exist"):
         read_table(tmp_path / "absent.csv")
+
+
+def test_a_stream_that_ends_early_is_refused(write, tmp_path):
+    whole = write("log.csv.gz", CSV * 50).read_bytes()
+    for n_bytes in (1, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "part.csv.gz").write_bytes(whole[:n_bytes])
+        with pytest.raises(DataError, match="Fetch it again"):
+            read_table(tmp_path / "part.csv.gz")
+    # Packed, whatever the name says.
+    (tmp_path / "packed.csv").write_bytes(write("log.csv.gz", CSV).read_bytes())
+    assert read_table(tmp_path / "packed.csv").n_users == 2
+
+
+def test_names_what_is_wrong_with_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "log.parquet"
+    good = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [2.0, 1.0, 1.0]})
+    for column, values, message in [
+        ("timestamp", [2.0, float("nan"), 1.0], "must not be empty; it is in row 2"),
+        ("timestamp", [2.0, float("inf"), 1.0], "line 2 has 'inf'"),
+        ("timestamp", [True, False, True], "line 1 has 'True'"),
+        ("timestamp", ["2020-01-01", "2020-01-02", "soon"], "line 3 has 'soon'"),
+        ("item_id", [[1], [2], [3]], r"must hold numbers, text or dates; it holds '\[1\]'"),
+    ]:
+        good.assign(**{column: values}).to_parquet(path)
+        with pytest.raises(DataError, match=message):
+            read_table(path)
+    good.iloc[:0].to_parquet(path)
+    with pytest.raises(DataError, match="no rows"):
+        read_table(path)
+    good.assign(timestamp=pd.to_datetime(["2020-01-02", "2020-01-01", "2020-01-03"], utc=True)).to_parquet(path)
+    assert labels(read_table(path)) == [[6, 5], [5]]
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match="must be a Parquet file"):
+        read_table(path)
 
 
 def test_reads_parquet(tmp_path):
@@ -113,7 +153,7 @@ def test_reads_s3rec(write):
     [
         ("1 2 3\n2\n", "line 2 reads '2'"),
         ("1 2 3\n2 1\n1 4\n", "user '1' of line 3 is already in line 1"),
-        ("\n", "no interactions"),
+        ("\n", "is empty; its first line"),
     ],
 )
 def test_names_what_is_wrong_with_s3rec_text(write, text, message):

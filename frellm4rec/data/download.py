@@ -1,0 +1,176 @@
+"""Public raw files: fetched once from the first mirror that has them, checked, and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from frellm4rec.cache import CACHE_VARIABLE, cache_root
+from frellm4rec.data.files import GZIP_MAGIC
+from spectral_probe.errors import DataError, ResourceError
+
+logger = logging.getLogger(__name__)
+#: Seconds without a byte after which the next mirror is tried.
+TIMEOUT = 30.0
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that others publish.
+
+    Attributes
+    ----------
+    name : str
+        Name in the cache.
+    mirrors : tuple of str
+        Addresses of the same file, tried in this order.
+    magic : bytes
+        What the file starts with. A login page that comes instead of it does not.
+    sha256 : str or None
+        Checksum, where the owner's is known. Otherwise that of the first download is recorded and holds from then on.
+    """
+
+    name: str
+    mirrors: tuple[str, ...]
+    magic: bytes = b""
+    sha256: str | None = None
+
+
+HETREC_LASTFM = RemoteFile(
+    "hetrec2011-lastfm-2k.zip",
+    ("https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",),
+    ZIP_MAGIC,
+)
+AMAZON_MIRRORS = (
+    "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2",
+    "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
+    "https://jmcauley.ucsd.edu/data/amazon_v2",
+)
+
+
+def amazon_reviews(category: str, *, is_owners_core: bool) -> RemoteFile:
+    """Return where the reviews of a category lie: all of them, or the owner's much smaller 5-core."""
+    name, folder = (f"{category}_5", "categoryFilesSmall") if is_owners_core else (category, "categoryFiles")
+    mirrors = tuple(f"{mirror}/{folder}/{name}.json.gz" for mirror in AMAZON_MIRRORS)
+    return RemoteFile(f"{name}.json.gz", mirrors, GZIP_MAGIC)
+
+
+def amazon_metadata(category: str) -> RemoteFile:
+    """Return where the metadata of a category lie."""
+    mirrors = tuple(f"{mirror}/metaFiles2/meta_{category}.json.gz" for mirror in AMAZON_MIRRORS)
+    return RemoteFile(f"meta_{category}.json.gz", mirrors, GZIP_MAGIC)
+
+
+def fetch(file: RemoteFile, dataset: str) -> Path:
+    """Return the file in the cache, downloading it first if it is not there.
+
+    The file lies in ``data/DATASET`` of the cache, its checksum beside it as ``NAME.sha256.json``. It gets its name
+    only when it is whole and has been checked, so that a broken download is never taken for the file.
+
+    Parameters
+    ----------
+    file : RemoteFile
+    dataset : str
+        Folder of the cache, one per data set.
+
+    Raises
+    ------
+    DataError
+        If no mirror delivers the file (each is named with its reason), or the file in the cache is not the one that
+        was downloaded.
+    ResourceError
+        If the cache cannot be written.
+    """
+    folder = cache_root() / "data" / dataset
+    target = folder / file.name
+    if target.is_file():
+        _verify(target, file)
+        return target
+    failures = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=folder) as partial:
+            for address in file.mirrors:
+                reason = _download(address, Path(partial) / file.name, file)
+                if reason is None:
+                    _keep(Path(partial) / file.name, target, address)
+                    return target
+                failures.append(f"{address} ({reason})")
+    except OSError as error:
+        raise ResourceError(
+            f"Downloads are kept in {folder}, which could not be written: {error}. Free space there, or set "
+            f"{CACHE_VARIABLE} to another folder."
+        ) from error
+    raise DataError(
+        f"{file.name} could not be downloaded from any of its {len(file.mirrors)} mirrors: {'; '.join(failures)}. "
+        "Check the connection, or get the file by another way and name its folder with --from-dir."
+    )
+
+
+def _download(address: str, path: Path, file: RemoteFile) -> str | None:
+    """Fetch one address to a path; return None, or the reason why it is not the file."""
+    import pooch
+    import requests
+
+    logger.info("fetching %s", address)
+    pooch.get_logger().setLevel(logging.WARNING)  # it would tell users to note a checksum that we keep ourselves
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        timeout=TIMEOUT,
+        # A server that packs on the way would have .gz files unpacked at arrival.
+        headers={"Accept-Encoding": "identity"},
+    )
+    try:
+        pooch.retrieve(address, file.sha256, fname=path.name, path=path.parent, downloader=downloader)
+    except (requests.RequestException, ValueError) as error:
+        # ValueError: the checksum is another, or the address is none.
+        return f"{type(error).__name__}: {str(error)[:160]}"
+    with path.open("rb") as content:
+        start = content.read(max(len(file.magic), 32))
+    if not start or not start.startswith(file.magic):
+        path.unlink()
+        return f"what came is not the file; it starts with {start!r}"
+    return None
+
+
+def _keep(partial: Path, target: Path, address: str) -> None:
+    """Record the checksum, then give the file its name: a file without record is one that someone put there."""
+    record = {"sha256": _sha256(partial), "bytes": partial.stat().st_size, "address": address}
+    record_path = partial.with_name("record.json")
+    record_path.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(record_path, _record_of(target))
+    os.replace(partial, target)
+
+
+def _record_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256.json")
+
+
+def _verify(target: Path, file: RemoteFile) -> None:
+    """Refuse a file in the cache that is not what was downloaded."""
+    expected = file.sha256
+    if expected is None:
+        try:
+            expected = str(json.loads(_record_of(target).read_text())["sha256"])
+        except FileNotFoundError:
+            return  # placed there by hand, as the error of a failed download may have led someone to do
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{_record_of(target)} must hold the checksum of {target.name}; reading it failed with: {error!r}. "
+                "Delete both files to fetch them again."
+            ) from error
+    found = _sha256(target)
+    if found != expected:
+        raise DataError(f"{target} must have the SHA-256 {expected}; it has {found}. Delete it to fetch it again.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,147 @@
+"""RecBole's atomic files: ``.inter`` and ``.item``, tab-separated, with a type for every column (``user_id:token``)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from frellm4rec.data.columns import column_names
+from frellm4rec.data.files import stem
+from frellm4rec.data.table import read_table
+from spectral_probe.errors import ConfigError, DataError, ResourceError
+from spectral_probe.interactions import Dataset
+
+#: Columns of RecBole's published data sets that hold the name of an item.
+TITLE_COLUMNS = ("title", "item_title", "name", "movie_title", "item_name", "artist_name")
+
+
+def read_recbole(
+    path: str | Path,
+    *,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str | None = "timestamp",
+    title: str | None = None,
+    name: str | None = None,
+) -> Dataset:
+    """Return the data set of an ``.inter`` file and, for titles, the ``.item`` file beside it.
+
+    Parameters
+    ----------
+    path : path
+        The ``.inter`` file, plain or ``.gz``: one row per event, UTF-8, no quotes.
+    user, item, time : str
+        Columns, without their types. ``time=None``: the rows are in order already.
+    title : str, optional
+        Column of the ``.item`` file with titles; the first of :data:`TITLE_COLUMNS` that it has when left out.
+    name : str, optional
+        What outputs call the data set; the name of the file when left out.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, its header has no types, a column is missing, or a row is malformed; line and value are
+        named.
+
+    Notes
+    -----
+    Format: https://recbole.io/docs/user_guide/data/atomic_files.html
+    """
+    path = Path(path)
+    columns = column_names(path)
+    if time is not None and time not in columns and user in columns and item in columns:
+        raise DataError(
+            f"{path} has no column {time!r} to order its events by; its columns are {columns}. Name the column with "
+            "time=, or, if the rows are in order, say time=None."
+        )
+    items = _items_beside(path)
+    if items is not None:
+        found = column_names(items)
+        title = title or next((column for column in TITLE_COLUMNS if column in found), None)
+        items = items if title is not None else None
+    return read_table(path, user=user, item=item, time=time, titles=items, title=title, name=name or stem(path))
+
+
+def _items_beside(path: Path) -> Path | None:
+    """Return the ``.item`` file of the same name, plain or gzipped."""
+    candidates = (path.with_name(f"{stem(path)}.item{gz}") for gz in ("", ".gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = None) -> Path:
+    """Write ``NAME.inter`` and, if there are titles, ``NAME.item`` into ``folder/NAME``, as RecBole looks for them.
+
+    A data set keeps the order of events, not their times: ``timestamp`` is the position within the history, from 0.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Whole histories are written, held-out items included.
+    folder : path
+        Made if it is not there. Existing files of the same name are replaced, each at once.
+    name : str, optional
+        The data set's name when left out; what cannot stand in a file name becomes ``-``.
+
+    Returns
+    -------
+    Path
+        The ``.inter`` file. :func:`read_recbole` gives the same histories and titles back, by label.
+
+    Raises
+    ------
+    ConfigError
+        If a label is empty or holds a tab or a line break.
+    ResourceError
+        If the folder cannot be written.
+    """
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in name or dataset.name).strip(".-") or "dataset"
+    users, items = _labels(dataset.user_ids, "user"), _labels(dataset.item_ids, "item")
+    target = Path(folder) / name
+    events = (
+        f"{users[row]}\t{items[item]}\t{position}"
+        for row, sequence in enumerate(dataset.sequences)
+        for position, item in enumerate(sequence)
+    )
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        _write(target / f"{name}.inter", "user_id:token\titem_id:token\ttimestamp:float", events)
+        if dataset.item_titles is not None:
+            # A title is a sequence of words to RecBole: single spaces between them, no other space.
+            rows = (f"{items[i]}\t{' '.join(title.split())}" for i, title in enumerate(dataset.item_titles))
+            _write(target / f"{name}.item", "item_id:token\ttitle:token_seq", rows)
+    except OSError as error:
+        raise ResourceError(
+            f"{target} could not be written: {error}. Free space there, or name another folder."
+        ) from error
+    return target / f"{name}.inter"
+
+
+def _labels(labels: Sequence[object] | np.ndarray, kind: str) -> list[str]:
+    """Return labels as text, each on one line and in one field."""
+    texts = [str(label) for label in labels]
+    for text in texts:
+        if text.strip() != text or not text or any(c in text for c in "\t\n\r"):
+            raise ConfigError(
+                f"RecBole's files need labels without tab, line break or outer space; a {kind} is called {text!r}. "
+                "Rename it before the export."
+            )
+    if len(set(texts)) != len(texts):
+        raise ConfigError(f"Written as text, two {kind}s have the same label. Rename one before the export.")
+    return texts
+
+
+def _write(path: Path, header: str, rows: Iterable[str]) -> None:
+    """Write a file that appears whole or not at all."""
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(header + "\n")
+            file.writelines(row + "\n" for row in rows)
+        os.chmod(partial, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
