@@ -146,7 +146,7 @@ class HFDecoder(nn.Module):
             ) from error
         self.n_blocks = len(blocks)
         self.name = name or str(getattr(config, "name_or_path", "")) or self.family
-        self.is_causal = _is_causal(config, self.family)
+        self.is_causal = runs_causally(config, self.family)
         self.note = ""
         if self.family == "bert":
             mode = "run causally (is_decoder=True)" if self.is_causal else "two-sided"
@@ -333,7 +333,8 @@ def _first_tensor(output: Any) -> torch.Tensor:
     return state
 
 
-def _is_causal(config: Any, family: str) -> bool:
+def runs_causally(config: Any, family: str) -> bool:
+    """Tell from a configuration whether a model's states depend on earlier positions alone."""
     if family == "bert":
         return bool(config.is_decoder)
     # Decoders can be configured to attend both ways; what counts is how this one will run.

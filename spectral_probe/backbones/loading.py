@@ -96,7 +96,7 @@ def load_backbone(
 def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None) -> HFDecoder:
     source = alias.target if alias else name
     if alias is None or alias.kind in ("hub", "folder"):
-        is_remote = alias.kind == "hub" if alias else _on_hub(name)
+        is_remote = alias.kind == "hub" if alias else is_on_hub(name)
     else:
         is_remote = False
         if reading.is_placed_at_once:
@@ -121,16 +121,17 @@ def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None
             if alias is None and Path(name).parent.is_dir():  # then a mistyped path is as likely
                 raise ModelError(f"{error} {_missing_folder(Path(name))}") from error
             raise
-    folder = _checked_folder(source)
+    folder = checked_folder(source)
     return read_decoder(str(folder), name if alias else folder.resolve().name, reading, HubAccess())
 
 
-def _on_hub(name: str) -> bool:
+def is_on_hub(name: str) -> bool:
     """Tell whether a name means a hub repository: ``owner/name``, and no such folder here."""
     return not Path(name).expanduser().exists() and REPOSITORY.fullmatch(name) is not None
 
 
-def _checked_folder(name: str) -> Path:
+def checked_folder(name: str) -> Path:
+    """Return the folder of a model, or raise a ModelError that says what the name is instead."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise _not_a_model(name, folder)
