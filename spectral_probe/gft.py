@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from spectral_probe.errors import ConfigError, ShapeError
+from spectral_probe.threads import for_each
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -63,10 +63,14 @@ class GraphBases:
             raise ShapeError("Adjacency matrices must be symmetric with weights >= 0; use ItemGraph.local_adjacency.")
         eigenvalues = np.full((n, T), np.nan)
         eigenvectors = np.zeros((n, T, T))
-        for length, rows in groups_by_length(lengths):
+
+        def decompose(group: tuple[int, IntArray]) -> None:
+            length, rows = group
             values, vectors = eigenbasis(adjacency[rows, :length, :length])
             eigenvalues[rows, :length] = values
             eigenvectors[rows, :length, :length] = vectors
+
+        for_each(decompose, groups_by_length(lengths))
         return cls(eigenvalues, eigenvectors, adjacency, lengths)
 
     @classmethod
@@ -123,9 +127,7 @@ def normalized_laplacian(adjacency: FloatArray) -> FloatArray:
 
 def eigenbasis(adjacency: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return ascending eigenvalues (m, T) and eigenvectors (m, T, T) of m graphs of equal size, in float64."""
-    # Threads inside many tiny eigenproblems cost more than they give.
-    with threadpool_limits(1):
-        values, vectors = np.linalg.eigh(normalized_laplacian(adjacency))
+    values, vectors = np.linalg.eigh(normalized_laplacian(adjacency))
     return np.clip(values, 0.0, 2.0), vectors
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from spectral_probe.filters import graph_operator, heat_kernel
 from spectral_probe.gft import GraphBases, eigenbasis
 from spectral_probe.gram import centre, energies
+from spectral_probe.threads import for_each
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -118,9 +119,12 @@ class SwapReferences:
 
 def _heat_sums(bases: GraphBases, rows: dict[int, IntArray], drop_first: int, tau: float) -> dict[int, FloatArray]:
     heat: dict[int, FloatArray] = {}
-    for length, references in rows.items():
-        values, vectors = eigenbasis(bases.adjacency[references, drop_first:length, drop_first:length])
+
+    def sum_kernels(length: int) -> None:
+        values, vectors = eigenbasis(bases.adjacency[rows[length], drop_first:length, drop_first:length])
         heat[length] = graph_operator(vectors, heat_kernel(values, tau)).sum(axis=0)
+
+    for_each(sum_kernels, rows)
     return heat
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from spectral_probe.filters import graph_operator, heat_kernel
 from spectral_probe.gft import GraphBases, groups_by_length
 from spectral_probe.gram import energies, prepare_gram
 from spectral_probe.nulls import MIN_REFERENCES, SwapNull, SwapReferences, cyclic_gram, permutation_energy
+from spectral_probe.threads import for_each
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -236,8 +238,11 @@ def spectral_energy(
         result.energy[is_valid] = 0.0
         for values in result.null_energy.values():
             values[is_valid] = 0.0
-        for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0)):
-            _fill(result, grams.grams, kept, rows, length, references)
+        groups = [
+            _Group.of(rows, length, kept, tau, references)
+            for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0))
+        ]
+        for_each(lambda task: _fill(result, grams.grams, *task), list(product(groups, range(n_layers))))
     return result
 
 
@@ -307,51 +312,47 @@ def _valid_users(
     return is_valid, skipped
 
 
-def _fill(
-    result: SpectralEnergy,
-    grams: npt.NDArray[np.float32],
-    kept: GraphBases,
-    rows: IntArray,
-    length: int,
-    references: SwapReferences | None,
-) -> None:
-    """Compute all energies of the users ``rows``, who have equal length, layer by layer, into ``result``."""
-    settings = result.settings
-    drop_first, center, normalize_rows = (settings[k] for k in ("drop_first", "center", "normalize_rows"))
-    m = length - drop_first
-    U = kept.eigenvectors[rows, :m, :m]
-    h = heat_kernel(kept.eigenvalues[rows, :m], settings["tau"])
-    swap = None
-    if references is not None:
-        swap = SwapNull(rows, references.rows[length], references.heat[length], graph_operator(U, h))
-    for layer in range(grams.shape[1]):
-        G = prepare_gram(
-            grams[rows, layer, :length, :length],
-            drop_first=drop_first,
-            center=center,
-            normalize_rows=normalize_rows,
-        )
-        total = np.trace(G, axis1=-2, axis2=-1)
-        energy = energies(G, U)
-        low = (h * energy).sum(axis=-1) / total
-        result.energy[rows, layer, :m], result.total[rows, layer], result.low[rows, layer] = (
-            energy,
-            total,
-            low,
-        )
-        for name in result.null_energy:
-            if name == "swap":
-                assert swap is not None
-                blocks = prepare_gram(
-                    grams[swap.references, layer, :length, :length],
-                    drop_first=drop_first,
-                    center=False,
-                    normalize_rows=normalize_rows,
-                )
-                share, null_low = swap(blocks, center, G / total[:, None, None], energy / total[:, None], low, U)
-                null_energy = share * total[:, None]
-            else:
-                null_energy = permutation_energy(G, U) if name == "permutation" else energies(cyclic_gram(G), U)
-                null_low = (h * null_energy).sum(axis=-1) / total
-            result.null_energy[name][rows, layer, :m] = null_energy
-            result.null_low[name][rows, layer] = null_low
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Users of equal length: their rows, basis, low-pass response and swap null."""
+
+    rows: IntArray
+    length: int
+    U: FloatArray
+    h: FloatArray
+    swap: SwapNull | None
+
+    @classmethod
+    def of(cls, rows: IntArray, length: int, kept: GraphBases, tau: float, references: SwapReferences | None) -> _Group:
+        m = int(kept.lengths[rows[0]])
+        U, h = kept.eigenvectors[rows, :m, :m], heat_kernel(kept.eigenvalues[rows, :m], tau)
+        if references is None:
+            return cls(rows, length, U, h, None)
+        P = graph_operator(U, h)
+        return cls(rows, length, U, h, SwapNull(rows, references.rows[length], references.heat[length], P))
+
+
+def _fill(result: SpectralEnergy, grams: npt.NDArray[np.float32], group: _Group, layer: int) -> None:
+    """Compute all energies of one group at one layer into ``result``; no two calls write to the same place."""
+    center = result.settings["center"]
+    treatment = {name: result.settings[name] for name in ("drop_first", "normalize_rows")}
+    rows, length, U, h = group.rows, group.length, group.U, group.h
+    m = U.shape[-1]
+    G = prepare_gram(grams[rows, layer, :length, :length], center=center, **treatment)
+    total = np.trace(G, axis1=-2, axis2=-1)
+    energy = energies(G, U)
+    low = (h * energy).sum(axis=-1) / total
+    result.energy[rows, layer, :m] = energy
+    result.total[rows, layer] = total
+    result.low[rows, layer] = low
+    for name in result.null_energy:
+        if group.swap is not None and name == "swap":
+            others = grams[group.swap.references, layer, :length, :length]
+            blocks = prepare_gram(others, center=False, **treatment)
+            share, null_low = group.swap(blocks, center, G / total[:, None, None], energy / total[:, None], low, U)
+            null_energy = share * total[:, None]
+        else:
+            null_energy = permutation_energy(G, U) if name == "permutation" else energies(cyclic_gram(G), U)
+            null_low = (h * null_energy).sum(axis=-1) / total
+        result.null_energy[name][rows, layer, :m] = null_energy
+        result.null_low[name][rows, layer] = null_low
