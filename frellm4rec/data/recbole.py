@@ -126,7 +126,7 @@ def _labels(labels: Sequence[object] | np.ndarray, kind: str) -> list[str]:
     for text in texts:
         if text.strip() != text or not text or any(c in text for c in "\t\n\r"):
             raise ConfigError(
-                f"RecBole's files need labels without tab, line break or outer space; a {kind} is called {text!r}. "
+                f"RecBole's files need labels without tab, line break or outer space; one {kind} is called {text!r}. "
                 "Rename it before the export."
             )
     if len(set(texts)) != len(texts):

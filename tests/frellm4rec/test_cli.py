@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from frellm4rec import cli
+from frellm4rec.data import read_recbole
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Run the command in this process; return exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["frellm4rec", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    captured = capsys.readouterr()
+    return done.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def amazon_folder(tmp_path):
+    reviews = [
+        {"reviewerID": f"u{u}", "asin": f"i{i}", "unixReviewTime": u + i}
+        for u in range(6)
+        for i in range(7)
+        if i < 6 or u == 0
+    ]
+    (tmp_path / "Luxury_Beauty.json").write_text("".join(json.dumps(row) + "\n" for row in reviews))
+    return tmp_path
+
+
+def test_data_prints_counts_and_the_papers_row(monkeypatch, capsys, amazon_folder):
+    code, out, err = run(monkeypatch, capsys, "data", "amazon:Luxury_Beauty", "--from-dir", amazon_folder)
+    assert (code, err) == (0, "")
+    assert [line.split()[-4:-1] for line in out.splitlines()[2:5]] == [
+        ["6", "7", "37"],
+        ["6", "6", "36"],
+        ["11,490", "6,534", "71,898"],
+    ]
+    arguments = ("data", "amazon:Luxury_Beauty", "--from-dir", amazon_folder, "--core")
+    assert "single-pass 5-core" in run(monkeypatch, capsys, *arguments, "single")[1]
+    assert "core" not in run(monkeypatch, capsys, *arguments, "none")[1]
+
+
+def test_core_of_a_file_and_export(monkeypatch, capsys, tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f"{u} 1 2 3 4 5\n" for u in range(5)) + "9 1 7\n")
+    arguments = ("data", log, "--core", "iterative", "--export", "recbole", tmp_path / "out")
+    code, out, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "as read" in out
+    assert "iterative 5-core" in out
+    assert read_recbole(tmp_path / "out" / "log" / "log.inter").n_users == 5
+    assert f"written: {tmp_path / 'out' / 'log' / 'log.inter'}" in out
+
+
+def test_core_of_lastfm(monkeypatch, capsys, tmp_path):
+    rows = "".join(f"{u}\t{a}\t1\t{u + a}\n" for u in range(6) for a in range(6)) + "0\t9\t1\t1\n"
+    (tmp_path / "user_taggedartists-timestamps.dat").write_text("userID\tartistID\ttagID\ttimestamp\n" + rows)
+    shown = {
+        core: run(monkeypatch, capsys, "data", "lastfm", "--from-dir", tmp_path, *(("--core", core) if core else ()))[1]
+        for core in (None, "single", "none")
+    }
+    assert "iterative 5-core" in shown[None]
+    assert "single-pass 5-core" in shown["single"]
+    assert "5-core" not in shown["none"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("data", "demmo"), 2, "Did you mean 'demo'"),
+        (("data", "demo", "--core", "iterativ"), 2, "Did you mean 'iterative'"),
+        (("data", "demo", "--export", "recbol", "x"), 2, "Did you mean 'recbole'"),
+        (("data", "absent.csv"), 3, "does not exist"),
+        (("data", "amazon"), 2, "none was named"),
+        (("data", "amazon:Gift_Cards", "--from-dir", "absent"), 3, "is not one"),
+        (("data",), 2, "Missing argument"),
+        (("data", "demo", "--unknown"), 2, "No such option"),
+    ],
+)
+def test_failures_end_with_their_exit_code(monkeypatch, capsys, tmp_path, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run(monkeypatch, capsys, *arguments)
+    assert (found, out) == (code, "")
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_interrupt(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupt)
+    assert run(monkeypatch, capsys, "data", "demo")[0] == 130
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, frellm4rec.cli; sys.argv = ['frellm4rec', 'data', '--help']\n"
+        "try: frellm4rec.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'scipy', 'pooch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--from-dir" in done.stdout
