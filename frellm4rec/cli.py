@@ -93,7 +93,7 @@ def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
     known = plugin_names("datasets")
     if plugin in known:
         dataset: Dataset = load_plugin("datasets", plugin)(argument or None, from_dir=from_dir)
-    elif Path(name).suffix or "/" in name:
+    elif Path(name).suffix or "/" in name or Path(name).is_file():
         dataset = load_plugin("datasets", "table")(name, from_dir=from_dir)
     else:
         raise ConfigError(f"Unknown data set {name!r}; known: {known}.{did_you_mean(name, known)} A file is fine too.")

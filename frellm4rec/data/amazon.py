@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +64,11 @@ class AmazonOptions:
     def needs_all_reviews(self) -> bool:
         """Whether the owner's 5-core file is too little: raw counts, or users with fewer than five reviews."""
         return self.core != "iterative" or self.k < 5
+
+    def argument(self, category: str) -> str:
+        """Return what :meth:`parse` reads: the category, and the options that are not the default."""
+        changed = [f",{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return category + "".join(changed)
 
     @classmethod
     def parse(cls, argument: str) -> tuple[str, AmazonOptions]:
@@ -189,9 +194,10 @@ def read_amazon(
     if metadata is not None:
         known, more = read_titles(metadata, set(log.item_ids), category, max_broken_share=max_broken_share)
         titles, notes = [known.get(asin, "") for asin in log.item_ids], notes + more
+    name = f"amazon:{options.argument(category)}"
     for note in notes:
-        logger.warning("amazon:%s: %s", category, note)
-    return with_report(Dataset.from_interactions(log, item_titles=titles, name=f"amazon:{category}"), stages, notes)
+        logger.warning("%s: %s", name, note)
+    return with_report(Dataset.from_interactions(log, item_titles=titles, name=name), stages, notes)
 
 
 def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> tuple[pd.DataFrame, list[str]]:

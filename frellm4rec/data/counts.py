@@ -78,8 +78,8 @@ class FilterReport:
 
     @property
     def paper(self) -> Counts | None:
-        """The row of the paper's Table 1, if it has one."""
-        return PAPER_TABLE_1.get(self.name)
+        """The row of the paper's Table 1, if it has one; options after the name change nothing about it."""
+        return PAPER_TABLE_1.get(self.name.partition(",")[0])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per stage, and the paper's where there is one: stage, users, items, interactions, mean."""

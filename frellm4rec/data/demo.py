@@ -185,7 +185,8 @@ def make_demo(config: DemoConfig | None = None, *, seed: int = 0) -> DemoWorld:
         user_ids=np.array([f"u{u + 1:04d}" for u in range(config.n_users)], dtype=object),
         item_ids=np.array([f"b{i + 1:04d}" for i in range(config.n_items)], dtype=object),
     )
-    dataset = Dataset.from_interactions(log, item_titles=titles, name="demo")
+    # The name is what the data set can be asked for by.
+    dataset = Dataset.from_interactions(log, item_titles=titles, name=f"demo:{seed}" if seed else "demo")
     return DemoWorld(dataset, item_community, item_popularity, title_community, paths, timestamps)
 
 

@@ -65,7 +65,7 @@ def test_reads_reviews_in_time_order(folder, packed):
     dataset = load_amazon("Gift_Cards", folder(packed=packed), AmazonOptions(k=3))
     # Equal times keep the order of the file.
     assert labels(dataset) == {"A": ["y", "x", "x", "z"], "B": ["x", "y", "z"], "C": ["x", "y", "z"]}
-    assert dataset.name == "amazon:Gift_Cards"
+    assert dataset.name == "amazon:Gift_Cards,k=3"
     assert dict(zip(dataset.item_ids, dataset.item_titles, strict=True)) == {"x": "An & Ex", "y": "", "z": ""}
 
 
@@ -93,6 +93,19 @@ def test_report_and_notes(folder):
     assert kept.notes == (
         "9% of the reviews are by users of items they had reviewed before; repeats=first drops them.",
     )
+
+
+def test_the_name_asks_for_the_same_data(folder):
+    dataset = load_amazon("Luxury_Beauty", _luxury(folder()), AmazonOptions(k=3, repeats="first"))
+    assert dataset.name == "amazon:Luxury_Beauty,k=3,repeats=first"
+    assert dataset.report.paper == Counts(11490, 6534, 71898)
+    again = amazon(dataset.name.removeprefix("amazon:"), from_dir=folder())
+    assert again.fingerprint() == dataset.fingerprint()
+
+
+def _luxury(folder):
+    (folder / "Gift_Cards_5.json.gz").rename(folder / "Luxury_Beauty.json.gz")
+    return folder
 
 
 def test_titles_are_optional(folder):
@@ -177,6 +190,7 @@ def test_all_reviews_are_preferred(folder):
 )
 def test_argument(argument, expected):
     assert AmazonOptions.parse(argument) == ("Gift_Cards", expected)
+    assert AmazonOptions.parse(expected.argument("Gift_Cards")) == ("Gift_Cards", expected)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_data_prints_counts_and_the_papers_row(monkeypatch, capsys, amazon_folde
     ]
     arguments = ("data", "amazon:Luxury_Beauty", "--from-dir", amazon_folder, "--core")
     assert "single-pass 5-core" in run(monkeypatch, capsys, *arguments, "single")[1]
-    assert "core" not in run(monkeypatch, capsys, *arguments, "none")[1]
+    assert "5-core" not in run(monkeypatch, capsys, *arguments, "none")[1]
 
 
 def test_core_of_a_file_and_export(monkeypatch, capsys, tmp_path):

@@ -121,6 +121,7 @@ def test_plugin(world):
     demo = load_plugin("datasets", "demo")
     assert demo(None).fingerprint() == resolve_dataset("demo").fingerprint() == world.dataset.fingerprint()
     assert demo("1").fingerprint() == make_demo(seed=1).dataset.fingerprint()
+    assert (demo("0").name, demo("1").name) == ("demo", "demo:1")
     for argument in ("x", "-1", "1.5", "²"):
         with pytest.raises(ConfigError, match="is a seed"):
             demo(argument)
