@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)}; default: all")
     parser.add_argument("--lastfm", type=Path, help="folder with the raw HetRec files, for the LastFM cases")
     parser.add_argument("--threads", type=int, default=2, help="threads of BLAS and PyTorch (default 2)")
-    parser.add_argument("--out", type=Path, help="also write the rows as CSV")
+    parser.add_argument("--page", type=Path, help="also write the table as Markdown")
     options = parser.parse_args()
     rows = []
     for case in options.cases or CASES:
@@ -51,10 +53,29 @@ def main() -> None:
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in ("case", "measured", "goal", "threads", "detail")))
     Console(width=140).print(table)
-    if options.out is not None:
-        import pandas as pd
+    if options.page is not None:
+        options.page.write_text(page(rows), encoding="utf-8")
 
-        pd.DataFrame(rows).assign(what=[CASES[row["case"]] for row in rows]).to_csv(options.out, index=False)
+
+def page(rows: list[dict[str, str]]) -> str:
+    """Return the table as Markdown, with the machine it was taken on."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "<!-- Written by `python -m benchmarks --lastfm DIR --page docs/benchmarks.md`; do not edit by hand. -->",
+        "",
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch "
+        f"{version('torch')}, NumPy {version('numpy')}. A shared machine: ratios are of pairs taken in turn, medians "
+        "of those; absolute times are for orientation only. Threads are those of BLAS and PyTorch.",
+        "",
+        "| what | measured | goal | threads | detail |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {CASES[row['case']]} | {row['measured']} | {row['goal']} | {row.get('threads', '')} | {row['detail']} |"
+        for row in rows
+    ]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

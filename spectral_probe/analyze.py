@@ -15,14 +15,15 @@ from platformdirs import user_cache_dir
 from torch import nn
 
 from spectral_probe.backbones import LayeredModel
-from spectral_probe.capture_tasks import plan_captures, run_captures
+from spectral_probe.capture_tasks import capture_names, plan_captures, run_captures
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions import Dataset, probe_sequences
 from spectral_probe.layer_grams import LayerGrams
 from spectral_probe.options import CAPTURED_CONTROLS, AnalysisOptions
 from spectral_probe.outputs import write_results
 from spectral_probe.profile import DecayProfile
+from spectral_probe.registry import plugin_names
 from spectral_probe.resolve import give_inputs, resolve_dataset, resolve_model, revision_of
 from spectral_probe.runs import RunFolder, disk_errors
 from spectral_probe.treatments import MAIN, measure
@@ -74,6 +75,45 @@ def analyze(
         from_dir=None if from_dir is None else Path(from_dir),
         progress=progress,
     ).profile
+
+
+def plan_analysis(
+    model: str, dataset: str, options: AnalysisOptions, *, from_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """Return what an analysis would take, without running or loading the model.
+
+    Returns
+    -------
+    list of {"quantity", "value", "text"}
+        The captures and the number of users first; then, for a language model, its sizes (see
+        :class:`spectral_probe.planning.CapturePlan`). A plug-in is made for the data set and has no plan of its own.
+    """
+    from spectral_probe.planning import plan
+
+    data = resolve_dataset(dataset, from_dir)
+    probe = probe_sequences(
+        data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
+    )
+    captures = capture_names(options)
+    rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
+    head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
+    if model in plugin_names("models"):
+        text = "plug-in, made for the data set before it is probed"
+        return [*head, {"quantity": "model", "value": model, "text": f"{model} ({text})"}]
+    sizes = plan(
+        model,
+        len(probe),
+        probe.inputs.shape[1],
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        device=options.device,
+        quantize=options.quantize,
+        revision=options.revision,
+        layers=options.layers,
+        n_captures=len(captures),
+        prefixes=options.prefixes,
+    ).to_frame()
+    return [*head, *(row for row in sizes.to_dict("records") if row["quantity"] != "n_users")]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spectral_probe.controls import random_weights, shuffle_history
 from spectral_probe.errors import ResourceError
 from spectral_probe.interactions import Dataset, ProbeSequences, probe_sequences
 from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.options import AnalysisOptions
+from spectral_probe.options import CAPTURED_CONTROLS, AnalysisOptions
 from spectral_probe.runs import RunFolder
 from spectral_probe.treatments import MAIN
 
@@ -58,6 +58,12 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
         tasks.append(CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model)))
     _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), len(tasks))
     return tasks
+
+
+def capture_names(options: AnalysisOptions) -> list[str]:
+    """Return the names of the captures that :func:`plan_captures` plans."""
+    extra = [name for name in CAPTURED_CONTROLS if name in options.controls]
+    return [MAIN, *extra, *(["paper"] if options.preset == "paper" else [])]
 
 
 def run_captures(

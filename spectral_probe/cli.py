@@ -92,6 +92,7 @@ def analyze(
     seed: Annotated[int | None, typer.Option(help="One seed for every random choice.")] = None,
     out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Draw decay curves with nulls, intervals and a verdict, and write a run folder.
@@ -127,7 +128,7 @@ def analyze(
         }.items()
         if value is not None
     }
-    from spectral_probe.analyze import reanalyze, run_analysis
+    from spectral_probe.analyze import plan_analysis, reanalyze, run_analysis
     from spectral_probe.options import AnalysisOptions
     from spectral_probe.outputs import write_overlay
     from spectral_probe.runs import RunFolder
@@ -149,6 +150,14 @@ def analyze(
             given.setdefault("preset", "paper")
         names, data = model or list(DEFAULT_MODELS), dataset or DEFAULT_DATASET
         options = AnalysisOptions.from_mapping(given)
+        if dry_run:
+            plans = {name: plan_analysis(name, data, options, from_dir=from_dir) for name in names}
+            for rows in [] if as_json else plans.values():
+                _print_rows([{"quantity": str(row["quantity"]), "value": str(row["text"])} for row in rows], False)
+            if as_json:
+                plain = {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}
+                typer.echo(json.dumps(plain, indent=2, default=str))
+            return
         is_terminal = sys.stderr.isatty()
         results = [
             run_analysis(name, data, options, out=out, resume=resume, from_dir=from_dir, progress=is_terminal)
