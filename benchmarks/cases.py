@@ -228,7 +228,7 @@ def pipeline(folder: str) -> dict[str, Any]:
             spectral_energy(grams, bases, cache_dir=cache, **RAW)
 
         first = seconds(everything)
-        ratio, all_s, bare_s = paired_ratio(everything, bare, 7)
+        ratio, all_s, bare_s = paired_ratio(everything, bare, 4)
     return {
         "measured": f"{ratio:.3f}×",
         "goal": "<= 1.2×",
