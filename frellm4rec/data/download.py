@@ -131,13 +131,20 @@ def _download(address: str, path: Path, file: RemoteFile) -> str | None:
         pooch.retrieve(address, file.sha256, fname=path.name, path=path.parent, downloader=downloader)
     except (requests.RequestException, ValueError) as error:
         # ValueError: the checksum is another, or the address is none.
-        return f"{type(error).__name__}: {str(error)[:160]}"
+        return _reason(error)
     with path.open("rb") as content:
         start = content.read(max(len(file.magic), 32))
     if not start or not start.startswith(file.magic):
         path.unlink()
         return f"what came is not the file; it starts with {start!r}"
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong first: "Connection refused" rather than the five layers wrapped around it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return f"{type(error).__name__}: {str(error)[:160]}"
 
 
 def _keep(partial: Path, target: Path, address: str) -> None:

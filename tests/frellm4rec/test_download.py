@@ -109,7 +109,7 @@ def test_every_mirror_is_named_with_its_reason(server):
     with pytest.raises(DataError) as caught:
         fetch(file, "some")
     message = str(caught.value)
-    for part in ("127.0.0.1:9/f.gz (ConnectionError", "none.gz (HTTPError: 404", "b'<html>Please", "--from-dir"):
+    for part in ("127.0.0.1:9/f.gz (ConnectionRefusedError", "none.gz (HTTPError: 404", "b'<html>Please", "--from-dir"):
         assert part in message
     assert caught.value.exit_code == 3
 
