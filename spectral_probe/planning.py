@@ -12,7 +12,8 @@ import pandas as pd
 
 from spectral_probe.aliases import TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
-from spectral_probe.backbones.hub import HubAccess, failure, locate
+from spectral_probe.backbones.failures import failure
+from spectral_probe.backbones.hub import HubAccess, locate
 from spectral_probe.backbones.places import parse_device, parse_dtype
 from spectral_probe.errors import ConfigError, ModelError
 

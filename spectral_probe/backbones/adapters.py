@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from spectral_probe.backbones.decoder import HFDecoder
-from spectral_probe.backbones.hub import failure, locate
+from spectral_probe.backbones.failures import failure
+from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.places import is_spread
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 

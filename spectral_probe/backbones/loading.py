@@ -15,7 +15,8 @@ from spectral_probe.aliases import MINILM_SHA256, TINY_CONFIG, Alias, known_alia
 from spectral_probe.backbones.adapters import REPOSITORY, adapter_settings, apply_adapter
 from spectral_probe.backbones.checkpoints import Reading, read_decoder
 from spectral_probe.backbones.decoder import HFDecoder
-from spectral_probe.backbones.hub import HubAccess, failure, locate
+from spectral_probe.backbones.failures import failure
+from spectral_probe.backbones.hub import HubAccess, locate
 from spectral_probe.backbones.places import parse_device, parse_dtype
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 

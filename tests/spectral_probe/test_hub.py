@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -211,10 +212,17 @@ def test_a_file_is_not_a_model(tmp_path):
 
 
 def test_a_name_that_is_looked_up_for_ever_has_a_deadline(monkeypatch):
-    monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: time.sleep(30))
+    is_over = threading.Event()
+
+    def look_up(*args, **kwargs):
+        is_over.wait(30)
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", look_up)
     start = time.perf_counter()
     assert hub.unreachable("https://hub.invalid", seconds=0.2) == "hub.invalid did not answer within 0.2 s"
     assert time.perf_counter() - start < 1
+    is_over.set()
 
 
 def test_an_address_that_answers_is_reachable_also_through_a_proxy(monkeypatch):
