@@ -237,6 +237,20 @@ def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
     _print_rows(rows, as_json)
 
 
+@app.command()
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the self-test, which takes some seconds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what this installation can do: versions, device, caches, hub, plug-ins, and a self-test."""
+    from spectral_probe.doctor import diagnose, self_test
+
+    checks = [*diagnose(), *([] if quick else self_test())]
+    _print_rows([check.to_dict() for check in checks], as_json)
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
 def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

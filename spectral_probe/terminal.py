@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from spectral_probe.analyze import Analysis
@@ -42,7 +43,7 @@ def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(row.get(name, "") for name in names))
+        table.add_row(*(escape(row.get(name, "")) for name in names))
     console_for_output().print(table)
 
 

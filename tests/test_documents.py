@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,7 +58,13 @@ def _commands(block: str) -> list[tuple[str, bool]]:
     return [(line.partition("#")[0].strip(), NETWORK in line) for line in lines]
 
 
-def test_every_command_of_the_readme_runs(tmp_path_factory) -> None:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """One cache for all documents: SASRec is trained on the built-in data once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", _read("README.md"), re.S)
     commands = [command for block in blocks for command in _commands(block)]
     assert len(commands) >= 8
@@ -65,7 +73,7 @@ def test_every_command_of_the_readme_runs(tmp_path_factory) -> None:
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "SPECTRAL_PROBE_CACHE": str(folder / "cache"),
+        "SPECTRAL_PROBE_CACHE": str(cache),
         "HF_HUB_OFFLINE": "1",
     }
     for variable in ("http_proxy", "https_proxy"):
@@ -79,8 +87,9 @@ def test_every_command_of_the_readme_runs(tmp_path_factory) -> None:
     assert len(list((folder / "runs").glob("*/report.html"))) >= 5
 
 
-def test_the_python_of_the_readme_runs(capsys, tmp_path, monkeypatch) -> None:
+def test_the_python_of_the_readme_runs(cache, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(cache))
     code = re.search(r"```python\n(.*?)```", _read("README.md"), re.S).group(1)
     assert len(code.strip().splitlines()) == 3
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

@@ -98,6 +98,33 @@ def test_models_and_data_sets_are_listed(monkeypatch, capsys) -> None:
     assert "1,090 users" in out
 
 
+def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(workplace, tmp_path, monkeypatch, capsys) -> None:
+    arguments = [
+        *base(workplace, "--out", str(tmp_path / "runs"), "--dry-run", "--controls", "random-weights", "--json")
+    ]
+    code, out, _ = run(arguments, monkeypatch, capsys)
+    plan = json.loads(out)["tiny-random:qwen2"]
+    assert code == 0
+    assert (plan["n_users"], plan["n_captures"], plan["n_layers"], plan["width"]) == (60, 2, 2, 64)
+    assert not (tmp_path / "runs").exists()
+    code, out, _ = run(["analyze", "--model", "qwen2.5-7b", "--dry-run"], monkeypatch, capsys)
+    assert code == 0
+    assert "Qwen/Qwen2.5-7B-Instruct" in out
+
+
+def test_the_doctor_is_content_and_speaks_json(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, out, _ = run(["doctor", "--json"], monkeypatch, capsys)
+    checks = json.loads(out)
+    assert code == 0
+    assert not [check for check in checks if check["status"] == "fail"]
+    assert any(check["name"].startswith("self-test") for check in checks)
+    code, out, _ = run(["doctor", "--quick"], monkeypatch, capsys)
+    assert code == 0
+    assert "self-test" not in out
+    assert "[quant]" in out.replace("\n", "")
+
+
 def test_json_is_the_summary_alone(workplace, tmp_path, monkeypatch, capsys) -> None:
     code, out, _ = run(base(workplace, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
     summary = json.loads(out)
