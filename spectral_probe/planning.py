@@ -50,7 +50,9 @@ class CapturePlan:
     analysis_bytes : int
         Bases and energies made from the Grams, in float64.
     peak_device_bytes, peak_host_bytes : int
-        Expected peaks of memory; on the CPU the first is part of the second.
+        Expected peaks of memory that must be had. On the CPU the first is part of the second; for another device the
+        weights pass through main memory. Pages of the checkpoint's file that are mapped while it is read come on top
+        in what a process monitor shows, and are given back when others need them.
     """
 
     model: str
@@ -155,8 +157,6 @@ def plan(
     activations = _activations(sizes, batch_size, max_length, size, n_states)
     analysis = 6 * 8 * n_users * max_length**2
     device_bytes = weights + activations + n_items * sizes.width * size
-    # While a checkpoint is read its file is mapped; where weights are cast, both are there for a moment.
-    mapped = sizes.n_parameters * _BYTES.get(sizes.dtype, 4)
     return CapturePlan(
         model=label,
         source=source,
@@ -179,10 +179,7 @@ def plan(
         activation_bytes=activations,
         analysis_bytes=analysis,
         peak_device_bytes=device_bytes,
-        peak_host_bytes=RUNTIME_BYTES
-        + (
-            max(device_bytes + grams + analysis, weights + mapped) if place.type == "cpu" else mapped + grams + analysis
-        ),
+        peak_host_bytes=RUNTIME_BYTES + grams + analysis + (device_bytes if place.type == "cpu" else weights),
     )
 
 
