@@ -20,7 +20,7 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.graph import ItemGraph
 from spectral_probe.interactions import Dataset, probe_sequences
 from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.options import CAPTURED_CONTROLS, AnalysisOptions
+from spectral_probe.options import BEFORE_THE_GRAMS, CAPTURED_CONTROLS, AnalysisOptions
 from spectral_probe.outputs import write_results
 from spectral_probe.profile import DecayProfile
 from spectral_probe.registry import plugin_names
@@ -148,6 +148,7 @@ def run_analysis(
     config = {
         **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
         "dataset_fingerprint": data.fingerprint(),
+        "hub_revision": getattr(layered, "hub_revision", None),
         "options": options.to_dict(),
     }
     tasks = plan_captures(layered, data, options)
@@ -230,8 +231,7 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
 
 
 def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:
-    fixed = ("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "device", "dtype")
-    for name in fixed:
+    for name in BEFORE_THE_GRAMS:
         if getattr(before, name) != getattr(after, name):
             raise ConfigError(
                 f"{name} is {getattr(before, name)!r} in the saved Grams and cannot become {getattr(after, name)!r} "

@@ -21,6 +21,11 @@ GRAM_CONTROLS = ("normalized-rows", "long-histories", "path-graph")
 LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS)
 INPUTS = ("id", "text", "id+text")
+#: Options that the Grams depend on: on saved Grams they cannot change.
+BEFORE_THE_GRAMS = (
+    *("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "prefixes"),
+    *("device", "dtype", "revision", "adapter", "device_map", "quantize", "trust_remote_code", "allow_pickle"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spectral_probe import cli
+from spectral_probe.errors import SpectralProbeError
+from spectral_probe.interactions import probe_sequences
+from spectral_probe.resolve import resolve_dataset
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 
@@ -192,3 +197,28 @@ def test_kill_9_in_the_middle_of_capture_and_resume_give_the_same_bytes(log, vec
     (straight,), (resumed,) = (list((tmp_path / name).iterdir()) for name in ("straight", "killed"))
     for name in ("bands.csv", "per_user.csv.gz", "summary.json"):
         assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(
+        st.binary(max_size=300),
+        st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.lists(
+            st.tuples(
+                st.sampled_from("abc"), st.sampled_from(["x", "y", "", "1e999", "nan", "\x00"]), st.integers(-3, 3)
+            ),
+            max_size=30,
+        ).map(lambda rows: "\n".join(["user_id,item_id,timestamp", *(f"{u},{i},{t}" for u, i, t in rows)]).encode()),
+    ),
+    suffix=st.sampled_from([".csv", ".csv.gz", ".tsv", ".txt", ".inter", ".parquet"]),
+)
+def test_any_bytes_are_a_data_set_or_an_error_to_act_on(content, suffix, tmp_path) -> None:
+    path = tmp_path / f"log{suffix}"
+    path.write_bytes(content)
+    failure = None
+    try:
+        probe_sequences(resolve_dataset(str(path)))
+    except SpectralProbeError as error:  # anything else is a bug, and fails the test
+        failure = error
+    assert failure is None or (failure.exit_code in (2, 3, 5) and len(str(failure)) > 20)

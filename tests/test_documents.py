@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from spectral_probe.analyze import plan_analysis
+from spectral_probe.options import AnalysisOptions
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -94,6 +97,27 @@ def test_the_python_of_the_readme_runs(cache, capsys, tmp_path, monkeypatch) -> 
     assert len(code.strip().splitlines()) == 3
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.strip()
+
+
+def plan_rows() -> str:
+    """Return the plan that the README shows, as its table."""
+    options = AnalysisOptions(dtype="bfloat16")
+    names = {
+        "n_parameters": "parameters",
+        "weight_bytes": "weights, on disk and on the device",
+        "peak_device_bytes": "peak memory of the device",
+        "peak_host_bytes": "peak memory of the host, at most",
+        "gram_bytes": "Grams, on disk and in memory",
+        "forward_flops": "floating-point operations of the forward passes",
+    }
+    text = {row["quantity"]: row["text"] for row in plan_analysis("qwen2.5-7b", "demo", options)}
+    return "\n".join(["| what | expected |", "|---|---|", *(f"| {names[key]} | {text[key]} |" for key in names)])
+
+
+def test_the_plan_of_the_readme_is_the_plan() -> None:
+    shown = re.search(r"<!-- plan:begin -->\n(.*?)\n<!-- plan:end -->", _read("README.md"), re.S)
+    assert shown is not None
+    assert shown.group(1) == plan_rows()
 
 
 def test_every_relative_link_leads_somewhere() -> None:
