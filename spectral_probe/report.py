@@ -26,8 +26,8 @@ CONTROLS_IN_WORDS = {
     "paper": "the published curve: raw states, own user kept, no null; no verdict",
 }
 FIGURES = {
-    "decay.png": "Low-pass share and its excess over the null, by depth",
-    "heatmap.png": "Excess over the null, by layer and graph frequency",
+    "decay.png": "Low-pass share and its excess over the null, by depth. Shaded: 95 % bootstrap intervals over users.",
+    "heatmap.png": "Mean excess share over the null (one-sided), by layer and graph frequency.",
 }
 N_USERS_SHOWN = 5
 

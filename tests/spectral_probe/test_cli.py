@@ -16,7 +16,7 @@ from .worlds import make_world
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def folder_of_inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     sequences = make_world(5, n_users=60).dataset.sequences
     rows = [(f"u{u}", f"i{item}", t) for u, s in enumerate(sequences) for t, item in enumerate(s)]
@@ -45,8 +45,8 @@ def base(folder, *more: str) -> list[str]:
     return ["analyze", "--model", "tiny-random:qwen2", *dataset, *more]
 
 
-def test_analyze_prints_table_and_verdict_and_writes_a_run(workplace, tmp_path, monkeypatch, capsys) -> None:
-    code, out, _ = run(base(workplace, "--out", str(tmp_path)), monkeypatch, capsys)
+def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
+    code, out, _ = run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 0
     assert "block 2" in out
     assert "verdict:" in out
@@ -56,8 +56,8 @@ def test_analyze_prints_table_and_verdict_and_writes_a_run(workplace, tmp_path, 
     assert (folder / "bands.csv").is_file()
 
 
-def test_several_models_share_one_axis(workplace, tmp_path, monkeypatch, capsys) -> None:
-    arguments = base(workplace, "--out", str(tmp_path), "--model", "tiny-random:llama")
+def test_several_models_share_one_axis(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
+    arguments = base(folder_of_inputs, "--out", str(tmp_path), "--model", "tiny-random:llama")
     code, out, _ = run(arguments, monkeypatch, capsys)
     assert code == 0
     (folder,) = tmp_path.glob("*qwen2-tiny-random-llama*")
@@ -66,9 +66,14 @@ def test_several_models_share_one_axis(workplace, tmp_path, monkeypatch, capsys)
     assert out.count("verdict:") == 2
 
 
-def test_runs_are_compared_and_reported_from_their_folders(workplace, tmp_path, monkeypatch, capsys) -> None:
+def test_runs_are_compared_and_reported_from_their_folders(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     for model in ("tiny-random:qwen2", "tiny-random:llama"):
-        arguments = [*base(workplace, "--out", str(tmp_path / "runs"))[:1], "--model", model, *base(workplace)[3:]]
+        arguments = [
+            *base(folder_of_inputs, "--out", str(tmp_path / "runs"))[:1],
+            "--model",
+            model,
+            *base(folder_of_inputs)[3:],
+        ]
         assert run([*arguments, "--out", str(tmp_path / "runs")], monkeypatch, capsys)[0] == 0
     runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
     code, out, _ = run(["compare", *runs, "--out", str(tmp_path / "both")], monkeypatch, capsys)
@@ -98,9 +103,9 @@ def test_models_and_data_sets_are_listed(monkeypatch, capsys) -> None:
     assert "1,090 users" in out
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(workplace, tmp_path, monkeypatch, capsys) -> None:
+def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     arguments = [
-        *base(workplace, "--out", str(tmp_path / "runs"), "--dry-run", "--controls", "random-weights", "--json")
+        *base(folder_of_inputs, "--out", str(tmp_path / "runs"), "--dry-run", "--controls", "random-weights", "--json")
     ]
     code, out, _ = run(arguments, monkeypatch, capsys)
     plan = json.loads(out)["tiny-random:qwen2"]
@@ -125,8 +130,8 @@ def test_the_doctor_is_content_and_speaks_json(monkeypatch, capsys) -> None:
     assert "[quant]" in out.replace("\n", "")
 
 
-def test_json_is_the_summary_alone(workplace, tmp_path, monkeypatch, capsys) -> None:
-    code, out, _ = run(base(workplace, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
+def test_json_is_the_summary_alone(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
+    code, out, _ = run(base(folder_of_inputs, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
     summary = json.loads(out)
     assert code == 0
     assert summary["n_users"] > 0
@@ -173,25 +178,25 @@ def test_bad_arguments_end_with_their_code_and_no_traceback(
         (["--model", "no/such-model-anywhere"], 4, "no/such-model-anywhere"),
     ],
 )
-def test_bad_options_end_with_their_code(workplace, tmp_path, monkeypatch, capsys, more, code, says) -> None:
-    monkeypatch.chdir(workplace)
+def test_bad_options_end_with_their_code(folder_of_inputs, tmp_path, monkeypatch, capsys, more, code, says) -> None:
+    monkeypatch.chdir(folder_of_inputs)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    found, _, err = run(base(workplace, "--out", str(tmp_path), *more), monkeypatch, capsys)
+    found, _, err = run(base(folder_of_inputs, "--out", str(tmp_path), *more), monkeypatch, capsys)
     assert found == code, err
     assert says in err
     assert "Traceback" not in err
 
 
-def test_ctrl_c_ends_with_130(workplace, tmp_path, monkeypatch, capsys) -> None:
+def test_ctrl_c_ends_with_130(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spectral_probe.analyze.measure", interrupted)
-    code, _, err = run(base(workplace, "--out", str(tmp_path)), monkeypatch, capsys)
+    code, _, err = run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 130
     assert "--resume" in err
     monkeypatch.undo()
-    code, _, _ = run(base(workplace, "--out", str(tmp_path), "--resume"), monkeypatch, capsys)
+    code, _, _ = run(base(folder_of_inputs, "--out", str(tmp_path), "--resume"), monkeypatch, capsys)
     assert code == 0
     assert len(list(tmp_path.iterdir())) == 1
 
