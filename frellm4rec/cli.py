@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spectral_probe import __version__
-from spectral_probe.errors import ConfigError, SpectralProbeError, did_you_mean
+from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.exit_codes import run_command
 
 if TYPE_CHECKING:
     from spectral_probe.interactions import Dataset
@@ -23,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-INTERRUPTED = 130
 CORES = ("iterative", "single", "none")
 EXPORTS = ("recbole",)
 
@@ -104,27 +102,7 @@ def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
 
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
-    try:
-        code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer swallows Ctrl-C
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except SpectralProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted: a file that was being fetched is fetched anew; whole files are kept.", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        show = getattr(error, "show", None)
-        if show is not None and hasattr(error, "exit_code"):
-            show()
-            sys.exit(2)
-        raise
+    run_command(app, interrupted="a file that was being fetched is fetched anew; whole files are kept.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_probe import __version__
-from spectral_probe.errors import ConfigError, SpectralProbeError
+from spectral_probe.errors import ConfigError
+from spectral_probe.exit_codes import run_command
 
 if TYPE_CHECKING:
     pass
@@ -23,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-INTERRUPTED = 130
 DEFAULT_MODELS = ("sasrec", "minilm")
 DEFAULT_DATASET = "demo"
 
@@ -266,27 +265,7 @@ def _split(text: str) -> list[str]:
 
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
-    try:
-        code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer swallows Ctrl-C
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except SpectralProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted: finished shards are kept; the same command with --resume goes on.", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        show = getattr(error, "show", None)
-        if show is not None and hasattr(error, "exit_code"):
-            show()
-            sys.exit(2)
-        raise
+    run_command(app, interrupted="finished shards are kept; the same command with --resume goes on.")
 
 
 if __name__ == "__main__":
