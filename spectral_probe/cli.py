@@ -144,6 +144,8 @@ def analyze(
             model, dataset, out = [request["model"]], request["dataset"], run.parent
             from_dir = Path(request["from_dir"]) if request["from_dir"] else None
             given = {**opened.config()["options"], **given}
+            # A finished run is opened again: only its missing or damaged shards are captured anew.
+            opened.write_state("running")
         if not model and dataset is None:
             # The embedded default: offline, on the built-in data, with the published curve beside the corrected one.
             given.setdefault("preset", "paper")

@@ -187,6 +187,22 @@ def test_bad_options_end_with_their_code(folder_of_inputs, tmp_path, monkeypatch
     assert "Traceback" not in err
 
 
+def test_a_damaged_shard_of_a_finished_run_is_repaired_in_place(
+    folder_of_inputs, tmp_path, monkeypatch, capsys
+) -> None:
+    assert run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)[0] == 0
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "bands.csv").read_bytes()
+    shard = next(folder.glob("grams/main/shard-*.npz"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    code, _, err = run(["analyze", str(folder), "--tau", "2", "--out", str(tmp_path)], monkeypatch, capsys)
+    assert code == 3
+    assert "--resume" in err
+    assert run(["analyze", "--resume", str(folder)], monkeypatch, capsys)[0] == 0
+    assert list(tmp_path.iterdir()) == [folder]
+    assert (folder / "bands.csv").read_bytes() == before
+
+
 def test_ctrl_c_ends_with_130(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
