@@ -219,6 +219,8 @@ def test_controls_are_what_they_say(dataset: Dataset) -> None:
     # The item table is kept, so redrawing the blocks cannot move the embed; shuffling moves rows and nodes together.
     assert share["random-weights"] == pytest.approx(share["none"], rel=1e-6)
     assert share["normalized-rows"] != pytest.approx(share["none"], rel=1e-3)
+    # Another step of each history now stands first and is dropped.
+    assert share["shuffled-history"] != pytest.approx(share["none"], rel=1e-4)
     blocks = profile.to_frame().query("band == 'low' and layer_name == 'block 2' and null == 'swap'")
     share = blocks.set_index("control")["share"]
     assert share["random-weights"] != pytest.approx(share["none"], rel=1e-3)
