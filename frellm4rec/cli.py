@@ -1,19 +1,14 @@
-"""The command ``frellm4rec``. Nothing heavy is imported before a command runs."""
+"""The command ``frellm4rec``: one module of :mod:`frellm4rec.commands` for each of its commands."""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from frellm4rec.commands.data import data
 from spectral_probe import __version__
-from spectral_probe.errors import ConfigError, did_you_mean
 from spectral_probe.exit_codes import run_command
-
-if TYPE_CHECKING:
-    from spectral_probe.interactions import Dataset
 
 app = typer.Typer(
     name="frellm4rec",
@@ -22,8 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-CORES = ("iterative", "single", "none")
-EXPORTS = ("recbole",)
 
 
 def _version(wanted: bool) -> None:
@@ -41,68 +34,13 @@ def _options(
     pass
 
 
-@app.command()
-def data(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, amazon:Gift_Cards, … or a file.")],
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
-    core: Annotated[
-        str | None,
-        typer.Option(
-            help="5-core filter: iterative, single (one pass, as the paper's code makes it) or none. Left out: "
-            "iterative for lastfm and amazon, none for files."
-        ),
-    ] = None,
-    export: Annotated[
-        tuple[str, Path] | None, typer.Option(metavar="FORMAT DIR", help="Write the data set: --export recbole DIR.")
-    ] = None,
-) -> None:
-    """Print how many users, items and interactions every filter leaves, beside the paper's Table 1."""
-    if core is not None and core not in CORES:
-        raise ConfigError(f"--core must be one of {list(CORES)}; got {core!r}.{did_you_mean(core, CORES)}")
-    if export is not None and export[0] not in EXPORTS:
-        raise ConfigError(
-            f"--export writes {', '.join(EXPORTS)}; got {export[0]!r}.{did_you_mean(export[0], EXPORTS)} Write for "
-            "example --export recbole DIR."
-        )
-    from frellm4rec.data.counts import format_report, report_of
-    from frellm4rec.data.recbole import write_recbole
-
-    logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
-    dataset = _load(name, from_dir, core)
-    typer.echo(format_report(report_of(dataset)))
-    if export is not None:
-        typer.echo(f"written: {write_recbole(dataset, export[1].expanduser())}")
-
-
-def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
-    """Return a data set after the filter asked for, or after its own where none was."""
-    from frellm4rec.data.counts import filter_core
-    from frellm4rec.data.lastfm import load_lastfm
-    from frellm4rec.plugins import lastfm_source
-    from spectral_probe.registry import load_plugin, plugin_names
-
-    plugin, _, argument = name.partition(":")
-    if core is not None and plugin == "amazon":
-        # Amazon's filter starts from other files for another core, so it must know.
-        argument = f"{argument},core={core}"
-    elif core is not None and plugin == "lastfm":
-        source = lastfm_source(argument or None, from_dir=from_dir)
-        return load_lastfm(source, k=1 if core == "none" else 5, iterative=core == "iterative")
-    known = plugin_names("datasets")
-    if plugin in known:
-        dataset: Dataset = load_plugin("datasets", plugin)(argument or None, from_dir=from_dir)
-    elif Path(name).suffix or "/" in name or Path(name).is_file():
-        dataset = load_plugin("datasets", "table")(name, from_dir=from_dir)
-    else:
-        raise ConfigError(f"Unknown data set {name!r}; known: {known}.{did_you_mean(name, known)} A file is fine too.")
-    if core in (None, "none") or plugin == "amazon":
-        return dataset
-    return filter_core(dataset, iterative=core == "iterative")
+for command in (data,):
+    app.command()(command)
 
 
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
-    run_command(app, interrupted="a file that was being fetched is fetched anew; whole files are kept.")
+    run_command(app, interrupted="what was finished is kept; the same command with --resume goes on.")
 
 
 if __name__ == "__main__":

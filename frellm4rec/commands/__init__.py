@@ -1,0 +1,1 @@
+"""The commands of ``frellm4rec``, one module each; nothing heavy is imported before one runs."""
