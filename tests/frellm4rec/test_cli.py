@@ -91,7 +91,7 @@ def test_interrupt(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupt)
+    monkeypatch.setattr("frellm4rec.commands.data._load", interrupt)
     assert run(monkeypatch, capsys, "data", "demo")[0] == 130
 
 
