@@ -1,7 +1,18 @@
-"""Evaluation: shared candidates, tie-aware metrics, results that carry their protocol."""
+"""Evaluation: shared candidates, tie-aware metrics, results that carry their protocol, tests between models."""
 
-from frellm4rec.evaluation.candidates import Candidates, sample_candidates
+from frellm4rec.evaluation.candidates import Candidates, sample_candidates, stored_candidates
 from frellm4rec.evaluation.evaluator import Evaluation, evaluate
-from frellm4rec.evaluation.metrics import ndcg_at_k, recall_at_k, tie_rate
+from frellm4rec.evaluation.metrics import RankMetrics, ndcg_at_k, rank_metrics, recall_at_k, tie_rate
 
-__all__ = ["Candidates", "Evaluation", "evaluate", "ndcg_at_k", "recall_at_k", "sample_candidates", "tie_rate"]
+__all__ = [
+    "Candidates",
+    "Evaluation",
+    "RankMetrics",
+    "evaluate",
+    "ndcg_at_k",
+    "rank_metrics",
+    "recall_at_k",
+    "sample_candidates",
+    "stored_candidates",
+    "tie_rate",
+]

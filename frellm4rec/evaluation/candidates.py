@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,8 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from frellm4rec.cache import CACHE_VARIABLE, cache_root
 from frellm4rec.data import log_fingerprint
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, ResourceError, did_you_mean
 from spectral_probe.interactions import Dataset
 
 EvaluationPart = Literal["valid", "test"]
@@ -49,6 +52,56 @@ class Candidates:
         """Number of negatives beside each target."""
         return self.items.shape[1] - 1
 
+    @property
+    def digest(self) -> str:
+        """Short SHA-256 of users and lists: equal lists, equal digest, whatever they were drawn from."""
+        content = hashlib.sha256(str(self.items.shape).encode())
+        for array in (self.users, self.items):
+            content.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return content.hexdigest()[:12]
+
+    def check(self, dataset: Dataset, part: str) -> None:
+        """Refuse lists of another part or data set, and lists that do not have the right target first.
+
+        Raises
+        ------
+        DataError
+        """
+        fingerprint = log_fingerprint(dataset)
+        if self.part != part or self.fingerprint != fingerprint:
+            raise DataError(
+                f"The candidates are of part {self.part!r} and data {self.fingerprint[:8]}; the evaluation is of part "
+                f"{part!r} and data {fingerprint[:8]}. Draw them again with sample_candidates."
+            )
+        items, users = self.items, self.users
+        if items.ndim != 2 or items.shape[1] < 2 or users.shape != items.shape[:1] or not len(users):
+            raise DataError(
+                f"Candidates are (n, 1 + n_negatives) items of (n,) users; the shapes are {items.shape} and "
+                f"{users.shape}. Draw them again with sample_candidates."
+            )
+        is_known = (users >= 0) & (users < dataset.n_users)
+        if not is_known.all() or items.min() < 0 or items.max() >= dataset.n_items:
+            raise DataError(
+                f"Candidates must be among the {dataset.n_users} users and {dataset.n_items} items of "
+                f"{dataset.name!r}; seen users {users.min()}…{users.max()} and items {items.min()}…{items.max()}. "
+                "Draw them again with sample_candidates."
+            )
+        ordered = np.sort(items, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any() or len(np.unique(users)) < len(users):
+            raise DataError(
+                "A list of candidates names no item twice, and a user has one list; some do not keep to it. "
+                "Draw them again with sample_candidates."
+            )
+        held_out = evaluated_users(dataset)
+        targets = np.full(dataset.n_users, -1)
+        targets[held_out] = [dataset.sequences[user][TARGET_PLACE[part]] for user in held_out]
+        wrong = np.flatnonzero(items[:, 0] != targets[users])
+        if len(wrong):
+            raise DataError(
+                f"The first candidate of a list is the user's {part} item; it is not for {len(wrong)} of {len(users)} "
+                f"users, first for {str(dataset.user_ids[users[wrong[0]]])!r}. Draw them again with sample_candidates."
+            )
+
     def save(self, path: str | Path) -> Path:
         """Write the lists to one ``.npz`` file, whole or not at all."""
         path = Path(path)
@@ -84,7 +137,7 @@ class Candidates:
                     int(held["seed"]),
                     str(held["fingerprint"]),
                 )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"Candidates are read from the .npz that Candidates.save writes; reading {path} failed with: {error}. "
                 "Draw them again with sample_candidates."
@@ -148,10 +201,56 @@ def sample_candidates(
         untouched = np.flatnonzero(is_untouched)
         if len(untouched) < n_negatives:
             raise DataError(
-                f"User {dataset.user_ids[user]!r} never touched only {len(untouched)} of {dataset.n_items} items; "
+                f"User {str(dataset.user_ids[user])!r} never touched only {len(untouched)} of {dataset.n_items} items; "
                 f"{n_negatives} negatives cannot be drawn. Use fewer negatives or the full ranking."
             )
         generator = np.random.default_rng([int(fingerprint[:16], 16), seed, int(user)])
         items[row, 0] = history[TARGET_PLACE[part]]
         items[row, 1:] = generator.choice(untouched, size=n_negatives, replace=False)
     return Candidates(items, users, part, seed, fingerprint)
+
+
+def candidates_path(fingerprint: str, *, part: str, n_negatives: int, seed: int) -> Path:
+    """Return where the lists of a log, part, number of negatives and seed are kept, drawn or not."""
+    return cache_root() / "candidates" / f"{fingerprint[:16]}-{part}-{n_negatives}+1-seed{seed}.npz"
+
+
+def stored_candidates(
+    dataset: Dataset, *, part: EvaluationPart = "test", n_negatives: int = 99, seed: int = 0
+) -> Candidates:
+    """Return the lists of :func:`sample_candidates` from the cache, drawn and stored if nobody has before.
+
+    Every model that is evaluated with them meets the same file, also after the drawing code has changed.
+
+    Raises
+    ------
+    DataError
+        If the stored file is damaged or holds something else; or as in :func:`sample_candidates`.
+    ResourceError
+        If the file cannot be written.
+    """
+    check_part(part)
+    fingerprint = log_fingerprint(dataset)
+    path = candidates_path(fingerprint, part=part, n_negatives=n_negatives, seed=seed)
+    if not path.exists():
+        drawn = sample_candidates(dataset, part=part, n_negatives=n_negatives, seed=seed)
+        try:
+            drawn.save(path)
+        except OSError as error:
+            raise ResourceError(
+                f"Candidates are kept in {path}, which could not be written: {error}. Free space there, or set "
+                f"{CACHE_VARIABLE} to another folder."
+            ) from error
+    try:
+        found = Candidates.load(path)
+        found.check(dataset, part)
+        if found.n_negatives != n_negatives or found.seed != seed:
+            raise DataError(f"It holds {found.n_negatives}+1 candidates of seed {found.seed}.")
+        if len(found.users) != (n_users := len(evaluated_users(dataset))):
+            raise DataError(f"It holds lists of {len(found.users)} of {n_users} users.")
+    except DataError as error:
+        raise DataError(
+            f"The stored candidates {path} are damaged or not those of {dataset.name!r}, {part}, {n_negatives}+1, seed "
+            f"{seed}: {error} Delete this file; the same lists are then drawn again."
+        ) from error
+    return found

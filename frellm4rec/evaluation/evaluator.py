@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from frellm4rec.data import log_fingerprint
 from frellm4rec.evaluation.candidates import TARGET_PLACE, Candidates, EvaluationPart, check_part, evaluated_users
-from frellm4rec.evaluation.metrics import ndcg_at_k, recall_at_k, tie_rate
+from frellm4rec.evaluation.metrics import rank_metrics
 from frellm4rec.models.base import SequentialRecommender
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions import Dataset
@@ -46,6 +47,10 @@ class Evaluation:
         Negatives beside the target; None for the full ranking.
     candidate_seed : int or None
         Seed of the negatives; None for the full ranking.
+    candidates : str or None
+        Digest of the candidate lists; None for the full ranking.
+    weights : str or None
+        Digest of the saved model's files, where it was evaluated from a folder.
     """
 
     ndcg: FloatArray
@@ -60,6 +65,8 @@ class Evaluation:
     part: str
     n_negatives: int | None
     candidate_seed: int | None
+    candidates: str | None = None
+    weights: str | None = None
 
     @property
     def n_users(self) -> int:
@@ -77,7 +84,8 @@ class Evaluation:
         pool = (
             "full ranking, other items of the history left out"
             if self.n_negatives is None
-            else f"{self.n_negatives}+1 candidates (uniform over untouched items, seed {self.candidate_seed})"
+            else f"{self.n_negatives}+1 candidates (uniform over untouched items, seed {self.candidate_seed}"
+            + (f", lists {self.candidates[:8]})" if self.candidates else ")")
         )
         return (
             f"{self.dataset} {self.fingerprint[:8]}, leave-one-out {self.part}, {self.n_users} users, {pool}, "
@@ -122,7 +130,7 @@ class Evaluation:
             with np.load(path, allow_pickle=False) as held:
                 arrays = {name: held[name] for name in ("ndcg", "recall", "is_tied", "users")}
                 return cls(**arrays, **json.loads(str(held["labels"])))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"An evaluation is read from the .npz that Evaluation.save writes; reading {path} failed with: {error}."
             ) from error
@@ -174,11 +182,8 @@ def evaluate(
             "Evaluate on the data set that the model was trained on."
         )
     fingerprint = log_fingerprint(dataset)
-    if candidates is not None and (candidates.part != part or candidates.fingerprint != fingerprint):
-        raise DataError(
-            f"The candidates are of part {candidates.part!r} and data {candidates.fingerprint[:8]}; the evaluation is "
-            f"of part {part!r} and data {fingerprint[:8]}. Draw them again with sample_candidates."
-        )
+    if candidates is not None:
+        candidates.check(dataset, part)
     users = evaluated_users(dataset) if candidates is None else candidates.users
     values = np.empty((3, len(users)))
     for start in range(0, len(users), batch_size):
@@ -196,6 +201,7 @@ def evaluate(
         part=part,
         n_negatives=None if candidates is None else candidates.n_negatives,
         candidate_seed=None if candidates is None else candidates.seed,
+        candidates=None if candidates is None else candidates.digest,
     )
 
 
@@ -227,10 +233,4 @@ def _evaluate_batch(
         excluded = np.zeros(scores.shape, dtype=bool)
         for row, sequence in enumerate(sequences):
             excluded[row, sequence[:place]] = True
-    return np.stack(
-        [
-            ndcg_at_k(scores, targets, k, excluded=excluded),
-            recall_at_k(scores, targets, k, excluded=excluded),
-            tie_rate(scores, targets, excluded=excluded),
-        ]
-    )
+    return np.stack(rank_metrics(scores, targets, k, excluded=excluded))

@@ -53,7 +53,9 @@ def test_candidates_round_trip(random_log, tmp_path):
     np.testing.assert_array_equal(again.items, lists.items)
     assert (again.part, again.seed, again.fingerprint, again.n_negatives) == ("test", 0, lists.fingerprint, 5)
     (tmp_path / "junk.npz").write_bytes(b"junk")
-    for name in ("junk.npz", "absent.npz"):
+    np.save(tmp_path / "array.npz.npy", np.zeros(3))
+    (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz")
+    for name in ("junk.npz", "absent.npz", "array.npz"):
         with pytest.raises(DataError, match="Draw them again"):
             Candidates.load(tmp_path / name)
 

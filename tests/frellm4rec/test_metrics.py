@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frellm4rec.evaluation import ndcg_at_k, recall_at_k, tie_rate
+from frellm4rec.evaluation import metrics, ndcg_at_k, rank_metrics, recall_at_k, tie_rate
 from spectral_probe.errors import ConfigError, DataError, ShapeError
 
 
@@ -55,6 +55,47 @@ def test_excluded_candidates_do_not_count_but_targets_do():
 def test_nan_is_an_error():
     with pytest.raises(DataError, match="2 are NaN, first in row 1, candidate 0"):
         ndcg_at_k(np.array([[1.0, 2], [np.nan, np.nan]]), [0, 0], 1)
+
+
+@pytest.mark.parametrize("with_excluded", [False, True])
+def test_blocks_change_nothing(monkeypatch, with_excluded):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (50, 9)).astype(np.float32)
+    targets = rng.integers(0, 9, 50)
+    excluded = rng.random((50, 9)) < 0.3 if with_excluded else None
+    if with_excluded:
+        scores[excluded & (np.arange(9) != targets[:, None])] = np.nan
+    whole = rank_metrics(scores, targets, 4, excluded=excluded)
+    monkeypatch.setattr(metrics, "BLOCK_SIZE", 20)
+    for values, blocks in zip(whole, rank_metrics(scores, targets, 4, excluded=excluded), strict=True):
+        np.testing.assert_array_equal(values, blocks)
+    for row, target in enumerate(targets):
+        left = [j for j in range(9) if j == target or not (with_excluded and excluded[row, j])]
+        better = sum(scores[row, j] > scores[row, target] for j in left)
+        tied = sum(scores[row, j] == scores[row, target] for j in left) - 1
+        hits = sum(rank <= 4 for rank in range(better + 1, better + tied + 2))
+        assert whole.recall[row] == pytest.approx(hits / (tied + 1))
+        assert whole.is_tied[row] == (tied > 0)
+
+
+def test_the_row_of_a_nan_is_named_across_blocks(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK_SIZE", 2)
+    scores = np.zeros((5, 2))
+    scores[3, 1] = np.nan
+    with pytest.raises(DataError, match="1 are NaN, first in row 3, candidate 1"):
+        rank_metrics(scores, 0, 1)
+
+
+def test_a_nan_target_is_an_error_even_where_it_is_excluded():
+    with pytest.raises(DataError, match="row 0, candidate 1"):
+        rank_metrics(np.array([[1.0, np.nan]]), [1], 1, excluded=np.array([[False, True]]))
+
+
+def test_infinite_scores_are_ordered():
+    scores = np.array([[np.inf, -np.inf, 0.0], [np.inf, np.inf, 0.0]])
+    found = rank_metrics(scores, 0, 1)
+    assert found.recall.tolist() == [1.0, 0.5]
+    assert found.is_tied.tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("k", [0, -1, 3, 1.5, True])
