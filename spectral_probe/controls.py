@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +25,8 @@ def random_weights(module: ModelT, seed: int = 0) -> ModelT:
 
     Every parameter with two or more axes is redrawn from a normal distribution of its own mean and standard deviation.
     Kept: input and position tables (``nn.Embedding``, or a parameter named like one), the weights of norms, biases and
-    other vectors, and buffers, such as the item embeddings of an ``HFDecoder``. The original is not touched.
+    other vectors, and buffers, such as the item embeddings of an ``HFDecoder``. A model that computes its inputs lists
+    the modules that do so in a method ``input_modules()``, and these are kept too. The original is not touched.
 
     Parameters
     ----------
@@ -54,6 +56,8 @@ def random_weights(module: ModelT, seed: int = 0) -> ModelT:
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) or "norm" in type(part).__name__.lower()
         for parameter in part.parameters(recurse=False)
     }
+    makes_inputs: Callable[[], Iterable[nn.Module]] = getattr(control, "input_modules", lambda: ())
+    kept |= {id(parameter) for part in makes_inputs() for parameter in part.parameters()}
     generator = torch.Generator().manual_seed(seed)
     n_redrawn = 0
     for name, weight in sorted(control.named_parameters()):

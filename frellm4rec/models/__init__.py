@@ -1,6 +1,14 @@
 """Sequential recommenders under one contract."""
 
 from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
+from frellm4rec.models.frellm4rec import FreLLM4Rec, FreLLM4RecConfig
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
 
-__all__ = ["RecommenderConfig", "SASRec", "SASRecConfig", "SequentialRecommender"]
+__all__ = [
+    "FreLLM4Rec",
+    "FreLLM4RecConfig",
+    "RecommenderConfig",
+    "SASRec",
+    "SASRecConfig",
+    "SequentialRecommender",
+]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,9 @@ from torch import nn
 
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
 
+Model = TypeVar("Model", bound="SequentialRecommender")
+#: Where the training loss is taken: at every position, or at the last one of a prefix drawn anew for each step.
+Supervision = Literal["every", "prefix"]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -69,6 +72,12 @@ class SequentialRecommender(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[RecommenderConfig]]
     config: RecommenderConfig
+    is_causal: bool
+
+    @property
+    def supervision(self) -> Supervision:
+        """Where the loss may be taken; a model whose states see later items says ``prefix``."""
+        return "every" if self.is_causal else "prefix"
 
     @abstractmethod
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -143,11 +152,23 @@ class SequentialRecommender(nn.Module, ABC):
         finally:
             self.train(was_training)
 
+    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""
+        return self.item_embeddings()[items]
+
+    def saved_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that make the model what it is: what is saved, hashed and kept by a checkpoint."""
+        return dict(self.state_dict())
+
+    def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over what :meth:`saved_state` gave; a RuntimeError if it does not fit."""
+        self.load_state_dict(dict(weights))
+
     @property
     def revision(self) -> str:
         """Short SHA-256 of the weights: equal weights, equal revision."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted(self.saved_state().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
@@ -156,12 +177,12 @@ class SequentialRecommender(nn.Module, ABC):
         """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state().items()}
         partial = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-        save_file(weights, str(partial), metadata={"model": self.name})
+        save_file(weights, str(partial), metadata={"model": type(self).name})
         os.replace(partial, folder / WEIGHTS_FILE)
         partial = folder / f".{CONFIG_FILE}.{os.getpid()}"
-        partial.write_text(json.dumps({"model": self.name, **self.config.to_dict()}, indent=2) + "\n")
+        partial.write_text(json.dumps({"model": type(self).name, **self.config.to_dict()}, indent=2) + "\n")
         os.replace(partial, folder / CONFIG_FILE)
         return folder
 
@@ -176,6 +197,12 @@ class SequentialRecommender(nn.Module, ABC):
         ConfigError
             If the config has an unknown or forbidden setting.
         """
+        config, weights = cls.read_saved(folder)
+        return cls.fill(cls(config), weights, folder).to(device)
+
+    @classmethod
+    def read_saved(cls, folder: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return the config and the tensors of a saved model of this class, or raise the error that says why not."""
         folder = Path(folder)
         try:
             values = json.loads((folder / CONFIG_FILE).read_text())
@@ -187,9 +214,13 @@ class SequentialRecommender(nn.Module, ABC):
             ) from error
         if not isinstance(values, dict) or values.pop("model", None) != cls.name:
             raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
-        model = cls(cls.config_class.from_dict(values))
+        return cls.config_class.from_dict(values), weights
+
+    @staticmethod
+    def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:
+        """Put saved tensors into a model of the same config; it is handed back in evaluation mode."""
         try:
-            model.load_state_dict(weights)
+            model.load_saved_state(weights)
         except RuntimeError as error:
             raise ModelError(f"The weights in {folder} do not fit their config: {error}. Train again.") from error
-        return model.to(device).eval()
+        return model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -158,7 +159,9 @@ def normalized_adjacency(graph: ItemGraph, *, self_loops: bool, dtype: torch.dty
     r"""Return :math:`D^{-1/2} W D^{-1/2} = I - L` as a sparse CSR tensor, (n_items, n_items)."""
     S = _scipy_adjacency(graph, self_loops)
     indices = (torch.from_numpy(part.astype(np.int64)) for part in (S.indptr, S.indices))
-    return torch.sparse_csr_tensor(*indices, torch.from_numpy(S.data).to(dtype), size=S.shape, check_invariants=False)
+    with warnings.catch_warnings():  # torch calls its CSR layout a beta; the one product we take of it is tested
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        return torch.sparse_csr_tensor(*indices, torch.from_numpy(S.data).to(dtype), size=S.shape)
 
 
 def filter_once(adjacency: torch.Tensor, embeddings: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -274,19 +274,34 @@ class HFDecoder(nn.Module):
             If an index is outside ``item_embeddings``.
         """
         self.eval()
-        inputs = inputs.to(self.device)
+        with torch.no_grad():
+            inputs = inputs.to(self.device)
+            return self.run(inputs if inputs.is_floating_point() else self._look_up(inputs), lengths)
+
+    def run(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states, (batch, position, feature), of right-padded vectors; gradients pass through.
+
+        Parameters
+        ----------
+        vectors : (batch, position, d_model) float
+        lengths : (batch,) int
+            Places from a row's length on are masked.
+
+        Raises
+        ------
+        ConfigError
+            If the sequences exceed the model's positions.
+        """
+        vectors = vectors.to(self.device)
         context = getattr(self.model.config, "max_position_embeddings", None)
-        if context is not None and inputs.shape[1] > context:
+        if context is not None and vectors.shape[1] > context:
             raise ConfigError(
-                f"{self.name!r} has {context} positions; got sequences of {inputs.shape[1]}. "
+                f"{self.name!r} has {context} positions; got sequences of {vectors.shape[1]}. "
                 f"Use --max-length {context}."
             )
-        with torch.no_grad():
-            if not inputs.is_floating_point():
-                inputs = self._look_up(inputs)
-            positions = torch.arange(inputs.shape[1], device=self.device)
-            mask = (positions < lengths.to(self.device)[:, None]).long()
-            output = self.model(inputs_embeds=inputs.to(self.dtype), attention_mask=mask, use_cache=False)
+        positions = torch.arange(vectors.shape[1], device=self.device)
+        mask = (positions < lengths.to(self.device)[:, None]).long()
+        output = self.model(inputs_embeds=vectors.to(self.dtype), attention_mask=mask, use_cache=False)
         return _first_tensor(output)
 
     def _look_up(self, items: torch.Tensor) -> torch.Tensor:
