@@ -22,6 +22,7 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions import Dataset
 
 if TYPE_CHECKING:
+    from frellm4rec.models.base import SequentialRecommender
     from frellm4rec.models.sasrec import SASRec
 
 DATA_VARIABLE = "FRELLM4REC_DATA"
@@ -32,6 +33,42 @@ def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> SASRec:
     from frellm4rec.embeddings import trained_sasrec
 
     return trained_sasrec(dataset, seed=seed, device=device)
+
+
+def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> SequentialRecommender:
+    """Return a saved recommender, or the model of a training run, to be probed on its own data set.
+
+    The model of a run that has a name (``full``, ``base``) is called after it: ``frellm4rec full``.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded.
+    DataError
+        If it was trained on other data: on another log, or for a catalogue of another size.
+    """
+    from frellm4rec.data import log_fingerprint
+    from frellm4rec.models.saved import load_model
+    from spectral_probe.runs import RunFolder
+
+    state = RunFolder.open(folder).state() if (folder / "run.json").is_file() else {}
+    request = state.get("request") or {}
+    trained = state.get("dataset_fingerprint")
+    if trained is not None and trained != log_fingerprint(dataset):
+        raise DataError(
+            f"A model is probed on the data set it was trained on. {folder} was trained on {request.get('dataset')!r}, "
+            f"whose histories differ from those of {dataset.name!r}. Leave out --dataset, or name the run's own."
+        )
+    model = load_model(folder, device=device)
+    if model.config.n_items != dataset.n_items:
+        raise DataError(
+            f"A model is probed on the data set it was trained on. The one in {folder} knows {model.config.n_items} "
+            f"items, and {dataset.name!r} has {dataset.n_items}. Name its own data set with --dataset."
+        )
+    name = request.get("name")
+    if name and name != model.name:
+        model.name = f"{model.name} {name}"  # of this instance: the class, and so what is saved, keeps its own
+    return model
 
 
 def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> npt.NDArray[np.float32]:

@@ -26,6 +26,7 @@ from spectral_probe.profile import DecayProfile
 from spectral_probe.registry import plugin_names
 from spectral_probe.resolve import give_inputs, resolve_dataset, resolve_model, revision_of
 from spectral_probe.runs import RunFolder, disk_errors
+from spectral_probe.saved_models import find_saved_model
 from spectral_probe.treatments import MAIN, measure
 
 logger = logging.getLogger("spectral_probe")
@@ -46,8 +47,9 @@ def analyze(
     Parameters
     ----------
     model : str, nn.Module or LayeredModel
-        A plug-in (``"sasrec"``), an alias, a local folder or hub repository; a Hugging Face decoder; or any object
-        that meets :class:`spectral_probe.backbones.LayeredModel`.
+        A plug-in (``"sasrec"``), an alias, a local folder (of Hugging Face, of a saved recommender, or a training run)
+        or hub repository; a Hugging Face decoder; or any object that meets
+        :class:`spectral_probe.backbones.LayeredModel`.
     dataset : str, Dataset or DataFrame
         See :func:`spectral_probe.resolve.resolve_dataset`.
     out : path, optional
@@ -86,7 +88,8 @@ def plan_analysis(
     -------
     list of {"quantity", "value", "text"}
         The captures and the number of users first; then, for a language model, its sizes (see
-        :class:`spectral_probe.planning.CapturePlan`). A plug-in is made for the data set and has no plan of its own.
+        :class:`spectral_probe.planning.CapturePlan`). A plug-in is made for the data set, and a model that a plug-in
+        reads is known to it alone: neither has a plan of its own.
     """
     from spectral_probe.planning import plan
 
@@ -97,8 +100,13 @@ def plan_analysis(
     captures = capture_names(options)
     rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
     head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
+    text = ""
     if model in plugin_names("models"):
         text = "plug-in, made for the data set before it is probed"
+    elif (saved := find_saved_model(model)) is not None:
+        saved.check_plugin()
+        text = f"saved {saved.kind} model"
+    if text:
         return [*head, {"quantity": "model", "value": model, "text": f"{model} ({text})"}]
     sizes = plan(
         model,
@@ -191,7 +199,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     DataError
         If the run or its Grams cannot be read.
     """
-    source = RunFolder.open(path).grams_run()
+    source = RunFolder.open_analysis(path).grams_run()
     stored = source.config()
     before = AnalysisOptions.from_mapping(stored["options"])
     options = AnalysisOptions.from_mapping({**before.to_dict(), **changes})

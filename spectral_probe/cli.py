@@ -49,7 +49,7 @@ def analyze(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Alias, plug-in, local folder or hub repository; repeatable."),
+        typer.Option("--model", "-m", help="Alias, plug-in, hub repository, folder or training run; repeatable."),
     ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = None,
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
@@ -131,6 +131,7 @@ def analyze(
     from spectral_probe.options import AnalysisOptions
     from spectral_probe.outputs import write_overlay
     from spectral_probe.runs import RunFolder
+    from spectral_probe.saved_models import trained_on
     from spectral_probe.terminal import print_analyses
 
     if run is not None and not resume:
@@ -139,7 +140,7 @@ def analyze(
         results = [reanalyze(run, given, out=out)]
     else:
         if run is not None:
-            opened = RunFolder.open(run)
+            opened = RunFolder.open_analysis(run)
             request = opened.request()
             model, dataset, out = [request["model"]], request["dataset"], run.parent
             from_dir = Path(request["from_dir"]) if request["from_dir"] else None
@@ -149,6 +150,8 @@ def analyze(
         if not model and dataset is None:
             # The embedded default: offline, on the built-in data, with the published curve beside the corrected one.
             given.setdefault("preset", "paper")
+        if model and dataset is None and (trained := trained_on(model)) is not None:
+            dataset, from_dir = trained[0], from_dir or trained[1]
         names, data = model or list(DEFAULT_MODELS), dataset or DEFAULT_DATASET
         options = AnalysisOptions.from_mapping(given)
         if dry_run:
@@ -184,7 +187,7 @@ def compare(
     from spectral_probe.runs import RunFolder
     from spectral_probe.terminal import print_comparison
 
-    profiles = [DecayProfile.load(RunFolder.open(path).path) for path in runs]
+    profiles = [DecayProfile.load(RunFolder.open_analysis(path).path) for path in runs]
     datasets = sorted({str(profile.protocol.get("dataset_fingerprint", "")) for profile in profiles})
     if len(datasets) > 1:
         raise ConfigError(
@@ -206,7 +209,7 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None
     from spectral_probe.report import write_report
     from spectral_probe.runs import RunFolder, disk_errors
 
-    opened = RunFolder.open(run)
+    opened = RunFolder.open_analysis(run)
     profile = DecayProfile.load(opened.path)
     with disk_errors(opened.path):
         write_figures(opened.path, [profile])

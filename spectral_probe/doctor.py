@@ -204,7 +204,7 @@ def _aliases() -> list[Check]:
 def _plugins() -> list[Check]:
     """Import every plug-in: an entry point can outlive what it points to."""
     found = []
-    for kind in ("models", "datasets", "inputs"):
+    for kind in ("models", "datasets", "inputs", "saved_models"):
         for entry in sorted(entry_points(group=f"spectral_probe.{kind}")):
             status: Literal["ok", "fail"] = "ok"
             seen, advice = entry.value, ""

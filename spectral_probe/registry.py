@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spectral_probe.errors import ConfigError, MissingDependencyError, did_you_mean
 
-Kind = Literal["models", "datasets", "inputs"]
+Kind = Literal["models", "datasets", "inputs", "saved_models"]
 
 
 def plugin_names(kind: Kind) -> list[str]:
@@ -20,7 +20,8 @@ def load_plugin(kind: Kind, name: str) -> Callable[..., Any]:
     """Return what the entry point ``name`` of a group stands for.
 
     ``models``: ``factory(dataset, *, seed, device) -> LayeredModel``; ``datasets``:
-    ``loader(argument, *, from_dir) -> Dataset``; ``inputs``: ``provider(dataset, *, seed, device) -> (n_items, d)``.
+    ``loader(argument, *, from_dir) -> Dataset``; ``inputs``: ``provider(dataset, *, seed, device) -> (n_items, d)``;
+    ``saved_models``: ``loader(folder, *, dataset, device) -> LayeredModel``.
 
     Raises
     ------
@@ -41,5 +42,6 @@ def load_plugin(kind: Kind, name: str) -> Callable[..., Any]:
             return plugin
     known = plugin_names(kind)
     raise ConfigError(
-        f"No installed package offers {name!r} among its {kind}; known: {known}.{did_you_mean(name, known)}"
+        f"No installed package offers {name!r} among its {kind.replace('_', ' ')}; known: {known}."
+        f"{did_you_mean(name, known)}"
     )

@@ -11,12 +11,14 @@ import pandas as pd
 from torch import nn
 
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
+from spectral_probe.backbones.places import parse_device
 from spectral_probe.embedding_files import load_embeddings
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions import Dataset, Interactions
 from spectral_probe.item_inputs import id_inputs, joint_inputs, scaled_inputs, text_inputs
 from spectral_probe.options import AnalysisOptions
 from spectral_probe.registry import load_plugin, plugin_names
+from spectral_probe.saved_models import find_saved_model
 
 
 def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None = None) -> Dataset:
@@ -68,14 +70,19 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
 
     Raises
     ------
-    ConfigError, ModelError, MissingDependencyError
-        See :func:`spectral_probe.backbones.load_backbone` and :func:`spectral_probe.registry.load_plugin`.
+    ConfigError, DataError, ModelError, MissingDependencyError
+        See :func:`spectral_probe.backbones.load_backbone`, :func:`spectral_probe.registry.load_plugin` and
+        :class:`spectral_probe.saved_models.SavedModel`.
     """
     if isinstance(model, str):
         if model in plugin_names("models"):
             device = "cpu" if options.device == "auto" else options.device
             plugged: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
             return plugged
+        saved = find_saved_model(model)
+        if saved is not None:
+            _refuse_options_of_checkpoints(model, options)
+            return saved.load(dataset, str(parse_device(options.device)))
         return load_backbone(
             model,
             device=options.device,
@@ -96,6 +103,17 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
         f"got {type(model).__name__}, which lacks "
         f"{[a for a in ('name', 'is_causal', 'layers', 'forward_sequences') if not hasattr(model, a)]}."
     )
+
+
+def _refuse_options_of_checkpoints(model: str, options: AnalysisOptions) -> None:
+    """A saved model brings its inputs, its number type and its weights; what would change them is refused."""
+    default = AnalysisOptions()
+    for name in ("inputs", "embeddings", "dtype", "revision", "adapter", "device_map", "quantize"):
+        if getattr(options, name) != getattr(default, name):
+            raise ConfigError(
+                f"A saved model is probed as it was saved, and {name} is for language models; got "
+                f"{name}={getattr(options, name)!r} for {model!r}. Leave it out, or probe the two in runs of their own."
+            )
 
 
 def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> str:

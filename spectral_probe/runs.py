@@ -79,6 +79,25 @@ class RunFolder:
         return run
 
     @classmethod
+    def open_analysis(cls, path: Path) -> RunFolder:
+        """Open a run that has Grams or results of the instrument.
+
+        Raises
+        ------
+        ConfigError
+            If the folder is a training run: it has a model and nothing measured.
+        DataError
+            See :meth:`open`.
+        """
+        run = cls.open(path)
+        if run.is_training:
+            raise ConfigError(
+                f"{path} is a training run: it holds a model, and no Grams. "
+                f"Probe it with: spectral-probe analyze --model {path}"
+            )
+        return run
+
+    @classmethod
     def newest_unfinished(cls, root: Path, config: Mapping[str, Any]) -> RunFolder | None:
         """Return the newest run under ``root`` with this configuration that was not finished."""
         digest = config_hash(config)
@@ -101,8 +120,13 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.path} is not a readable run ({type(error).__name__}: {error}). "
-                "Give a folder that `spectral-probe analyze` made; it holds run.json."
+                "Give the folder of a run; it holds run.json."
             ) from error
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this run trained a model."""
+        return dict(self.state().get("request") or {}).get("kind") == "training"
 
     def write_state(self, status: str, **values: Any) -> None:
         """Set the status, and further values, in ``run.json``."""

@@ -1,0 +1,190 @@
+"""Saved recommenders and training runs as models of the instrument."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from frellm4rec.data import log_fingerprint
+from frellm4rec.models.sasrec import SASRec, SASRecConfig
+from spectral_probe import cli
+from spectral_probe.analyze import analyze, plan_analysis, reanalyze, run_analysis
+from spectral_probe.errors import ConfigError, DataError, ModelError
+from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.options import AnalysisOptions
+from spectral_probe.resolve import resolve_dataset, resolve_model
+from spectral_probe.runs import RunFolder
+from spectral_probe.saved_models import find_saved_model, trained_on
+from tests.spectral_probe.tiny_models import tiny
+from tests.spectral_probe.worlds import make_world
+
+FAST = {"n_bootstrap": 100}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A file of interactions, as a user has one."""
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    histories = make_world(4, n_users=60).dataset.sequences
+    rows = [(f"u{u}", f"i{item}", t) for u, history in enumerate(histories) for t, item in enumerate(history)]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(log) -> Dataset:
+    return resolve_dataset(str(log))
+
+
+@pytest.fixture(scope="module")
+def model(dataset) -> SASRec:
+    return SASRec(SASRecConfig(n_items=dataset.n_items, n_features=8, n_inner=8), seed=2).eval()
+
+
+def training_run(root, model: SASRec, data: Dataset, log, **request) -> RunFolder:
+    run = RunFolder.create(root, model=model.name, dataset=data.name, config={"recipe": str(request)})
+    asked = {"model": model.name, "dataset": str(log), "from_dir": None, "kind": "training", **request}
+    run.write_state("finished", request=asked, dataset_fingerprint=log_fingerprint(data))
+    model.save_pretrained(run.path / "model")
+    return run
+
+
+@pytest.mark.parametrize("is_run", [False, True], ids=["saved model", "training run"])
+def test_a_saved_folder_is_measured_like_the_model_that_was_saved(model, dataset, log, tmp_path, is_run) -> None:
+    folder = training_run(tmp_path, model, dataset, log).path if is_run else model.save_pretrained(tmp_path / "kept")
+    saved, given = analyze(str(folder), dataset, **FAST), analyze(model, dataset, **FAST)
+    pd.testing.assert_frame_equal(saved.to_frame(), given.to_frame())
+    assert set(saved.table["model"]) == {"sasrec"}
+    other = SASRec(SASRecConfig(n_items=dataset.n_items, n_features=8, n_inner=8), seed=3)
+    assert not np.allclose(analyze(other, dataset, **FAST).table["share"], saved.table["share"])
+
+
+def test_a_named_training_run_is_called_after_its_name_and_saved_under_its_own(model, dataset, log, tmp_path) -> None:
+    run = training_run(tmp_path, model, dataset, log, name="full")
+    loaded = resolve_model(str(run.path), dataset, AnalysisOptions())
+    assert loaded.name == "sasrec full"
+    assert SASRec.name == "sasrec"
+    again = loaded.save_pretrained(tmp_path / "again")
+    assert json.loads((again / "config.json").read_text())["model"] == "sasrec"
+    assert resolve_model(str(again), dataset, AnalysisOptions()).name == "sasrec"
+
+
+def test_other_data_than_those_of_the_training_are_refused(model, dataset, log, tmp_path) -> None:
+    run = training_run(tmp_path, model, dataset, log)
+    backwards = [history[::-1] for history in dataset.sequences]
+    other = Dataset.from_interactions(Interactions.from_sequences(backwards, n_items=dataset.n_items))
+    assert other.n_items == dataset.n_items
+    with pytest.raises(DataError, match="whose histories differ"):
+        analyze(str(run.path), other, **FAST)
+    folder = model.save_pretrained(tmp_path / "kept")
+    smaller = make_world(4, n_users=60, n_items=30).dataset
+    with pytest.raises(DataError, match=f"knows {dataset.n_items} items, and .* has {smaller.n_items}"):
+        analyze(str(folder), smaller, **FAST)
+
+
+def test_a_kind_that_nobody_reads_is_an_error_with_the_next_step(tmp_path, dataset) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model": "sasrek"}))
+    with pytest.raises(ModelError, match=r"'sasrek' model, which no installed package reads.*Did you mean 'sasrec'"):
+        resolve_model(str(tmp_path), dataset, AnalysisOptions())
+    with pytest.raises(ModelError, match="no installed package reads"):
+        plan_analysis(str(tmp_path), "demo", AnalysisOptions())
+
+
+def test_a_folder_of_hugging_face_goes_the_old_way(tmp_path, dataset) -> None:
+    folder = tmp_path / "decoder"
+    tiny("qwen2").save_pretrained(folder)
+    assert find_saved_model(str(folder)) is None
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model": "a field of its own"}))
+    assert find_saved_model(str(folder)) is None
+    assert type(resolve_model(str(folder), dataset, AnalysisOptions())).__name__ == "HFDecoder"
+
+
+def test_a_short_name_stays_what_it_was_beside_a_folder_of_that_name(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sasrec", "minilm", "mine"):
+        model.save_pretrained(tmp_path / name)
+    assert find_saved_model("sasrec") is None
+    assert find_saved_model("minilm") is None
+    assert find_saved_model("mine").kind == "sasrec"
+
+
+@pytest.mark.parametrize("option", [{"inputs": "text"}, {"dtype": "bfloat16"}, {"adapter": "x"}, {"revision": "x"}])
+def test_options_of_language_models_are_refused_for_a_saved_model(model, dataset, tmp_path, option) -> None:
+    folder = model.save_pretrained(tmp_path / "kept")
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} is for language models"):
+        analyze(str(folder), dataset, **option)
+
+
+def test_runs_without_a_model_say_what_they_are(model, dataset, log, tmp_path) -> None:
+    measured = run_analysis(model, dataset, AnalysisOptions(**FAST), out=tmp_path / "a").run
+    assert measured is not None
+    with pytest.raises(ModelError, match=f"analyze {measured.path}"):
+        find_saved_model(str(measured.path))
+    begun = training_run(tmp_path / "b", model, dataset, log)
+    (begun.path / "model" / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"holds no model yet.*--resume"):
+        find_saved_model(str(begun.path))
+    damaged = training_run(tmp_path / "c", model, dataset, log)
+    (damaged.path / "model" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="key 'model'"):
+        find_saved_model(str(damaged.path))
+
+
+def test_a_training_run_holds_no_grams_to_analyse_again(model, dataset, log, tmp_path) -> None:
+    run = training_run(tmp_path, model, dataset, log)
+    with pytest.raises(ConfigError, match=f"--model {run.path}"):
+        reanalyze(run.path, {})
+
+
+def test_training_runs_that_disagree_on_their_data_need_one_named(model, dataset, log, tmp_path) -> None:
+    ours = training_run(tmp_path / "a", model, dataset, log)
+    same = training_run(tmp_path / "b", model, dataset, log, name="base")
+    theirs = training_run(tmp_path / "c", model, dataset, log, dataset="lastfm", from_dir="raw")
+    assert trained_on(["minilm", str(ours.path), str(same.path)]) == (str(log), None)
+    assert str(trained_on([str(theirs.path)])[1]) == "raw"
+    assert trained_on(["minilm", "sasrec"]) is None
+    with pytest.raises(ConfigError, match=r"different data.*--dataset"):
+        trained_on([str(ours.path), str(theirs.path)])
+
+
+def _run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_the_command_takes_the_data_of_the_training_run(model, dataset, log, tmp_path, monkeypatch, capsys) -> None:
+    run = training_run(tmp_path / "trained", model, dataset, log, name="tiny")
+    arguments = ["analyze", "--model", str(run.path), "--out", str(tmp_path / "runs"), "--json"]
+    code, out, err = _run([*arguments, "--dry-run"], monkeypatch, capsys)
+    assert code == 0, err
+    assert json.loads(out)[str(run.path)]["dataset"] == dataset.name
+    assert not (tmp_path / "runs").exists()
+    code, out, err = _run(arguments, monkeypatch, capsys)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["protocol"]["dataset_fingerprint"] == dataset.fingerprint()
+    assert summary["protocol"]["model"] == "sasrec tiny"
+    assert "sasrec-tiny" in summary["run"]
+    # The measured run is finished again by its path, though its model is a folder.
+    assert _run(["analyze", "--resume", summary["run"]], monkeypatch, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["analyze", "report", "compare"])
+def test_commands_that_read_measurements_send_a_training_run_to_model(
+    model, dataset, log, tmp_path, monkeypatch, capsys, command
+) -> None:
+    run = training_run(tmp_path, model, dataset, log)
+    code, _, err = _run([command, str(run.path)], monkeypatch, capsys)
+    assert code == 2
+    assert f"analyze --model {run.path}" in err.replace("\n", "")
