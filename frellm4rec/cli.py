@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
+from frellm4rec.commands.compare import compare
 from frellm4rec.commands.data import data
+from frellm4rec.commands.evaluate import evaluate
+from frellm4rec.commands.export import export
+from frellm4rec.commands.recommend import recommend
+from frellm4rec.commands.rayleigh import rayleigh
 from spectral_probe import __version__
 from spectral_probe.exit_codes import run_command
 
@@ -34,7 +39,7 @@ def _options(
     pass
 
 
-for command in (data,):
+for command in (data, rayleigh):
     app.command()(command)
 
 

@@ -7,13 +7,15 @@ and applied to the valid span alone, so that neither padding nor the rest of a b
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from spectral_probe.errors import ConfigError
 
-#: Nodes of the quadrature of :func:`causal_kernel` on each side of the cutoff; exact to 1e-12 up to 512 items.
+#: Least number of nodes of the quadrature of :func:`causal_kernel` on each side of the cutoff; exact to 1e-12 up to as
+#: many items. Longer histories take more.
 _NODES = 768
 #: A row of the causal operator whose weights cancel to less than this part of the newest one cannot be normalised.
 _SMALLEST_ROW_SUM = 1e-2
@@ -74,7 +76,7 @@ def causal_kernel(T: int, cutoff: float | torch.Tensor, order: int = 2) -> torch
     .. math:: h_j = \int_0^1 |\mathcal B(f)| \cos(\pi j f)\, df
     """
     cutoff = _as_float64(cutoff)
-    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(_NODES))
+    nodes, weights = _quadrature(max(_NODES, 256 * math.ceil(T / 256)))
     unit, half = (nodes + 1.0) / 2.0, weights / 2.0
     # Two pieces that meet at the cutoff, where the gain bends.
     frequency = torch.cat([cutoff * unit, cutoff + (1.0 - cutoff) * unit])
@@ -113,6 +115,13 @@ def causal_operator(T: int, cutoff: float | torch.Tensor, order: int = 2) -> tor
     lags = places[:, None] - places
     weights = torch.where(lags >= 0, kernel[lags.clamp(min=0)], 0.0)
     return weights / sums[:, None]
+
+
+@lru_cache(maxsize=4)
+def _quadrature(n_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Gauss–Legendre nodes in [-1, 1] and their weights; finding them takes longer than using them."""
+    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def _as_float64(cutoff: float | torch.Tensor) -> torch.Tensor:
