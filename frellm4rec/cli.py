@@ -10,8 +10,8 @@ from frellm4rec.commands.compare import compare
 from frellm4rec.commands.data import data
 from frellm4rec.commands.evaluate import evaluate
 from frellm4rec.commands.export import export
-from frellm4rec.commands.recommend import recommend
 from frellm4rec.commands.rayleigh import rayleigh
+from frellm4rec.commands.recommend import recommend
 from spectral_probe import __version__
 from spectral_probe.exit_codes import run_command
 
@@ -39,7 +39,14 @@ def _options(
     pass
 
 
-for command in (data, rayleigh):
+for command in (
+    data,
+    rayleigh,
+    evaluate,
+    recommend,
+    export,
+    compare,
+):
     app.command()(command)
 
 

@@ -79,8 +79,8 @@ class Evaluation:
         return "full" if self.n_negatives is None else f"{self.n_negatives}+1"
 
     @property
-    def protocol(self) -> str:
-        """The line that every number is printed with."""
+    def rule(self) -> str:
+        """How it was measured: the part of the protocol line that all models share."""
         pool = (
             "full ranking, other items of the history left out"
             if self.n_negatives is None
@@ -89,8 +89,13 @@ class Evaluation:
         )
         return (
             f"{self.dataset} {self.fingerprint[:8]}, leave-one-out {self.part}, {self.n_users} users, {pool}, "
-            f"k={self.k}, ties at expected value (rate {self.is_tied.mean():.4f})"
+            f"k={self.k}, ties at expected value"
         )
+
+    @property
+    def protocol(self) -> str:
+        """The line that every number is printed with."""
+        return f"{self.rule} (rate {self.is_tied.mean():.4f})"
 
     def summary(self) -> dict[str, Any]:
         """Return the means over users, beside everything that labels them."""
