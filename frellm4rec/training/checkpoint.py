@@ -8,15 +8,16 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from frellm4rec.cache import CACHE_VARIABLE, cache_root
 from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
-from frellm4rec.training.trainer import TrainingConfig, TrainingRecord
+from frellm4rec.training.config import TrainingConfig, TrainingRecord
 from spectral_probe.errors import ModelError, ResourceError
 
 #: Raised whenever the same settings would train to other weights; old weights are then left unused.
 RECIPE_VERSION = 1
+_FIRST_SETTINGS = ("n_epochs", "batch_size", "learning_rate", "validate_every", "patience", "k")
 RECORD_FILE = "training.json"
 
 Model = TypeVar("Model", bound=SequentialRecommender)
@@ -29,10 +30,16 @@ def training_key(name: str, fingerprint: str, config: RecommenderConfig, trainin
         "recipe": RECIPE_VERSION,
         "log": fingerprint,
         "config": config.to_dict(),
-        "training": training.to_dict(),
+        "training": _deciding(training),
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _deciding(training: TrainingConfig) -> dict[str, Any]:
+    """Return the settings that were always there, and later ones where they are not at their default."""
+    default = TrainingConfig().to_dict()
+    return {n: v for n, v in training.to_dict().items() if n in _FIRST_SETTINGS or v != default[n]}
 
 
 def checkpoint_folder(name: str, key: str) -> Path:

@@ -49,8 +49,51 @@ def full_softmax_loss(
     is_valid = torch.arange(targets.shape[1], device=targets.device) < lengths[:, None]
     if not is_valid.any():
         raise ShapeError(f"A loss needs at least one target; got lengths {lengths.tolist()[:8]}. Leave such users out.")
-    loss: torch.Tensor = _SoftmaxCrossEntropy.apply(states[is_valid], table, targets[is_valid])  # type: ignore[no-untyped-call]
+    return softmax_loss(states[is_valid], table, targets[is_valid])
+
+
+def softmax_loss(states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of targets (n,) for states (n, feature) over a table (n_items, feature)."""
+    loss: torch.Tensor = _SoftmaxCrossEntropy.apply(states, table, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+def sampled_softmax_loss(
+    states: torch.Tensor,
+    target_vectors: torch.Tensor,
+    targets: torch.Tensor,
+    negative_vectors: torch.Tensor,
+    negatives: torch.Tensor,
+    n_items: int,
+) -> torch.Tensor:
+    r"""Mean cross-entropy of the target against items sampled uniformly, an estimate of the full softmax.
+
+    .. math:: -\log \frac{e^{s_+}}{e^{s_+} + \frac{N - 1}{m} \sum_{j \in S,\, j \ne +} e^{s_j}}
+
+    The factor (N − 1)/m, m the number of sampled items other than the target, makes the sum an unbiased estimate of
+    that over all other items.
+
+    Parameters
+    ----------
+    states, target_vectors : (n, feature) float
+    targets : (n,) int
+    negative_vectors : (n_negatives, feature) float
+        Shared by all rows.
+    negatives : (n_negatives,) int
+        Distinct items; a row's own target among them does not count.
+    n_items : int
+        Size N of the catalogue.
+
+    Notes
+    -----
+    Source: FreLLM4Rec Eq. (3) with a sampled softmax, for catalogues whose full softmax is out of reach.
+    """
+    wanted = (states * target_vectors).sum(-1, keepdim=True)
+    is_target = targets[:, None] == negatives
+    n_others = (len(negatives) - is_target.sum(1, keepdim=True)).clamp(min=1)
+    correction = torch.log((n_items - 1) / n_others)
+    others = (states @ negative_vectors.T + correction).masked_fill(is_target, -torch.inf)
+    return (torch.cat([wanted, others], dim=1).logsumexp(1) - wanted[:, 0]).mean()
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):

@@ -1,86 +1,31 @@
-"""The training loop: full softmax at every position, best validation NDCG kept, the same weights for the same seed."""
+"""The training loop: seeded, resumable to the bit, best validation NDCG kept."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from frellm4rec.evaluation.evaluator import evaluate, pad_right
+from frellm4rec.evaluation.evaluator import evaluate
 from frellm4rec.models.base import SequentialRecommender
-from frellm4rec.training.losses import full_softmax_loss
-from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError
+from frellm4rec.training.batches import Batch, IntArray, batches, draw_prefixes, make_batch, training_windows
+from frellm4rec.training.config import TrainingConfig, TrainingRecord
+from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
+from frellm4rec.training.progress import CheckpointFolder, Progress
+from spectral_probe.errors import ConfigError, NonFiniteStateError
 from spectral_probe.interactions import Dataset
 
+__all__ = ["TrainingConfig", "TrainingRecord", "one_thread", "train"]
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of a training run.
-
-    Attributes
-    ----------
-    n_epochs : int
-        Most passes over the users.
-    batch_size : int
-        Users per step.
-    learning_rate : float
-        Of Adam.
-    validate_every : int
-        Epochs between two validations.
-    patience : int
-        Validations without a better NDCG after which training stops.
-    k : int
-        Cut of the validation NDCG (full ranking).
-    """
-
-    n_epochs: int = 400
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    validate_every: int = 10
-    patience: int = 8
-    k: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("n_epochs", "batch_size", "validate_every", "patience", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        if not 0.0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate}. Try 1e-3.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return names and values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What a training run did.
-
-    Attributes
-    ----------
-    epochs, losses, validation_ndcg : lists of equal length
-        At each validation: the epoch (from 1), its mean training loss, and NDCG@k on the validation items.
-    best_epoch : int
-        Epoch whose weights the model holds.
-    seed : int
-    """
-
-    seed: int
-    best_epoch: int = 0
-    epochs: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    validation_ndcg: list[float] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return names and values."""
-        return asdict(self)
+#: Called with what happened: the loss of an epoch, a validation.
+Logger = Callable[[dict[str, Any]], None]
 
 
 def train(
@@ -89,82 +34,291 @@ def train(
     config: TrainingConfig | None = None,
     *,
     seed: int = 0,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    keep_best: Callable[[SequentialRecommender], None] | None = None,
+    log: Logger | None = None,
+    progress: bool = True,
 ) -> TrainingRecord:
     """Fit the model to the training part in place, and leave it with its best weights, in evaluation mode.
 
-    Each user gives the most recent ``max_length + 1`` training items: all but the last are read, each next one is
-    predicted. Validation and test items are never read or predicted in a training step; the validation items choose the
-    epoch.
+    Each user gives the most recent ``max_length + 1`` training items. Where ``model.supervision`` is ``every``, all but
+    the last are read and each next one is predicted; where it is ``prefix``, one prefix per user and step is drawn and
+    the item after it is predicted. Validation and test items are never read or predicted in a training step; the
+    validation items choose the epoch.
 
     Parameters
     ----------
     model : SequentialRecommender
-        Must be causal: the loss is taken at every position.
     dataset : Dataset
     config : TrainingConfig, optional
     seed : int
-        Draws the order of users and the dropout. The global generator is left as it was.
+        Draws the order of users, prefixes, negatives and the dropout. The global generator is left as it was.
+    checkpoints : path, optional
+        Folder in which the last checkpoint is kept.
+    resume : bool
+        Go on from the last checkpoint, if there is one. On the CPU the weights end bit-identical to those of an
+        undisturbed run.
+    keep_best : callable, optional
+        Called with the model whenever a validation was the best so far.
+    log : callable, optional
+        Called with a dict at the end of each epoch and at each validation.
+    progress : bool
+        Show a progress bar on stderr, if that is a terminal.
 
     Raises
     ------
     ConfigError
-        If the model is not causal.
+        If the model sees later items and would be trained at every position without saying that it leaks.
     DataError
         If no user has two training items.
     NonFiniteStateError
-        If the loss stops being finite; epoch and step are named.
+        If the loss stops being finite; epoch, step and, where it can be told, the layer are named. The best weights
+        and the last checkpoint stay as they were.
+
+    Notes
+    -----
+    With several processes (``accelerate launch``) each takes its share of a batch; a step is the same as that of one.
     """
     config = config or TrainingConfig()
-    if not getattr(model, "is_causal", False):
+    is_leaky = getattr(model.config, "mode", None) == "two_sided_leaky"
+    if model.supervision == "every" and not (model.is_causal or is_leaky):
         raise ConfigError(
             f"{model.name} is not causal; a loss at every position would show it the items it should predict."
         )
-    window = model.config.max_length + 1
-    sequences = [s[-window:] for s in dataset.train.sequences() if len(s) >= 2]
-    if not sequences:
-        raise DataError(f"No user of {dataset.name!r} has two training items; nothing can be learned.")
-    record = TrainingRecord(seed=seed)
-    device = model.item_embeddings().device
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    shuffle = torch.Generator().manual_seed(seed)
-    best_ndcg, best_epoch, best = -1.0, 0, {}
-    # Dropout can only draw from the global generator: seed it inside, give it back outside.
-    with one_thread(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        bar = tqdm(
-            range(1, config.n_epochs + 1),
-            desc=f"train {model.name} seed {seed}",
-            file=sys.stderr,
-            unit="epoch",
-            disable=None,
+    run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
+    with one_thread(run.device), torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        run.start(resume)
+        run.finish(progress)
+    return run.now.record
+
+
+class _Run:
+    """One training run: model, optimizer, random states, and how far it is."""
+
+    def __init__(
+        self,
+        model: SequentialRecommender,
+        dataset: Dataset,
+        config: TrainingConfig,
+        seed: int,
+        checkpoints: Path | None,
+        keep_best: Callable[[SequentialRecommender], None] | None,
+        log: Logger | None,
+    ) -> None:
+        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.device = next(model.parameters()).device
+        self.accelerator = _accelerator(config, self.device)
+        self.windows = training_windows(dataset, model.config.max_length)
+        self.is_sampled = config.is_sampled(model.config.n_items)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        self.optimizer = self.accelerator.prepare(
+            kind(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         )
-        for epoch in bar:
-            order = torch.randperm(len(sequences), generator=shuffle).numpy()
-            loss = _train_epoch(model, optimizer, _batches(sequences, order, config.batch_size), device, epoch)
-            if epoch % config.validate_every and epoch != config.n_epochs:
+        self.folder = CheckpointFolder(checkpoints) if checkpoints and self.accelerator.is_main_process else None
+        self.keep_best, self.log = keep_best, log or (lambda entry: None)
+        self.best: dict[str, torch.Tensor] = {}
+        if config.gradient_checkpointing:
+            enable = getattr(model, "enable_gradient_checkpointing", None)
+            if enable is None:
+                raise ConfigError(f"{model.name} has no backbone to recompute. Leave out gradient_checkpointing.")
+            enable()
+
+    def start(self, resume: bool) -> None:
+        """Seed everything, or bring everything to where the last checkpoint stood."""
+        # Dropout can only draw from the global generator; train() gives its state back.
+        torch.manual_seed(self.seed)
+        self.shuffle = torch.Generator().manual_seed(self.seed)
+        self.draws = torch.Generator().manual_seed(self.seed + 2**32)
+        self.epoch_start = self.shuffle.get_state()
+        self.now = Progress(TrainingRecord(self.seed))
+        if not resume or self.folder is None:
+            return
+        found = self.folder.load(self.model, self.optimizer.optimizer)
+        if found is None:
+            return
+        self.now = found
+        torch.set_rng_state(found.generators["torch"])
+        if "cuda" in found.generators:
+            torch.cuda.set_rng_state(found.generators["cuda"], self.device)
+        self.shuffle.set_state(found.generators["epoch_start"])
+        self.epoch_start = found.generators["epoch_start"]
+        self.draws.set_state(found.generators["draws"])
+        best = {n.removeprefix("best."): t for n, t in found.generators.items() if n.startswith("best.")}
+        self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
+
+    def finish(self, progress: bool) -> None:
+        """Train what is left, and put the best weights into the model."""
+        config, now = self.config, self.now
+        n_batches = -(-len(self.windows) // config.batch_size)
+        bar = tqdm(
+            total=config.n_epochs * n_batches,
+            initial=now.n_steps,
+            desc=f"train {self.model.name} seed {self.seed}",
+            file=sys.stderr,
+            unit="step",
+            disable=None if progress and self.accelerator.is_main_process else True,
+        )
+        with bar:
+            while not now.is_done:
+                self._epoch(bar)
+        if self.best:
+            self.model.load_saved_state(self.best)
+        self.model.eval()
+
+    def _epoch(self, bar: Any) -> None:
+        """Take the steps of an epoch that are left, validate, and write a checkpoint."""
+        config, now = self.config, self.now
+        began = time.perf_counter()
+        self.epoch_start = self.shuffle.get_state()
+        order = torch.randperm(len(self.windows), generator=self.shuffle).numpy()
+        self.model.train()
+        for step, windows in enumerate(batches(self.windows, order, config.batch_size), start=1):
+            if step <= now.step:
                 continue
-            model.eval()
-            ndcg = float(evaluate(model, dataset, part="valid", k=config.k).ndcg.mean())
-            record.epochs.append(epoch)
-            record.losses.append(loss)
-            record.validation_ndcg.append(ndcg)
-            bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{ndcg:.4f}", best=f"{max(best_ndcg, ndcg):.4f}")
-            if ndcg > best_ndcg:
-                best_ndcg, best_epoch = ndcg, epoch
-                best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-            elif epoch - best_epoch >= config.patience * config.validate_every:
-                break
-    model.load_state_dict(best)
-    model.eval()
-    return TrainingRecord(seed, best_epoch, record.epochs, record.losses, record.validation_ndcg)
+            value, n_targets = self._step(windows, now.epoch, step)
+            now.loss_sum += value * n_targets
+            now.n_targets += n_targets
+            now.step, now.n_steps = step, now.n_steps + 1
+            bar.update()
+            if config.save_every and now.n_steps % config.save_every == 0 and step * config.batch_size < len(order):
+                now.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                self._save()
+        loss = now.loss_sum / now.n_targets
+        entry: dict[str, Any] = {"epoch": now.epoch, "step": now.n_steps, "loss": loss}
+        is_last = now.epoch == config.n_epochs
+        if now.epoch % config.validate_every == 0 or is_last:
+            is_last |= self._validate(loss, entry)
+            bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{entry['ndcg']:.4f}", best=f"{now.record.best_ndcg:.4f}")
+        now.seconds += time.perf_counter() - began
+        self.log({**entry, "learning_rate": config.learning_rate, "seconds": round(now.seconds, 3)})
+        now.epoch, now.step, now.loss_sum, now.n_targets, now.is_done = now.epoch + 1, 0, 0.0, 0, is_last
+        self.epoch_start = self.shuffle.get_state()
+        self._save()
+
+    def _validate(self, loss: float, entry: dict[str, Any]) -> bool:
+        """Measure NDCG on the validation items, keep the best weights, and tell whether patience is at its end."""
+        now, config = self.now, self.config
+        self.model.eval()
+        with self.accelerator.autocast():
+            ndcg = float(evaluate(self.model, self.dataset, part="valid", k=config.k).ndcg.mean())
+        now.record = now.record.after(now.epoch, loss, ndcg)
+        entry |= {"ndcg": ndcg, "best_epoch": now.record.best_epoch}
+        if now.record.best_epoch == now.epoch:
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.saved_state().items()}
+            if self.keep_best is not None and self.accelerator.is_main_process:
+                self.keep_best(self.model)
+            return False
+        return now.epoch - now.record.best_epoch >= config.patience * config.validate_every
+
+    def _step(self, windows: list[IntArray], epoch: int, step: int) -> tuple[float, int]:
+        """Take one optimizer step on a batch of windows; return its loss and the number of targets."""
+        if self.model.supervision == "prefix":
+            windows = draw_prefixes(windows, self.draws)
+        negatives = None
+        if self.is_sampled:
+            n = min(self.config.n_negatives, self.model.config.n_items)
+            negatives = torch.randperm(self.model.config.n_items, generator=self.draws)[:n].to(self.device)
+        accelerator = self.accelerator
+        n_parts = self.config.accumulation * accelerator.num_processes
+        parts = [windows[part::n_parts] for part in range(n_parts)]
+        own = parts[accelerator.process_index :: accelerator.num_processes]
+        made = [make_batch(part, self.model.supervision, self.device) for part in own if part]
+        n_targets = sum(len(w) - 1 for w in windows) if self.model.supervision == "every" else len(windows)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in made:
+            with accelerator.autocast():
+                loss = self._loss(batch, negatives)
+            value = loss.item()
+            if not np.isfinite(value):
+                raise self._broken(batch, value, epoch, step)
+            share = batch.n_targets / n_targets
+            accelerator.backward(loss if share == 1.0 else loss * share)
+            total += value * share
+        if accelerator.num_processes > 1:
+            for parameter in self.parameters:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = accelerator.reduce(gradient, reduction="sum")
+            total = float(accelerator.reduce(torch.tensor(total, device=self.device), reduction="sum"))
+        if self.config.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        return total, n_targets
+
+    def _loss(self, batch: Batch, negatives: torch.Tensor | None) -> torch.Tensor:
+        """Return the mean loss of a batch."""
+        states = self.model(batch.inputs, batch.lengths)[batch.counts]
+        targets = batch.targets[batch.counts]
+        if negatives is None:
+            return softmax_loss(states, self.model.item_embeddings(), targets)
+        vectors = self.model.item_vectors(torch.cat([targets, negatives]))
+        return sampled_softmax_loss(
+            states, vectors[: len(targets)], targets, vectors[len(targets) :], negatives, self.model.config.n_items
+        )
+
+    def _broken(self, batch: Batch, value: float, epoch: int, step: int) -> NonFiniteStateError:
+        """Return the error of a loss that is not finite, with the first layer whose states are not."""
+        where = _first_broken_layer(self.model, batch)
+        return NonFiniteStateError(
+            f"The training loss must stay finite; it is {value} in epoch {epoch}, step {step}"
+            f"{f', first seen in layer {where!r}' if where else ''}. Lower the learning rate, or check the inputs."
+        )
+
+    def _save(self) -> None:
+        """Write the last checkpoint; weights that are not finite are no checkpoint."""
+        if self.folder is None:
+            return
+        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
+            raise NonFiniteStateError(
+                f"Trained weights must stay finite; after step {self.now.n_steps} they are not. The checkpoint before "
+                "is kept. Lower the learning rate."
+            )
+        generators = {"torch": torch.get_rng_state(), "draws": self.draws.get_state(), "epoch_start": self.epoch_start}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        generators |= {f"best.{name}": tensor.cpu() for name, tensor in self.best.items()}
+        self.now.generators = generators
+        self.folder.save(self.model, self.optimizer.optimizer, self.now)
 
 
-def _batches(
-    sequences: list[npt.NDArray[np.int64]], order: npt.NDArray[np.int64], batch_size: int
-) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Yield the histories in this order, a batch at a time."""
-    for start in range(0, len(order), batch_size):
-        yield [sequences[row] for row in order[start : start + batch_size]]
+def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
+    """Return accelerate's handle on devices, processes and number types."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # The precision of an earlier run in this process is no business of this one.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)
+
+
+@torch.no_grad()
+def _first_broken_layer(model: Any, batch: Batch) -> str | None:
+    """Return the name of the first layer with a state that is not finite at a valid place, or None."""
+    is_valid = torch.arange(batch.inputs.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
+    broken: list[str] = []
+    handles = []
+
+    def look(name: str, state: Any) -> None:
+        state = state[0] if isinstance(state, tuple) else state
+        if isinstance(state, torch.Tensor) and not bool(torch.isfinite(state[is_valid.to(state.device)]).all()):
+            broken.append(name)
+
+    for name, kind, module in model.layers() if hasattr(model, "layers") else []:
+        if kind == "embed":
+            handles.append(module.register_forward_pre_hook(lambda m, args, name=name: look(name, args)))
+        else:
+            handles.append(module.register_forward_hook(lambda m, args, output, name=name: look(name, output)))
+    try:
+        model.forward_sequences(batch.inputs, batch.lengths)
+    except (AttributeError, RuntimeError, ValueError):
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return broken[0] if broken else None
 
 
 @contextmanager
@@ -177,31 +331,3 @@ def one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _train_epoch(
-    model: SequentialRecommender,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[list[npt.NDArray[np.int64]]],
-    device: torch.device,
-    epoch: int,
-) -> float:
-    """Take one step per batch and return the mean loss over targets."""
-    model.train()
-    total, n_targets = 0.0, 0
-    for step, batch in enumerate(batches, start=1):
-        inputs, lengths = pad_right([s[:-1] for s in batch], device)
-        targets, _ = pad_right([s[1:] for s in batch], device)
-        loss = full_softmax_loss(model(inputs, lengths), model.item_embeddings(), targets, lengths)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise NonFiniteStateError(
-                f"The training loss must stay finite; it is {value} in epoch {epoch}, step {step}. "
-                "Lower the learning rate, or check the inputs."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += value * int(lengths.sum())
-        n_targets += int(lengths.sum())
-    return total / n_targets

@@ -77,8 +77,10 @@ def test_a_diverged_loss_names_the_step(ring):
 
 
 def test_refuses_a_two_sided_model(ring):
-    model = SASRec(small(ring.n_items))
-    model.is_causal = False
+    class TwoSided(SASRec):
+        is_causal, supervision = False, "every"
+
+    model = TwoSided(small(ring.n_items))
     with pytest.raises(ConfigError, match="not causal"):
         train(model, ring, FAST)
 

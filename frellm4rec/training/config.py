@@ -1,0 +1,148 @@
+"""The settings of a training run, and the record of what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+from spectral_probe.errors import ConfigError, did_you_mean
+
+#: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
+FULL_SOFTMAX_UP_TO = 20_000
+_CHOICES = {
+    "optimizer": ("adam", "adamw"),
+    "loss": ("auto", "full", "sampled"),
+    "mixed_precision": ("no", "bf16", "fp16"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a training run.
+
+    Attributes
+    ----------
+    n_epochs : int
+        Most passes over the users.
+    batch_size : int
+        Users per optimizer step.
+    learning_rate : float
+    validate_every : int
+        Epochs between two validations.
+    patience : int
+        Validations without a better NDCG after which training stops.
+    k : int
+        Cut of the validation NDCG (full ranking).
+    optimizer : {"adam", "adamw"}
+    weight_decay : float
+        Of AdamW.
+    loss : {"auto", "full", "sampled"}
+        Softmax over all items, or over the target and sampled ones; ``auto`` takes all up to 20,000 items.
+    n_negatives : int
+        Items sampled for each step of the sampled softmax.
+    accumulation : int
+        Parts in which a batch is run: less memory, the same step up to rounding.
+    max_grad_norm : float or None
+        Clip the norm of the gradient.
+    mixed_precision : {"no", "bf16", "fp16"}
+    gradient_checkpointing : bool
+        Recompute the backbone's blocks in the backward pass.
+    save_every : int
+        Optimizer steps between two checkpoints within an epoch; 0: at the end of each epoch only.
+    """
+
+    n_epochs: int = 400
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    validate_every: int = 10
+    patience: int = 8
+    k: int = 10
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    loss: Literal["auto", "full", "sampled"] = "auto"
+    n_negatives: int = 512
+    accumulation: int = 1
+    max_grad_norm: float | None = None
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    save_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_epochs", "batch_size", "validate_every", "patience", "k", "n_negatives", "accumulation"):
+            self._check_whole(name, 1)
+        self._check_whole("save_every", 0)
+        if not isinstance(self.learning_rate, (int, float)) or not 0.0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}. Try 1e-3.")
+        if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay must be 0 or above and finite; got {self.weight_decay!r}.")
+        if self.weight_decay and self.optimizer == "adam":
+            raise ConfigError(f"weight_decay is AdamW's; got {self.weight_decay} with adam. Use optimizer=adamw.")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0.0:
+            raise ConfigError(f"max_grad_norm must be above 0, or null for no clipping; got {self.max_grad_norm}.")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
+                )
+
+    def _check_whole(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ConfigError(f"{name} must be at least {low}, a whole number; got {value!r}.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the config from names and values; an unknown name is an error with a suggestion."""
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"Unknown training setting {name!r}; known: {', '.join(known)}.{did_you_mean(str(name), known)}"
+                )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values."""
+        return asdict(self)
+
+    def is_sampled(self, n_items: int) -> bool:
+        """Tell whether a catalogue of this size is trained with sampled negatives."""
+        return self.loss == "sampled" or (self.loss == "auto" and n_items > FULL_SOFTMAX_UP_TO)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a training run did.
+
+    Attributes
+    ----------
+    epochs, losses, validation_ndcg : lists of equal length
+        At each validation: the epoch (from 1), its mean training loss, and NDCG@k on the validation items.
+    best_epoch : int
+        Epoch whose weights the model holds.
+    seed : int
+    """
+
+    seed: int
+    best_epoch: int = 0
+    epochs: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    validation_ndcg: list[float] = field(default_factory=list)
+
+    @property
+    def best_ndcg(self) -> float:
+        """The validation NDCG of the best epoch; −1 before the first validation."""
+        return max(self.validation_ndcg, default=-1.0)
+
+    def after(self, epoch: int, loss: float, ndcg: float) -> TrainingRecord:
+        """Return the record with one more validation."""
+        best = epoch if ndcg > self.best_ndcg else self.best_epoch
+        return TrainingRecord(
+            self.seed, best, [*self.epochs, epoch], [*self.losses, loss], [*self.validation_ndcg, ndcg]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values."""
+        return asdict(self)
