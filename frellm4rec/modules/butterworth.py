@@ -126,4 +126,5 @@ def _quadrature(n_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _as_float64(cutoff: float | torch.Tensor) -> torch.Tensor:
     """Return the cutoff as a float64 tensor on the CPU; a gradient is kept."""
-    return torch.as_tensor(cutoff).to(device="cpu", dtype=torch.float64)
+    # The type is given at once: a Python number would pass through float32 otherwise.
+    return torch.as_tensor(cutoff, dtype=torch.float64, device="cpu")
