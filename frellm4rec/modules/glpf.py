@@ -83,11 +83,12 @@ class GraphLowPassFilter(nn.Module):
                 f"Item embeddings must be ({n_items}, d), one row for each item of the graph; got "
                 f"{tuple(embeddings.shape)}."
             )
-        if self.response is None and self.logit is None:
-            if self.alpha == 0.0:
-                return embeddings
-            if self.order == 1:
-                return filter_once(self.adjacency, embeddings, self.alpha)
+        if self.response is None and self.logit is None and self.alpha == 0.0:
+            return embeddings
+        if embeddings.dtype in (torch.bfloat16, torch.float16):  # sparse products of these are not to be had
+            return self.forward(embeddings.float()).to(embeddings.dtype)
+        if self.response is None and self.logit is None and self.order == 1:
+            return filter_once(self.adjacency, embeddings, self.alpha)
         return combine(self.basis(embeddings), self.coefficients())
 
     def basis(self, embeddings: torch.Tensor) -> torch.Tensor:
