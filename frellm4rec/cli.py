@@ -8,6 +8,7 @@ import typer
 
 from frellm4rec.commands.compare import compare
 from frellm4rec.commands.data import data
+from frellm4rec.commands.train import train
 from frellm4rec.commands.evaluate import evaluate
 from frellm4rec.commands.export import export
 from frellm4rec.commands.rayleigh import rayleigh
@@ -39,14 +40,7 @@ def _options(
     pass
 
 
-for command in (
-    data,
-    rayleigh,
-    evaluate,
-    recommend,
-    export,
-    compare,
-):
+for command in (data, rayleigh, evaluate, recommend, export, compare, train):
     app.command()(command)
 
 

@@ -162,7 +162,9 @@ def normalized_adjacency(graph: ItemGraph, *, self_loops: bool, dtype: torch.dty
     indices = (torch.from_numpy(part.astype(np.int64)) for part in (S.indptr, S.indices))
     with warnings.catch_warnings():  # torch calls its CSR layout a beta; the one product we take of it is tested
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
-        return torch.sparse_csr_tensor(*indices, torch.from_numpy(S.data).to(dtype), size=S.shape)
+        return torch.sparse_csr_tensor(
+            *indices, torch.from_numpy(S.data).to(dtype), size=S.shape, check_invariants=False
+        )
 
 
 def filter_once(adjacency: torch.Tensor, embeddings: torch.Tensor, alpha: float) -> torch.Tensor:
