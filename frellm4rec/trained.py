@@ -134,6 +134,7 @@ def open_trained(
         If the folder holds no model.
     """
     folder = Path(folder).expanduser()
+    parse_device(device)
     run = open_training_run(folder)
     model_folder(folder)
     if run is None:

@@ -1,4 +1,4 @@
-"""Item embeddings from a file: NumPy, safetensors or CSV."""
+"""Item embeddings from a file: NumPy, safetensors, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import DataError, did_you_mean
+from spectral_probe.errors import DataError, MissingDependencyError, did_you_mean
 
-_READERS = (".npy", ".safetensors", ".csv")
-#: Names that mark the first column of a CSV as item ids.
+_READERS = (".npy", ".safetensors", ".csv", ".parquet")
+#: Names that mark the first column of a CSV, or a column of a Parquet file, as item ids.
 _ID_NAMES = frozenset({"id", "item", "item_id", "itemid", "asin", "parent_asin"})
 #: Names of the tensor meant, where a safetensors file holds several.
 _TENSOR_NAMES = ("embeddings", "item_embeddings", "weight")
@@ -30,7 +30,8 @@ def load_embeddings(
         ``.npy`` of (n_items, d); ``.safetensors`` with one such tensor, or one named ``embeddings``,
         ``item_embeddings`` or ``weight``; or ``.csv``, one item per line, with or without a header line. In these,
         row i belongs to item i, unless the first column of a CSV holds item ids: it does if its header is a name like
-        ``item_id``, if it is not numeric, or if most of it is in ``item_ids``. Then the order is free.
+        ``item_id``, if it is not numeric, or if most of it is in ``item_ids``. Then the order is free. ``.parquet``
+        with one number per column, and item ids in a column of such a name, or rows in the order of the catalogue.
     n_items : int
     item_ids : (n_items,), optional
         Labels of the items, by index; default: the indices themselves.
@@ -39,6 +40,8 @@ def load_embeddings(
     ------
     DataError
         If the file cannot be read, does not have one finite vector for each item, or names an unknown item.
+    MissingDependencyError
+        If the file is Parquet and pyarrow is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in _READERS:
@@ -49,9 +52,11 @@ def load_embeddings(
             vectors = np.load(path, allow_pickle=False)
         elif path.suffix.lower() == ".safetensors":
             vectors = _from_safetensors(path)
+        elif path.suffix.lower() == ".parquet":
+            vectors = _from_parquet(path, n_items, item_ids)
         else:
             vectors = _from_csv(path, n_items, item_ids)
-    except DataError:
+    except (DataError, MissingDependencyError):
         raise
     except Exception as error:  # each format has exceptions of its own
         raise DataError(
@@ -106,10 +111,38 @@ def _from_csv(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] 
             if uneven
             else f"{path.name!r} has a header line and no item. Give one line per item."
         )
-    labels = [str(label) for label in (range(n_items) if item_ids is None else np.asarray(item_ids).tolist())]
+    labels = _labels(n_items, item_ids)
     first = [line[0].strip() for line in lines]
     if not _has_ids(first, header, labels, is_labelled=item_ids is not None):
         return _numbers(lines, path)
+    return _in_catalogue_order(_numbers([line[1:] for line in lines], path), first, labels, path)
+
+
+def _from_parquet(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None) -> npt.NDArray[np.float64]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Parquet files need pyarrow, which is not installed: pip install "spectral-probe[parquet]"'
+        ) from error
+    table = parquet.read_table(path)
+    named = [name for name in table.column_names if name.strip().lower() in _ID_NAMES]
+    columns = [table[name].to_numpy() for name in table.column_names if name not in named[:1]]
+    values = np.column_stack(columns).astype(np.float64) if columns else np.empty((table.num_rows, 0))
+    if not named:
+        return values
+    first = [str(label) for label in table[named[0]].to_pylist()]
+    return _in_catalogue_order(values, first, _labels(n_items, item_ids), path)
+
+
+def _labels(n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None) -> list[str]:
+    return [str(label) for label in (range(n_items) if item_ids is None else np.asarray(item_ids).tolist())]
+
+
+def _in_catalogue_order(
+    values: npt.NDArray[np.float64], first: list[str], labels: list[str], path: Path
+) -> npt.NDArray[np.float64]:
+    """Return the rows of ``values``, whose items are named in ``first``, in the order of ``labels``."""
     index = {label: row for row, label in enumerate(labels)}
     for label in first:
         if label not in index:
@@ -118,14 +151,13 @@ def _from_csv(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] 
                 f"which is not.{did_you_mean(label, labels[:1000])} Take it out, or use the data set's own ids."
             )
     rows = [index[label] for label in first]
-    counts = np.bincount(rows, minlength=n_items)
+    counts = np.bincount(rows, minlength=len(labels))
     if (counts != 1).any():
         item = int(np.flatnonzero(counts != 1)[0])
         raise DataError(
             f"Every item needs exactly one vector; {path.name!r} has {int((counts == 0).sum())} items without and "
             f"{int((counts > 1).sum())} with several, first {labels[item]!r} with {int(counts[item])}."
         )
-    values = _numbers([line[1:] for line in lines], path)
     vectors = np.empty_like(values)
     vectors[rows] = values
     return vectors
