@@ -12,6 +12,7 @@ from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
     from frellm4rec.evaluation.comparison import Comparison, RunResult
+    from spectral_probe.runs import RunFolder
 
 
 def compare(
@@ -35,7 +36,7 @@ def compare(
     from functools import cache
 
     from frellm4rec.evaluation.candidates import check_part
-    from frellm4rec.evaluation.comparison import METRICS, compare_runs
+    from frellm4rec.evaluation.comparison import METRICS, check_groups, compare_runs
     from frellm4rec.evaluation.stored import parse_ranking
     from spectral_probe.errors import did_you_mean
     from spectral_probe.resolve import resolve_dataset
@@ -46,7 +47,9 @@ def compare(
         raise ConfigError(f"--metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
     options: dict[str, Any] = {"ranking": ranking, "part": part, "k": k, "seed": seed}
     load = cache(resolve_dataset)
-    results = [_result(run.expanduser(), options, from_dir=from_dir, device=device, load=load) for run in runs]
+    folders = [_open(run.expanduser()) for run in runs]
+    check_groups([run.config() for run in folders])
+    results = [_result(run, options, from_dir=from_dir, device=device, load=load) for run in folders]
     found = compare_runs(results, metric=metric)  # type: ignore[arg-type]
     if as_json:
         rows = json.loads(found.table.to_json(orient="records"))
@@ -55,11 +58,8 @@ def compare(
         _print(found, k)
 
 
-def _result(folder: Path, options: dict[str, Any], *, from_dir: Path | None, device: str, load: Any) -> RunResult:
-    """Return a run with its stored evaluation, or with one made now."""
-    from frellm4rec.evaluation.comparison import RunResult
-    from frellm4rec.evaluation.stored import evaluate_trained, stored_evaluation
-    from frellm4rec.trained import open_trained, open_training_run
+def _open(folder: Path) -> RunFolder:
+    from frellm4rec.trained import open_training_run
 
     run = open_training_run(folder)
     if run is None:
@@ -67,12 +67,23 @@ def _result(folder: Path, options: dict[str, Any], *, from_dir: Path | None, dev
             f"{folder} is no training run, and only a run says by what settings it differs from another. "
             "Name folders that `frellm4rec train` made."
         )
-    fingerprint = str(run.state().get("dataset_fingerprint"))
-    evaluation = stored_evaluation(folder, fingerprint=fingerprint, **options)
+    return run
+
+
+def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, device: str, load: Any) -> RunResult:
+    """Return a run with its stored evaluation, or with one made now."""
+    from frellm4rec.evaluation.comparison import RunResult
+    from frellm4rec.evaluation.stored import evaluate_trained, stored_evaluation
+    from frellm4rec.trained import open_trained
+
+    state = run.state()
+    if state["status"] != "finished":
+        typer.echo(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
+    evaluation = stored_evaluation(run.path, fingerprint=str(state.get("dataset_fingerprint")), **options)
     if evaluation is None:
-        typer.echo(f"evaluating {folder.name}", err=True)
-        evaluation = evaluate_trained(open_trained(folder, from_dir=from_dir, device=device, load=load), **options)
-    return RunResult(folder.name, run.config(), evaluation)
+        typer.echo(f"evaluating {run.path.name}", err=True)
+        evaluation = evaluate_trained(open_trained(run.path, from_dir=from_dir, device=device, load=load), **options)
+    return RunResult(run.path.name, run.config(), evaluation, str(run.request().get("name") or ""))
 
 
 def _print(comparison: Comparison, k: int) -> None:

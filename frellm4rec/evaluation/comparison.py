@@ -16,8 +16,8 @@ from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
 Metric = Literal["ndcg", "recall"]
 METRICS = ("ndcg", "recall")
-#: Settings that do not tell groups apart: the seed, and where and on what a run was made.
-NOT_OF_THE_MODEL = ("seed", "dataset", "from_dir")
+#: Settings that do not tell groups apart: the seed, a name, and where and on what a run was made.
+NOT_OF_THE_MODEL = ("seed", "name", "dataset", "dataset_fingerprint", "from_dir", "device")
 #: Seeds below which the spread over them says little.
 ENOUGH_SEEDS = 3
 
@@ -33,11 +33,14 @@ class RunResult:
     config : mapping
         Resolved settings, the seed among them.
     evaluation : Evaluation
+    name : str
+        What the run was called, such as ``full``; a label, not a setting.
     """
 
     run: str
     config: Mapping[str, Any]
     evaluation: Evaluation
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +94,11 @@ def compare_runs(
     """
     if metric not in METRICS:
         raise ConfigError(f"metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
+    check_groups([result.config for result in results])
     groups = group_runs(results)
-    if len(groups) < 2:
-        raise ConfigError(
-            f"A comparison needs two groups of runs; the {len(results)} given differ by seed and data set only. "
-            "Name runs of another model or of other settings, too."
-        )
-    labels = dict(zip(groups, group_labels([members[0].config for members in groups.values()]), strict=True))
+    firsts = [members[0] for members in groups.values()]
+    found_labels = group_labels([first.config for first in firsts], [first.name for first in firsts])
+    labels = dict(zip(groups, found_labels, strict=True))
     reference = next(iter(groups))
     datasets = list(dict.fromkeys(result.evaluation.fingerprint for result in results))
     rows: list[dict[str, Any]] = []
@@ -159,13 +160,24 @@ def group_runs(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...]
     return groups
 
 
-def group_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a name for the settings of each group; where two would be the same, with what sets them apart."""
+def check_groups(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs that differ by seed and data set only: there is nothing to compare.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if len({tuple(sorted(_settings(config).items())) for config in configs}) < 2:
+        raise ConfigError(
+            f"A comparison needs two groups of runs; the {len(configs)} given differ by seed and data set only. "
+            "Name runs of another model or of other settings, too."
+        )
+
+
+def group_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return model and name of each group; where two would be the same, with the settings that set them apart."""
     flat = [_settings(config) for config in configs]
-    names = [
-        " ".join(dict.fromkeys(str(config[key]) for key in ("model", "name") if config.get(key))) or "model"
-        for config in configs
-    ]
+    names = [f"{config.get('model', 'model')} {name}".strip() for config, name in zip(configs, names, strict=True)]
     labels = []
     for settings, name in zip(flat, names, strict=True):
         alike = [other for other, theirs in zip(flat, names, strict=True) if theirs == name]

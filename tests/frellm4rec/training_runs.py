@@ -35,10 +35,11 @@ def make_model(n_items: int, seed: int = 0, scale: float = 15.0) -> SASRec:
 def make_run(root: Path, log: Path, *, seed: int = 0, name: str = "", status: str = "finished", **settings) -> Path:
     """Make the folder that training leaves behind, its model with random weights of the seed and the settings."""
     dataset = resolve_dataset(str(log))
-    config = {"model": "sasrec", "dataset": str(log), "from_dir": None, "seed": seed, "name": name}
+    fingerprint = log_fingerprint(dataset)
+    config = {"model": "sasrec", "dataset": dataset.name, "dataset_fingerprint": fingerprint, "seed": seed}
     config["architecture"] = {"n_features": 8, **settings}
     run = RunFolder.create(root, model=name or "sasrec", dataset=dataset.name, config=config)
     make_model(dataset.n_items, seed=seed + 100 * len(settings)).save_pretrained(run.path / "model")
-    request = {"model": "sasrec", "dataset": str(log), "from_dir": None, "kind": "training"}
-    run.write_state(status, request=request, dataset_fingerprint=log_fingerprint(dataset))
+    request = {"model": "sasrec", "dataset": str(log), "from_dir": None, "name": name, "kind": "training"}
+    run.write_state(status, request=request, dataset_fingerprint=fingerprint)
     return run.path
