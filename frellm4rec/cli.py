@@ -8,11 +8,12 @@ import typer
 
 from frellm4rec.commands.compare import compare
 from frellm4rec.commands.data import data
-from frellm4rec.commands.train import train
 from frellm4rec.commands.evaluate import evaluate
+from frellm4rec.commands.experiment import experiment
 from frellm4rec.commands.export import export
 from frellm4rec.commands.rayleigh import rayleigh
 from frellm4rec.commands.recommend import recommend
+from frellm4rec.commands.train import train
 from spectral_probe import __version__
 from spectral_probe.exit_codes import run_command
 
@@ -40,7 +41,7 @@ def _options(
     pass
 
 
-for command in (data, rayleigh, evaluate, recommend, export, compare, train):
+for command in (data, rayleigh, evaluate, recommend, export, compare, train, experiment):
     app.command()(command)
 
 

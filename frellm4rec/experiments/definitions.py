@@ -1,0 +1,205 @@
+"""What an experiment is: its variants as changes of one recipe, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spectral_probe.errors import ConfigError, DataError, did_you_mean
+
+#: The variant that stands for the ID network alone; no variant of a recipe may take its name.
+SASREC = "sasrec"
+MODE_KEY = "architecture.mode"
+BACKBONE_KEY = "architecture.backbone"
+DEFAULT_MODE = "prefix"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table or one point of a curve.
+
+    Attributes
+    ----------
+    name, label : str
+        On the command line and in tables.
+    overrides : dict
+        Dotted keys of the training recipe and their values.
+    paper : dict
+        Columns of ``paper.csv`` and the values that select the paper's number; empty where it prints none.
+    needs_input : str or None
+        Plug-in of the group ``spectral_probe.inputs`` without which the variant is left out.
+    """
+
+    name: str
+    label: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    needs_input: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"A variant's name is a text; got {self.name!r}. Put numbers in quotation marks.")
+        if not self.label:
+            object.__setattr__(self, "label", self.name)
+
+    @classmethod
+    def of_sasrec(cls) -> Variant:
+        """Return what stands for the ID network alone."""
+        return cls(SASREC, "SASRec", paper={"table": 2, "model": "SASRec"})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The setting that an experiment varies along an axis: dotted key, and label of the axis."""
+
+    key: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A published table or figure as a grid of training recipes.
+
+    Attributes
+    ----------
+    name, title, source : str
+        ``source`` is the table or figure of the paper.
+    variants : tuple of Variant
+    reference : str
+        Variant that all others are compared with.
+    backbones : tuple of str
+        Used where none is named.
+    base : dict
+        Dotted keys that hold for all variants.
+    sweep : Sweep or None
+        Where the variants are the values of one setting.
+    with_sasrec : bool
+        The ID network alone is evaluated beside the variants, asked for or not.
+    note : str
+        Stands below the table.
+    """
+
+    name: str
+    title: str
+    source: str
+    variants: tuple[Variant, ...]
+    reference: str
+    backbones: tuple[str, ...]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Sweep | None = None
+    with_sasrec: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names) or self.reference not in names or SASREC in names:
+            raise ConfigError(
+                f"An experiment has variants of different names, the reference among them and none called {SASREC!r}; "
+                f"{self.name!r} has {names} and the reference {self.reference!r}."
+            )
+        if not self.backbones:
+            raise ConfigError(f"The experiment {self.name!r} names no backbone. Write for example backbones: [minilm].")
+        if self.sweep is not None:
+            for variant in self.variants:
+                if self.sweep.key not in variant.overrides:
+                    raise ConfigError(
+                        f"Every variant of a sweep sets its key, {self.sweep.key}; {variant.name!r} sets "
+                        f"{sorted(variant.overrides)}."
+                    )
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant of a name."""
+        names = [variant.name for variant in self.variants]
+        if name not in names:
+            raise ConfigError(
+                f"The experiment {self.name!r} has the variants {', '.join(names)}; got {name!r}."
+                f"{did_you_mean(name, names)}"
+            )
+        return self.variants[names.index(name)]
+
+    def swept_value(self, name: str) -> float | None:
+        """Return where a variant stands on the axis of the sweep; None stands for off."""
+        if self.sweep is None:
+            raise ConfigError(f"The experiment {self.name!r} sweeps no setting; its variants have no place on an axis.")
+        value = self.variant(name).overrides[self.sweep.key]
+        return None if value is None else float(value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], name: str) -> Experiment:
+        """Build an experiment from what its YAML holds; an unknown key is an error."""
+        try:
+            _check_keys(values, cls, f"the experiment {name!r}", leave_out=("name",))
+            held = dict(values)
+            variants = []
+            for entry in held.pop("variants"):
+                _check_keys(entry, Variant, f"a variant of {name!r}")
+                variants.append(Variant(**entry))
+            if held.get("sweep"):
+                _check_keys(held["sweep"], Sweep, f"the sweep of {name!r}")
+                held["sweep"] = Sweep(**held["sweep"])
+            held["backbones"] = tuple(held.get("backbones", ()))
+            return cls(name=name, variants=tuple(variants), **held)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"The experiment {name!r} is not complete: {type(error).__name__}: {error}. It needs title, source, "
+                "reference, backbones and variants; see the packaged recipes."
+            ) from error
+
+
+@cache
+def experiment_names() -> tuple[str, ...]:
+    """Return the names of the packaged experiments."""
+    folder = resources.files("frellm4rec.experiments") / "recipes"
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_experiment(name: str, path: Path | None = None) -> Experiment:
+    """Return a packaged experiment by its name, or the one in a YAML file.
+
+    Parameters
+    ----------
+    name : str
+        A packaged experiment, or what the one in ``path`` is called.
+    path : path, optional
+        YAML file of an experiment of your own.
+
+    Raises
+    ------
+    ConfigError
+        If no such experiment is packaged, or the file has unknown or missing keys.
+    DataError
+        If the file cannot be read.
+    """
+    if path is None:
+        names = experiment_names()
+        if name not in names:
+            raise ConfigError(
+                f"Unknown experiment {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)} One of your own "
+                "is given as NAME FILE.yaml."
+            )
+        text = (resources.files("frellm4rec.experiments") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"The experiment {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path or name} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"An experiment is a YAML mapping; {path or name} holds a {type(values).__name__}.")
+    return Experiment.from_dict(values, name)
+
+
+def _check_keys(values: Mapping[str, Any], of: type, what: str, leave_out: tuple[str, ...] = ()) -> None:
+    known = [entry.name for entry in fields(of) if entry.name not in leave_out]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"Unknown key {key!r} in {what}; known: {', '.join(known)}.{did_you_mean(key, known)}")

@@ -1,0 +1,151 @@
+"""The figure of an experiment, from the tidy means alone: a curve over a swept setting, or one dot per variant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from frellm4rec.experiments.definitions import SASREC, Experiment
+from frellm4rec.experiments.results import METRICS, ExperimentTables
+from frellm4rec.experiments.tables import LEAKY, NAMES, in_order, mode_label, rows_of
+from spectral_probe.plots import NULL_GREY, PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GRID = "#E4E4E4"
+COLORS = {"prefix": PALETTE[0], "causal": PALETTE[1], LEAKY: PALETTE[3]}
+#: Distance of "off" from the last value of a sweep, and between the modes of a row.
+_OFF_STEP, _DODGE = 0.14, 0.22
+
+
+def figure_rows(experiment: Experiment, tables: ExperimentTables, ranking: str | None = None) -> pd.DataFrame:
+    """Return the means that the figure shows: those of one ranking, the first in the table when none is named."""
+    means = tables.select(experiment=experiment.name).means
+    if means.empty:
+        return means
+    return means[means["ranking"] == (ranking or means["ranking"].iloc[0])]
+
+
+def experiment_figure(experiment: Experiment, tables: ExperimentTables, *, ranking: str | None = None) -> Figure:
+    """Return the figure: NDCG and recall side by side, one row of axes per backbone, one colour per mode."""
+    from matplotlib.figure import Figure
+
+    means = figure_rows(experiment, tables, ranking)
+    trained = means[means["variant"] != SASREC]
+    panels = list(trained[["dataset", "backbone", "settings"]].drop_duplicates().itertuples(index=False, name=None))
+    panels = panels or [("", "", "")]
+    height = 3.3 if experiment.sweep else 1.4 + 0.42 * max(2, trained["variant"].nunique())
+    figure = Figure(figsize=(9.2, height * len(panels) + 0.9), layout="constrained")
+    is_sweep = experiment.sweep is not None
+    grid = figure.subplots(
+        len(panels),
+        len(METRICS),
+        squeeze=False,
+        sharex=False if is_sweep else "col",
+        sharey=False if is_sweep else "row",
+    )
+    modes = list(dict.fromkeys(trained["mode"]))
+    for line, (dataset, backbone, settings) in zip(grid, panels, strict=True):
+        part = rows_of(means[means["dataset"] == dataset], backbone, settings)
+        for ax, metric in zip(line, METRICS, strict=True):
+            rows = part[part["metric"] == metric]
+            draw = sweep_curve if is_sweep else variant_dots
+            draw(experiment, rows, modes=modes, ax=ax)
+            label = f"{NAMES[metric]}@{int(rows['k'].iloc[0])}" if len(rows) else NAMES[metric]
+            (ax.set_ylabel if is_sweep else ax.set_xlabel)(label)
+        if len(panels) > 1:
+            line[0].set_title(backbone + (f", {settings}" if settings else ""), fontsize=10, loc="left")
+    handles = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.suptitle(_title(experiment, trained), fontsize=11)
+    return figure
+
+
+def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw one metric over the swept setting with its 95 % interval; off stands apart, at the right end."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.gca() if ax is None else ax
+    assert experiment.sweep is not None
+    values = {variant.name: experiment.swept_value(variant.name) for variant in experiment.variants}
+    numbers = [value for value in values.values() if value is not None]
+    off = max(numbers) + _OFF_STEP * ((max(numbers) - min(numbers)) or 1.0)
+    _sasrec_band(rows, ax, vertical=False)
+    for mode, color in _coloured(modes):
+        own = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        own = own.assign(x=[values[name] for name in own["variant"]])
+        curve = own[own["x"].notna()].sort_values("x")
+        ax.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.16, linewidth=0)
+        ax.plot(curve["x"], curve["value"], color=color, marker="o", markersize=4.5, label=mode_label(mode), zorder=3)
+        place = off + 0.25 * (off - max(numbers)) * (list(modes).index(mode) - (len(modes) - 1) / 2)
+        for row in own[own["x"].isna()].itertuples():
+            ax.vlines(place, row.low, row.high, color=color, linewidth=2.2, alpha=0.55)
+            ax.plot(place, row.value, marker="D", markersize=5.5, color=color, zorder=4)
+    ticks = {value: f"{value:g}" for value in numbers}
+    if any(value is None for value in values.values()):
+        ax.axvline(max(numbers) + (off - max(numbers)) / 2, color=GRID, linewidth=1)
+        ticks[off] = "off"
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xlabel(experiment.sweep.label)
+    _quiet(ax, "y")
+    return ax
+
+
+def variant_dots(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw one dot with its 95 % interval per variant and mode, the variants from top to bottom."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.gca() if ax is None else ax
+    names = [v.name for v in in_order(experiment, rows["variant"]) if v.name != SASREC]
+    _sasrec_band(rows, ax, vertical=True)
+    for number, (mode, color) in enumerate(_coloured(modes)):
+        own = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        y = np.array([names.index(name) for name in own["variant"]]) + _DODGE * (number - (len(modes) - 1) / 2)
+        ax.hlines(y, own["low"], own["high"], color=color, linewidth=2.2, alpha=0.55)
+        ax.plot(own["value"], y, marker="o", markersize=6, linestyle="none", color=color, label=mode_label(mode))
+    labels = {variant.name: variant.label for variant in experiment.variants}
+    ax.set_yticks(range(len(names)), [labels[name] for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    _quiet(ax, "x")
+    return ax
+
+
+def _sasrec_band(rows: pd.DataFrame, ax: Axes, *, vertical: bool) -> None:
+    """Draw the ID network alone as a dashed line with its interval, across all variants."""
+    for row in rows[rows["variant"] == SASREC].itertuples():
+        span, line = (ax.axvspan, ax.axvline) if vertical else (ax.axhspan, ax.axhline)
+        span(row.low, row.high, color=NULL_GREY, alpha=0.13, linewidth=0)
+        line(row.value, color=NULL_GREY, linestyle="--", linewidth=1.2, label=row.label, zorder=1)
+
+
+def _coloured(modes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the modes with their colours, which are the same in every figure."""
+    return [(mode, COLORS.get(mode, PALETTE[-1])) for mode in modes]
+
+
+def _quiet(ax: Axes, axis: str) -> None:
+    ax.grid(axis=axis, color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#555555")
+
+
+def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return experiment.title
+    parts = [", ".join(dict.fromkeys(rows["dataset"]))]
+    if rows["backbone"].nunique() == 1:
+        parts.append(f"backbone {rows['backbone'].iloc[0]}")
+    ranking: Any = rows["ranking"].iloc[0]
+    parts.append("full ranking" if ranking == "full" else f"{ranking} candidates")
+    seeds = int(rows["n_seeds"].max())
+    parts.append(f"mean over {seeds} seed{'s' if seeds > 1 else ''}, 95 % CI over users")
+    return f"{experiment.title}\n{', '.join(parts)}"

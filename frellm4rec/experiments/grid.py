@@ -1,0 +1,166 @@
+"""The cells of an experiment: one training per seed, backbone, mode and variant, in the order they are run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from frellm4rec.evaluation.stored import parse_ranking
+from frellm4rec.experiments.definitions import (
+    BACKBONE_KEY,
+    DEFAULT_MODE,
+    MODE_KEY,
+    SASREC,
+    Experiment,
+    Variant,
+)
+from spectral_probe.errors import ConfigError
+from spectral_probe.registry import plugin_names
+
+#: Keys of the recipe that the grid sets itself.
+_OWN_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device", BACKBONE_KEY, MODE_KEY)
+
+
+@dataclass(frozen=True)
+class ExperimentRequest:
+    """What is asked of an experiment.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the data set, as for ``frellm4rec train``.
+    from_dir : path or None
+        Folder with its raw files.
+    backbones, modes, variants : tuple of str
+        Empty: those of the experiment, ``prefix``, and all.
+    n_seeds : int
+        Seeds 0…n_seeds − 1.
+    settings : dict
+        Dotted keys that hold for all variants.
+    with_sasrec : bool
+        Evaluate the ID network alone beside the variants.
+    rankings : tuple of str
+        ``full``, or ``99+1`` for 99 negatives.
+    device : str or None
+        Where it is computed, as in the training recipe.
+    """
+
+    dataset: str
+    from_dir: Path | None = None
+    backbones: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    n_seeds: int = 3
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    with_sasrec: bool = False
+    rankings: tuple[str, ...] = ("99+1", "full")
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1; got {self.n_seeds}.")
+        if not self.rankings:
+            raise ConfigError("At least one --ranking is needed: 99+1 or full.")
+        for ranking in self.rankings:
+            parse_ranking(ranking)
+        for key in self.settings:
+            if key in _OWN_KEYS:
+                raise ConfigError(f"--set {key} would undo the grid, which sets it for each cell. Use its own option.")
+
+    @property
+    def settings_label(self) -> str:
+        """The settings in one line, as in the column of that name."""
+        return " ".join(f"{key}={_plain(value)}" for key, value in sorted(self.settings.items()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid, or the ID network alone (``variant.name`` is ``sasrec``).
+
+    Attributes
+    ----------
+    variant : Variant
+    backbone, mode : str
+        Empty for the ID network.
+    seed : int
+    overrides : dict
+        Dotted keys of the training recipe.
+    missing : str
+        Why the cell cannot be run here; empty where it can.
+    """
+
+    variant: Variant
+    backbone: str
+    mode: str
+    seed: int
+    overrides: Mapping[str, Any]
+    missing: str = ""
+
+    @property
+    def is_sasrec(self) -> bool:
+        """Whether this is the ID network alone."""
+        return self.variant.name == SASREC
+
+    @property
+    def backbone_label(self) -> str:
+        """Short name of the backbone: a folder's own name, never its place on a machine."""
+        return short_name(self.backbone)
+
+    def __str__(self) -> str:
+        parts = [self.variant.name, self.mode, self.backbone_label, f"seed {self.seed}"]
+        return ", ".join(part for part in parts if part)
+
+
+def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
+    """Return the cells in the order they are run: all variants of seed 0 before those of seed 1.
+
+    Raises
+    ------
+    ConfigError
+        If a variant is unknown, two backbones share a name, or a setting is one that the experiment varies.
+    """
+    variants = [experiment.variant(name) for name in request.variants] or list(experiment.variants)
+    backbones = request.backbones or experiment.backbones
+    labels = [short_name(backbone) for backbone in backbones]
+    if len(set(labels)) != len(labels):
+        raise ConfigError(f"Each backbone needs a name of its own in the tables; got {labels}. Rename a folder.")
+    varied = {key for variant in variants for key in variant.overrides}
+    for key in request.settings:
+        if key in varied:
+            raise ConfigError(f"--set {key} would undo {experiment.name!r}, whose variants differ in it. Leave it out.")
+    known = plugin_names("inputs")
+    has_sasrec = request.with_sasrec or experiment.with_sasrec
+    cells = []
+    for seed in range(request.n_seeds):
+        if has_sasrec:
+            cells.append(Cell(Variant.of_sasrec(), "", "", seed, {}))
+        for backbone in backbones:
+            for mode in dict.fromkeys(request.modes) or (experiment.base.get(MODE_KEY, DEFAULT_MODE),):
+                for variant in variants:
+                    overrides = {
+                        **experiment.base,
+                        BACKBONE_KEY: backbone,
+                        MODE_KEY: mode,
+                        **request.settings,
+                        **variant.overrides,
+                    }
+                    missing = ""
+                    if variant.needs_input is not None and variant.needs_input not in known:
+                        missing = f"no installed package offers the item inputs {variant.needs_input!r}"
+                    cells.append(Cell(variant, backbone, str(overrides[MODE_KEY]), seed, overrides, missing))
+    return cells
+
+
+def short_name(backbone: str) -> str:
+    """Return a backbone's name without the folders above it; a hub repository keeps its owner."""
+    if not backbone:
+        return ""
+    path = Path(backbone).expanduser()
+    return os.path.basename(os.path.abspath(path)) if path.is_absolute() or path.is_dir() else backbone
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).replace(" ", "")

@@ -1,0 +1,26 @@
+"""The page and the figure of an experiment, written from its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from frellm4rec.experiments.definitions import Experiment
+from frellm4rec.experiments.figures import experiment_figure, figure_rows
+from frellm4rec.experiments.results import ExperimentTables
+from frellm4rec.experiments.tables import markdown
+from spectral_probe.plots import save_figure
+from spectral_probe.runs import disk_errors, write_text
+
+
+def write_report(experiment: Experiment, tables: ExperimentTables, folder: Path) -> str:
+    """Write ``table.md`` and ``figure.{png,pdf,csv}``, and return the text.
+
+    Without a finished cell there is no figure.
+    """
+    text = markdown(experiment, tables)
+    with disk_errors(folder):
+        write_text(folder / "table.md", text.rstrip("\n"))
+        rows = figure_rows(experiment, tables)
+        if not rows.empty:
+            save_figure(experiment_figure(experiment, tables), folder / "figure", rows)
+    return text

@@ -1,0 +1,240 @@
+"""The tidy tables of an experiment: cells, means over seeds with intervals over users, and differences."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from frellm4rec.evaluation import Evaluation
+from frellm4rec.evaluation.significance import FloatArray, PairedDifference, holm, paired_bootstrap
+from frellm4rec.experiments.definitions import SASREC
+from spectral_probe.errors import DataError
+
+METRICS = ("ndcg", "recall")
+FINISHED, FAILED, ABSENT = "finished", "failed", "absent"
+#: What is compared with each other shares all of these.
+SETTING_COLUMNS = ["experiment", "dataset", "fingerprint", "ranking", "k", "backbone", "mode", "settings"]
+_LOG_COLUMNS = SETTING_COLUMNS[:5]
+#: What names a cell: a later run of the same cell takes its place.
+KEY_COLUMNS = ["experiment", "variant", "mode", "backbone", "dataset", "settings", "seed"]
+CELL_COLUMNS = [
+    *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "seed", "ranking"),
+    *("k", "n_users", "ndcg", "recall", "tie_rate", "best_epoch", "n_epochs", "validation_ndcg", "seconds"),
+    *("revision", "recipe_hash", "protocol", "status", "error", "run"),
+]
+MEAN_COLUMNS = [
+    *SETTING_COLUMNS,
+    *("variant", "label", "metric", "n_seeds", "n_users", "value", "std", "low", "high"),
+]
+DIFFERENCE_COLUMNS = [
+    *SETTING_COLUMNS,
+    *("variant", "label", "against", "metric", "n_seeds", "reference_n_seeds", "n_users"),
+    *("difference", "low", "high", "p_value", "p_holm", "n_bootstrap"),
+]
+_TEXTS = {
+    *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "ranking"),
+    *("revision", "recipe_hash", "protocol", "status", "error", "run", "metric", "against"),
+}
+_WHOLE = {"seed", "k", "n_users", "best_epoch", "n_epochs", "n_seeds", "reference_n_seeds", "n_bootstrap"}
+
+LoadEvaluation = Callable[[str, str], Evaluation]
+Bootstrap = Callable[[FloatArray, FloatArray], PairedDifference]
+
+
+class RememberedBootstrap:
+    """:func:`paired_bootstrap` that resamples the same values once: the tables are written anew after every cell."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes], PairedDifference] = {}
+
+    def __call__(self, values: FloatArray, reference: FloatArray) -> PairedDifference:
+        """Return the difference, from memory where the values are known."""
+        key = (_digest(values), _digest(reference))
+        if key not in self._known:
+            self._known[key] = paired_bootstrap(values, reference)
+        return self._known[key]
+
+
+def _digest(values: FloatArray) -> bytes:
+    return hashlib.sha256(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).digest()
+
+
+@dataclass(frozen=True)
+class ExperimentTables:
+    """The tables of an experiment: one row per cell and ranking; per variant and metric; per pair and metric."""
+
+    cells: pd.DataFrame
+    means: pd.DataFrame
+    differences: pd.DataFrame
+
+    def save(self, folder: Path) -> None:
+        """Write ``cells.csv``, ``means.csv`` and ``differences.csv``, each whole or not at all."""
+        for name in ("cells", "means", "differences"):
+            write_table(getattr(self, name), folder / f"{name}.csv")
+
+    @classmethod
+    def load(cls, folder: Path) -> ExperimentTables:
+        """Read what :meth:`save` wrote."""
+        return cls(*(read_table(folder / f"{name}.csv") for name in ("cells", "means", "differences")))
+
+    def select(self, **values: Any) -> ExperimentTables:
+        """Return the rows with these values in all three tables."""
+        found = []
+        for table in (self.cells, self.means, self.differences):
+            for column, value in values.items():
+                table = table[table[column] == value]
+            found.append(table)
+        return ExperimentTables(*found)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return one of the tables; names that look like numbers stay texts."""
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a table of an experiment: {error}. Run the experiment again.") from error
+    return typed(table)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write one of the tables as CSV, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    table.to_csv(partial, index=False, float_format="%.10g")
+    os.replace(partial, path)
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts are texts, whole numbers whole, whatever its rows hold."""
+    table = table.copy()
+    for column in table.columns:
+        if column in _TEXTS:
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+        elif column in _WHOLE:
+            table[column] = table[column].astype("Float64").astype("Int64")
+        else:
+            table[column] = table[column].astype(float)
+    return table
+
+
+def summarise(
+    cells: pd.DataFrame, reference: str, load: LoadEvaluation, bootstrap: Bootstrap = paired_bootstrap
+) -> ExperimentTables:
+    """Return means and differences of finished cells, from the per-user values of each.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Columns of :data:`CELL_COLUMNS`.
+    reference : str
+        Variant that the others are compared with, besides the ID network.
+    load : callable
+        ``load(run, ranking)`` gives the per-user values of a finished cell.
+    bootstrap : callable
+        :func:`paired_bootstrap`, or one that remembers.
+
+    Notes
+    -----
+    Intervals and p-values are those of :func:`paired_bootstrap`; Holm's correction runs over the variants of one
+    table: the same data, ranking, backbone, mode, settings and metric, against the same model.
+    """
+    finished = cells[cells["status"] == FINISHED]
+    means: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    held = {key: _Values.of(rows, load) for key, rows in finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)}
+    settings = dict.fromkeys(key[:-1] for key in held)
+    for setting in settings:
+        labels = dict(zip(SETTING_COLUMNS, setting, strict=True))
+        variants = {key[-1]: values for key, values in held.items() if key[:-1] == setting}
+        for name, values in variants.items():
+            for metric in METRICS:
+                means.append(
+                    {
+                        **labels,
+                        "variant": name,
+                        "label": values.label,
+                        "metric": metric,
+                        **values.mean(metric, bootstrap),
+                    }
+                )
+        if SASREC in variants:
+            continue
+        others = dict(_references(labels, variants, held, reference))
+        for against, other in others.items():
+            for metric in METRICS:
+                rows = [
+                    {
+                        **labels,
+                        "variant": name,
+                        "label": values.label,
+                        "against": against,
+                        "metric": metric,
+                        **values.difference(other, metric, bootstrap),
+                    }
+                    for name, values in variants.items()
+                    if name != against
+                ]
+                for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+                    differences.append({**row, "p_holm": float(p)})
+    return ExperimentTables(
+        typed(cells.reindex(columns=CELL_COLUMNS)),
+        typed(pd.DataFrame(means, columns=MEAN_COLUMNS)),
+        typed(pd.DataFrame(differences, columns=DIFFERENCE_COLUMNS)),
+    )
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Per-user values of one variant, (n_seeds, n_users) per metric."""
+
+    label: str
+    users: npt.NDArray[np.int64]
+    metrics: dict[str, FloatArray]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, load: LoadEvaluation) -> _Values:
+        found = [load(row["run"], row["ranking"]) for row in rows.sort_values("seed").to_dict("records")]
+        users = found[0].users
+        if any(not np.array_equal(one.users, users) for one in found):
+            raise DataError(
+                f"The seeds of {rows['label'].iloc[0]!r} were evaluated on different users. Run them again."
+            )
+        metrics = {metric: np.stack([getattr(one, metric) for one in found]) for metric in METRICS}
+        return cls(str(rows["label"].iloc[0]), users, metrics)
+
+    def mean(self, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
+        values = self.metrics[metric]
+        found = bootstrap(values, np.zeros(values.shape[1]))
+        return {
+            "n_seeds": found.n_seeds,
+            "n_users": found.n_users,
+            "value": found.mean,
+            "std": found.std,
+            "low": found.low,
+            "high": found.high,
+        }
+
+    def difference(self, other: _Values, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
+        if not np.array_equal(self.users, other.users):
+            raise DataError(f"{self.label!r} and {other.label!r} were evaluated on different users. Run them again.")
+        found = bootstrap(self.metrics[metric], other.metrics[metric]).to_dict()
+        return {name: found[name] for name in DIFFERENCE_COLUMNS if name in found}
+
+
+def _references(
+    labels: dict[str, Any], variants: dict[str, _Values], held: dict[Any, _Values], reference: str
+) -> Iterator[tuple[str, _Values]]:
+    """Yield what the variants of a setting are compared with: the reference among them, and the ID network."""
+    if reference in variants and len(variants) > 1:
+        yield reference, variants[reference]
+    log = tuple(labels[name] for name in _LOG_COLUMNS)
+    for key, values in held.items():
+        if key[-1] == SASREC and key[: len(_LOG_COLUMNS)] == log:
+            yield SASREC, values

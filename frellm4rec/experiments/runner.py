@@ -1,0 +1,281 @@
+"""Run an experiment cell by cell: finished ones are skipped, and the tables are written anew after each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from frellm4rec.data import log_fingerprint
+from frellm4rec.embeddings import trained_sasrec
+from frellm4rec.evaluation import Evaluation, evaluate, stored_candidates
+from frellm4rec.evaluation.stored import (
+    EVALUATION_FOLDER,
+    evaluate_trained,
+    evaluation_path,
+    parse_ranking,
+    save_evaluation,
+)
+from frellm4rec.experiments.definitions import Experiment
+from frellm4rec.experiments.grid import Cell, ExperimentRequest, cells_of
+from frellm4rec.experiments.report import write_report
+from frellm4rec.experiments.results import (
+    ABSENT,
+    CELL_COLUMNS,
+    FAILED,
+    FINISHED,
+    KEY_COLUMNS,
+    ExperimentTables,
+    RememberedBootstrap,
+    read_table,
+    summarise,
+    typed,
+)
+from frellm4rec.trained import TrainedModel
+from frellm4rec.training.config import TrainingRecord
+from frellm4rec.training.recipe import Recipe
+from frellm4rec.training.run import METRICS_FILE, SUMMARY_FILE, find_finished, identity, train_recipe
+from spectral_probe.errors import DataError, SpectralProbeError
+from spectral_probe.interactions import Dataset
+from spectral_probe.resolve import resolve_dataset
+from spectral_probe.runs import RunFolder, disk_errors
+
+logger = logging.getLogger(__name__)
+RUNS_FOLDER = "runs"
+PART = "test"
+#: Exit code of a failure that no error class of ours stands for.
+_BUG = 1
+
+
+@dataclass
+class ExperimentRun:
+    """An experiment on one data set, in one folder.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    request : ExperimentRequest
+    folder : Path
+        Holds ``runs/``, and the tables after every cell.
+    dataset : Dataset
+    exit_code : int
+        Of the first failure; 0 while there is none.
+    """
+
+    experiment: Experiment
+    request: ExperimentRequest
+    folder: Path
+    dataset: Dataset
+    exit_code: int = 0
+    _rows: list[dict[str, Any]] = field(default_factory=list)
+    _bootstrap: RememberedBootstrap = field(default_factory=RememberedBootstrap)
+
+    @classmethod
+    def open(
+        cls, experiment: Experiment, request: ExperimentRequest, folder: Path, *, dataset: Dataset | None = None
+    ) -> ExperimentRun:
+        """Return the experiment with its data set loaded and every recipe checked; nothing is trained yet.
+
+        Raises
+        ------
+        ConfigError
+            If a recipe has an unknown or forbidden setting.
+        DataError
+            If the data set cannot be read.
+        """
+        run = cls(experiment, request, folder, dataset or resolve_dataset(request.dataset, request.from_dir))
+        for cell in run.cells:
+            if not cell.is_sasrec:
+                run.recipe(cell)
+        return run
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in the order they are run."""
+        return cells_of(self.experiment, self.request)
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """Return the training recipe of a cell."""
+        recipe = Recipe(
+            model="frellm4rec",
+            dataset=self.request.dataset,
+            from_dir=None if self.request.from_dir is None else str(self.request.from_dir),
+            seed=cell.seed,
+            name=cell.variant.name,
+        )
+        device = {} if self.request.device is None else {"device": self.request.device}
+        return recipe.merged({**cell.overrides, **device})
+
+    def state(self, cell: Cell) -> str:
+        """Return what would be done with a cell: ``finished``, ``absent``, ``resume`` or ``run``."""
+        if cell.missing:
+            return ABSENT
+        if cell.is_sasrec:
+            return "run" if self._stored_sasrec(cell, self.request.rankings[0]) is None else FINISHED
+        recipe = self.recipe(cell)
+        if find_finished(self.folder / RUNS_FOLDER, recipe, self.dataset) is not None:
+            return FINISHED
+        unfinished = RunFolder.newest_unfinished(self.folder / RUNS_FOLDER, identity(recipe, self.dataset))
+        return "run" if unfinished is None else "resume"
+
+    def run(self, *, progress: bool = False, report: Callable[[str], None] = logger.info) -> ExperimentTables:
+        """Run every cell and return the tables; a cell that fails is recorded and the others go on.
+
+        Ctrl-C leaves the tables of what was finished; the same call goes on from there.
+        """
+        cells = self.cells
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._rows = []
+        for number, cell in enumerate(cells, start=1):
+            started = time.monotonic()
+            rows = self._run_cell(cell, progress=progress)
+            self._rows += rows
+            report(f"[{number}/{len(cells)}] {cell}: {_outcome(rows, time.monotonic() - started)}")
+            tables = self.tables()
+            with disk_errors(self.folder):
+                tables.save(self.folder)
+            write_report(self.experiment, tables, self.folder)
+        return tables
+
+    def tables(self) -> ExperimentTables:
+        """Return the tables of the cells run so far, and of other cells that earlier calls left in the folder."""
+        cells = typed(pd.DataFrame(self._rows, columns=CELL_COLUMNS))
+        return summarise(self._with_earlier(cells), self.experiment.reference, self._load, self._bootstrap)
+
+    def _run_cell(self, cell: Cell, *, progress: bool) -> list[dict[str, Any]]:
+        labels = {
+            "experiment": self.experiment.name,
+            "variant": cell.variant.name,
+            "label": cell.variant.label,
+            "mode": cell.mode,
+            "backbone": cell.backbone_label,
+            "dataset": self.dataset.name,
+            "fingerprint": log_fingerprint(self.dataset),
+            "settings": "" if cell.is_sasrec else self.request.settings_label,
+            "seed": cell.seed,
+        }
+        if cell.missing:
+            return [{**labels, "status": ABSENT, "error": cell.missing}]
+        try:
+            facts, evaluations = self._run_sasrec(cell) if cell.is_sasrec else self._train(cell, progress=progress)
+        except Exception as error:
+            known = isinstance(error, SpectralProbeError)
+            if not known:
+                logger.exception("The cell %s failed.", cell)
+            self.exit_code = self.exit_code or (error.exit_code if known else _BUG)
+            message = " ".join(str(error).split())
+            return [{**labels, "status": FAILED, "error": f"{type(error).__name__}: {message}"}]
+        rows = []
+        for evaluation in evaluations:
+            found = evaluation.summary()
+            values = {name: found[name] for name in ("ranking", "k", "n_users", "ndcg", "recall", "tie_rate")}
+            values |= {"protocol": evaluation.protocol, "revision": evaluation.revision}
+            rows.append({**labels, **values, **facts, "status": FINISHED, "error": ""})
+        return rows
+
+    def _train(self, cell: Cell, *, progress: bool) -> tuple[dict[str, Any], list[Evaluation]]:
+        """Return facts of the training of a cell and its evaluations; what is finished is only read."""
+        recipe = self.recipe(cell)
+        runs = self.folder / RUNS_FOLDER
+        folder = find_finished(runs, recipe, self.dataset)
+        if folder is None:
+            trained_run = train_recipe(recipe, out=runs, resume=True, dataset=self.dataset, progress=progress)
+            folder = RunFolder.open(trained_run.path)
+        trained = TrainedModel(folder.path, self.dataset, folder, recipe.device)
+        evaluations = [evaluate_trained(trained, ranking=ranking, part=PART) for ranking in self.request.rankings]
+        facts = {"run": f"{RUNS_FOLDER}/{folder.path.name}", "recipe_hash": folder.state()["config_hash"]}
+        return {**_training_facts(folder.path), **facts}, evaluations
+
+    def _run_sasrec(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
+        """Return the evaluations of the ID network of a seed, trained or from the cache."""
+        started = time.monotonic()
+        model = trained_sasrec(self.dataset, seed=cell.seed)
+        evaluations = []
+        for ranking in self.request.rankings:
+            found = self._stored_sasrec(cell, ranking)
+            if found is None or found.revision != model.revision:
+                n_negatives = parse_ranking(ranking)
+                lists = None
+                if n_negatives is not None:
+                    lists = stored_candidates(self.dataset, part=PART, n_negatives=n_negatives)
+                found = evaluate(model, self.dataset, part=PART, candidates=lists)
+                save_evaluation(found, self.dataset, self._path(_sasrec_folder(cell), ranking))
+            evaluations.append(found)
+        return {"run": _sasrec_folder(cell), "seconds": time.monotonic() - started}, evaluations
+
+    def _stored_sasrec(self, cell: Cell, ranking: str) -> Evaluation | None:
+        path = self._path(_sasrec_folder(cell), ranking)
+        if not path.exists():
+            return None
+        try:
+            found = Evaluation.load(path)
+        except DataError:
+            return None
+        return found if found.fingerprint == log_fingerprint(self.dataset) else None
+
+    def _path(self, run: str, ranking: str) -> Path:
+        return evaluation_path(self.folder / run / EVALUATION_FOLDER, part=PART, ranking=ranking)
+
+    def _load(self, run: str, ranking: str) -> Evaluation:
+        return Evaluation.load(self._path(run, ranking))
+
+    def _with_earlier(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Return the cells after those of earlier calls that this one has not come to, and whose values are there."""
+        path = self.folder / "cells.csv"
+        if not path.exists():
+            return cells
+        earlier = read_table(path)
+        done = set(map(tuple, cells[KEY_COLUMNS].to_numpy()))
+        keep = [
+            row["status"] == FINISHED
+            and self._path(row["run"], row["ranking"]).exists()
+            and not (tuple(row[name] for name in KEY_COLUMNS) in done and row["ranking"] in self.request.rankings)
+            for row in earlier.to_dict("records")
+        ]
+        return typed(pd.concat([earlier[keep], cells], ignore_index=True)) if any(keep) else cells
+
+
+def default_folder(experiment: Experiment, request: ExperimentRequest) -> Path:
+    """Return where an experiment lies when no folder is named: ``runs/experiment-NAME-DATASET``."""
+    dataset = re.sub(r"[^A-Za-z0-9.]+", "-", os.path.basename(request.dataset.rstrip("/"))).strip("-.").lower()
+    return Path("runs") / f"experiment-{experiment.name}-{dataset}"
+
+
+def _sasrec_folder(cell: Cell) -> str:
+    return f"sasrec/seed-{cell.seed}"
+
+
+def _training_facts(run: Path) -> dict[str, Any]:
+    """Return epochs, validation and time of a finished training run, over all its sittings."""
+    try:
+        record = TrainingRecord(**json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))["record"])
+        last = json.loads((run / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1])
+        return {
+            "best_epoch": record.best_epoch,
+            "n_epochs": last["epoch"],
+            "validation_ndcg": record.best_ndcg,
+            "seconds": last["seconds"],
+        }
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{run} is marked as finished, but its record cannot be read ({type(error).__name__}: {error}). Delete the "
+            "run, and the experiment trains it again."
+        ) from error
+
+
+def _outcome(rows: list[dict[str, Any]], seconds: float) -> str:
+    """Say in a few words what came of a cell."""
+    first = rows[0]
+    if first["status"] != FINISHED:
+        return f"{first['status']} ({first['error']})"
+    numbers = ", ".join(f"{row['ranking']} NDCG@{row['k']} {row['ndcg']:.4f}" for row in rows)
+    return f"{numbers} ({seconds:.0f} s)"
