@@ -90,7 +90,7 @@ def _print(found: list[tuple[Path, Evaluation]]) -> None:
         [
             {
                 "run": run.name,
-                "model": f"{result.model} {result.revision}",
+                "model": result.model,
                 "ranking": result.ranking,
                 f"NDCG@{k}": f"{result.ndcg.mean():.4f}",
                 f"Recall@{k}": f"{result.recall.mean():.4f}",
@@ -102,3 +102,5 @@ def _print(found: list[tuple[Path, Evaluation]]) -> None:
     )
     for protocol, number in numbers.items():
         typer.echo(f"protocol {number}: {protocol}")
+    for run, note in dict.fromkeys((run.name, result.note) for run, result in found if result.note):
+        typer.echo(f"note: {run}: {note}")

@@ -134,6 +134,8 @@ def compare_runs(
     table.loc[is_tested, "p_holm"] = holm(table.loc[is_tested, "p_value"])
     protocols = list(dict.fromkeys(result.evaluation.rule for result in results))
     notes = _notes(table, n_bootstrap=n_bootstrap, seed=seed, n_datasets=len(datasets))
+    said = [(labels[key], each.evaluation.note) for key, members in groups.items() for each in members]
+    notes += [f"{label}: {note}" for label, note in dict.fromkeys(said) if note]
     return Comparison(table, metric, protocols, int(is_tested.sum()), notes)
 
 

@@ -51,6 +51,8 @@ class Evaluation:
         Digest of the candidate lists; None for the full ranking.
     weights : str or None
         Digest of the saved model's files, where it was evaluated from a folder.
+    note : str
+        What the model says a reader must know: random weights, trained with later items in view.
     """
 
     ndcg: FloatArray
@@ -67,6 +69,7 @@ class Evaluation:
     candidate_seed: int | None
     candidates: str | None = None
     weights: str | None = None
+    note: str = ""
 
     @property
     def n_users(self) -> int:
@@ -95,7 +98,7 @@ class Evaluation:
     @property
     def protocol(self) -> str:
         """The line that every number is printed with."""
-        return f"{self.rule} (rate {self.is_tied.mean():.4f})"
+        return f"{self.rule} (rate {self.is_tied.mean():.4f}){f'; {self.note}' if self.note else ''}"
 
     def summary(self) -> dict[str, Any]:
         """Return the means over users, beside everything that labels them."""
@@ -207,6 +210,7 @@ def evaluate(
         n_negatives=None if candidates is None else candidates.n_negatives,
         candidate_seed=None if candidates is None else candidates.seed,
         candidates=None if candidates is None else candidates.digest,
+        note=str(getattr(model, "note", "") or ""),
     )
 
 

@@ -95,13 +95,23 @@ def test_interrupt(monkeypatch, capsys):
     assert run(monkeypatch, capsys, "data", "demo")[0] == 130
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("data", "--from-dir"),
+        ("evaluate", "--ranking"),
+        ("recommend", "--history"),
+        ("export", "--out"),
+        ("compare", "--metric"),
+    ],
+)
+def test_help_imports_nothing_heavy(command, option):
     code = (
-        "import sys, frellm4rec.cli; sys.argv = ['frellm4rec', 'data', '--help']\n"
+        f"import sys, frellm4rec.cli; sys.argv = ['frellm4rec', '{command}', '--help']\n"
         "try: frellm4rec.cli.main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'pandas', 'numpy', 'scipy', 'pooch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "--from-dir" in done.stdout
+    assert option in done.stdout

@@ -88,6 +88,11 @@ def test_equal_names_are_told_apart_by_their_settings():
     assert group_labels(configs, ["full", "low", "base"]) == ["frellm4rec full", "frellm4rec low", "sasrec base"]
 
 
+def test_what_a_model_says_of_itself_is_passed_on():
+    found = compare_runs([make_result("base", 0), make_result("larger", 0, note="two_sided_leaky")])
+    assert "sasrec larger: two_sided_leaky" in found.notes
+
+
 def test_name_place_and_device_make_no_group():
     base = make_result("base", 0)
     again = make_result("base", 1)
