@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 #: What a model is trained with unless the recipe says otherwise. SASRec's are the settings that its results are of.
 DEFAULT_TRAINING: dict[str, dict[str, Any]] = {
     "sasrec": {},
-    "frellm4rec": {
-        "n_epochs": 100,
-        "batch_size": 32,
-        "learning_rate": 5e-4,
-        "validate_every": 2,
-        "patience": 10,
-        "optimizer": "adamw",
-    },
+    "frellm4rec": {"batch_size": 32, "learning_rate": 5e-4, "optimizer": "adamw", "patience": 5},
+}
+#: A prefix gives one target per user and epoch, a loss at every position some forty of them.
+DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
+    "prefix": {"n_epochs": 150, "validate_every": 5},
+    "causal": {"n_epochs": 50, "validate_every": 2},
+    "two_sided_leaky": {"n_epochs": 50, "validate_every": 2},
 }
 #: YAML reads 1e-3, without a dot, as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -54,6 +53,8 @@ class Recipe:
     architecture : dict
         Settings of the model's config.
     training : TrainingConfig
+        Left out: the defaults of the model and its mode. In :meth:`merged` a setting that is at its default follows a
+        change of the mode.
     """
 
     model: str = "frellm4rec"
@@ -74,9 +75,10 @@ class Recipe:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number from 0 on; got {self.seed!r}.")
+        config = self.config(n_items=1)  # refuses what the model's config refuses, before any data is read
         if self.training is None:
-            object.__setattr__(self, "training", TrainingConfig(**DEFAULT_TRAINING[self.model]))
-        self.config(n_items=1)  # refuses what the model's config refuses, before any data is read
+            epochs = DEFAULT_EPOCHS.get(getattr(config, "mode", ""), {})
+            object.__setattr__(self, "training", TrainingConfig(**DEFAULT_TRAINING[self.model], **epochs))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -119,7 +121,7 @@ class Recipe:
         known = [*sorted(own), *(f"architecture.{n}" for n in base._architecture_names())]
         known += [f"training.{entry.name}" for entry in fields(TrainingConfig)]
         top: dict[str, Any] = {}
-        architecture, training = dict(base.architecture), base.training.to_dict()  # type: ignore[union-attr]
+        architecture, training = dict(base.architecture), base._own_training()
         for name, value in overrides.items():
             if name not in known:
                 raise ConfigError(
@@ -134,7 +136,9 @@ class Recipe:
                 training[rest] = number
             else:
                 top[name] = value
-        return replace(base, **top, architecture=architecture, training=TrainingConfig.from_dict(training))
+        plain = replace(base, **top, architecture=architecture, training=None)
+        assert plain.training is not None
+        return replace(plain, training=TrainingConfig.from_dict({**plain.training.to_dict(), **training}))
 
     def config(self, n_items: int) -> RecommenderConfig:
         """Return the model's config for a catalogue of this size."""
@@ -150,6 +154,14 @@ class Recipe:
             "architecture": {n: list(v) if isinstance(v, tuple) else v for n, v in architecture.items()},
             "training": self.training.to_dict(),
         }
+
+    def _own_training(self) -> dict[str, Any]:
+        """Return the training settings that are not at their default."""
+        assert self.training is not None
+        default = replace(self, training=None).training
+        assert default is not None
+        known = default.to_dict()
+        return {name: value for name, value in self.training.to_dict().items() if value != known[name]}
 
     def _config_class(self) -> type[RecommenderConfig]:
         if self.model == "sasrec":
