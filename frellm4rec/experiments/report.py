@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.figures import experiment_figure, figure_rows
 from frellm4rec.experiments.results import ExperimentTables
@@ -12,15 +14,18 @@ from spectral_probe.plots import save_figure
 from spectral_probe.runs import disk_errors, write_text
 
 
-def write_report(experiment: Experiment, tables: ExperimentTables, folder: Path) -> str:
-    """Write ``table.md`` and ``figure.{png,pdf,csv}``, and return the text.
+def write_report(
+    experiment: Experiment, tables: ExperimentTables, folder: Path, *, shown: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Write ``table.md`` and ``figure.{png,pdf,csv}``, and return the rows that the figure shows.
 
-    Without a finished cell there is no figure.
+    Without a finished cell there is no figure. With ``shown``, what a figure of these rows was drawn from already, it
+    is drawn only where they differ.
     """
     text = markdown(experiment, tables)
+    rows = figure_rows(experiment, tables)
     with disk_errors(folder):
         write_text(folder / "table.md", text.rstrip("\n"))
-        rows = figure_rows(experiment, tables)
-        if not rows.empty:
+        if not rows.empty and (shown is None or not rows.equals(shown)):
             save_figure(experiment_figure(experiment, tables), folder / "figure", rows)
-    return text
+    return rows

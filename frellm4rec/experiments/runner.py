@@ -134,16 +134,20 @@ class ExperimentRun:
         cells = self.cells
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows = []
+        self._rows, self.exit_code = [], 0
+        shown = None
         for number, cell in enumerate(cells, start=1):
+            is_new = self.state(cell) != FINISHED
             started = time.monotonic()
             rows = self._run_cell(cell, progress=progress)
             self._rows += rows
             report(f"[{number}/{len(cells)}] {cell}: {_outcome(rows, time.monotonic() - started)}")
-            tables = self.tables()
-            with disk_errors(self.folder):
-                tables.save(self.folder)
-            write_report(self.experiment, tables, self.folder)
+            # What an earlier call finished is in its tables already.
+            if is_new or number == len(cells):
+                tables = self.tables()
+                with disk_errors(self.folder):
+                    tables.save(self.folder)
+                shown = write_report(self.experiment, tables, self.folder, shown=shown)
         return tables
 
     def tables(self) -> ExperimentTables:
@@ -197,7 +201,6 @@ class ExperimentRun:
 
     def _run_sasrec(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
         """Return the evaluations of the ID network of a seed, trained or from the cache."""
-        started = time.monotonic()
         model = trained_sasrec(self.dataset, seed=cell.seed)
         evaluations = []
         for ranking in self.request.rankings:
@@ -210,7 +213,7 @@ class ExperimentRun:
                 found = evaluate(model, self.dataset, part=PART, candidates=lists)
                 save_evaluation(found, self.dataset, self._path(_sasrec_folder(cell), ranking))
             evaluations.append(found)
-        return {"run": _sasrec_folder(cell), "seconds": time.monotonic() - started}, evaluations
+        return {"run": _sasrec_folder(cell)}, evaluations
 
     def _stored_sasrec(self, cell: Cell, ranking: str) -> Evaluation | None:
         path = self._path(_sasrec_folder(cell), ranking)

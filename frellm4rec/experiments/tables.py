@@ -107,12 +107,17 @@ def difference_text(row: dict[str, Any]) -> str:
 
 
 def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFrame) -> list[str]:
-    seeds = sorted(set(tables.means["n_seeds"]))
-    n_seeds = " or ".join(str(int(n)) for n in seeds)
+    seeds = sorted({int(n) for n in tables.means["n_seeds"]})
+    if seeds == [1]:
+        what = "One seed, with 95 % bootstrap intervals over users."
+    else:
+        what = (
+            f"Means over {' or '.join(map(str, seeds))} seeds ± standard deviation over seeds, with 95 % bootstrap "
+            "intervals over users, whose values are first averaged over seeds."
+        )
     lines = [
-        f"Means over {n_seeds} seed{'' if seeds == [1] else 's'} ± standard deviation over seeds, with 95 % bootstrap "
-        "intervals over users, whose values are first averaged over seeds. Differences are paired by user; p is "
-        "two-sided, after Holm's correction over the variants of a table, backbone and mode.",
+        f"{what} Differences are paired by user; p is two-sided, after Holm's correction over the variants of a table, "
+        "backbone and mode.",
         "",
     ]
     for protocol, rows in finished.groupby(finished["protocol"].map(_protocol), sort=False):
