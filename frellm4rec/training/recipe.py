@@ -23,7 +23,7 @@ DEFAULT_TRAINING: dict[str, dict[str, Any]] = {
 }
 #: A prefix gives one target per user and epoch, a loss at every position some forty of them.
 DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
-    "prefix": {"n_epochs": 150, "validate_every": 5},
+    "prefix": {"n_epochs": 80, "validate_every": 4},
     "causal": {"n_epochs": 50, "validate_every": 2},
     "two_sided_leaky": {"n_epochs": 50, "validate_every": 2},
 }
