@@ -50,7 +50,7 @@ class Candidates:
     @property
     def n_negatives(self) -> int:
         """Number of negatives beside each target."""
-        return self.items.shape[1] - 1
+        return int(self.items.shape[1] - 1)
 
     @property
     def digest(self) -> str:
@@ -84,12 +84,6 @@ class Candidates:
             raise DataError(
                 f"Candidates must be among the {dataset.n_users} users and {dataset.n_items} items of "
                 f"{dataset.name!r}; seen users {users.min()}…{users.max()} and items {items.min()}…{items.max()}. "
-                "Draw them again with sample_candidates."
-            )
-        ordered = np.sort(items, axis=1)
-        if (ordered[:, 1:] == ordered[:, :-1]).any() or len(np.unique(users)) < len(users):
-            raise DataError(
-                "A list of candidates names no item twice, and a user has one list; some do not keep to it. "
                 "Draw them again with sample_candidates."
             )
         held_out = evaluated_users(dataset)
@@ -126,11 +120,11 @@ class Candidates:
         Raises
         ------
         DataError
-            If the file is missing or is not one of candidates.
+            If the file is missing, is not one of candidates, or has an item twice in a list.
         """
         try:
             with np.load(path, allow_pickle=False) as held:
-                return cls(
+                found = cls(
                     held["items"],
                     held["users"],
                     str(held["part"]),  # type: ignore[arg-type]
@@ -142,6 +136,16 @@ class Candidates:
                 f"Candidates are read from the .npz that Candidates.save writes; reading {path} failed with: {error}. "
                 "Draw them again with sample_candidates."
             ) from error
+        found._check_distinct()
+        return found
+
+    def _check_distinct(self) -> None:
+        ordered = np.sort(np.atleast_2d(self.items), axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any() or len(np.unique(self.users)) < len(self.users):
+            raise DataError(
+                "A list of candidates names no item twice, and a user has one list; some do not keep to it. "
+                "Draw them again with sample_candidates."
+            )
 
 
 def evaluated_users(dataset: Dataset) -> npt.NDArray[np.int64]:

@@ -97,16 +97,16 @@ def compare_runs(
     check_groups([result.config for result in results])
     groups = group_runs(results)
     firsts = [members[0] for members in groups.values()]
-    found_labels = group_labels([first.config for first in firsts], [first.name for first in firsts])
-    labels = dict(zip(groups, found_labels, strict=True))
+    names = group_labels([first.config for first in firsts], [first.name for first in firsts])
+    labels = dict(zip(groups, names, strict=True))
     reference = next(iter(groups))
     datasets = list(dict.fromkeys(result.evaluation.fingerprint for result in results))
     rows: list[dict[str, Any]] = []
     for fingerprint in datasets:
         here = {
-            key: found
+            key: present
             for key, members in groups.items()
-            if (found := [member for member in members if member.evaluation.fingerprint == fingerprint])
+            if (present := [member for member in members if member.evaluation.fingerprint == fingerprint])
         }
         check_protocol([member for members in here.values() for member in members])
         name = next(iter(here.values()))[0].evaluation.dataset
