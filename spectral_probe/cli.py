@@ -177,28 +177,35 @@ def analyze(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs of any models on the same data set.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Finished runs on one data set; the first is the base of the comparison.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder in which the comparison is made.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
 ) -> None:
-    """Draw finished runs on one axis and write a report of all."""
+    """Draw finished runs on one axis, and say what changes from the first to each other.
+
+    A higher low-pass share may be preserved collaboration, or smoothing by construction: the report says which.
+    """
+    from spectral_probe.comparison import compare as compare_profiles
+    from spectral_probe.comparison import with_distinct_names
     from spectral_probe.outputs import write_overlay
     from spectral_probe.profile import DecayProfile
     from spectral_probe.runs import RunFolder
     from spectral_probe.terminal import print_comparison
 
-    profiles = [DecayProfile.load(RunFolder.open_analysis(path).path) for path in runs]
-    datasets = sorted({str(profile.protocol.get("dataset_fingerprint", "")) for profile in profiles})
-    if len(datasets) > 1:
-        raise ConfigError(
-            f"Curves of different data sets cannot be compared; the runs come from {len(datasets)}: "
-            f"{sorted({str(profile.table['dataset'].iloc[0]) for profile in profiles})}. Compare runs of one data set."
-        )
-    overlay = write_overlay(out, profiles)
+    profiles = with_distinct_names([DecayProfile.load(RunFolder.open_analysis(path).path) for path in runs])
+    comparisons = compare_profiles(profiles)
+    overlay = write_overlay(out, profiles, comparisons)
     if as_json:
-        typer.echo(json.dumps({"run": str(overlay.path), "summaries": [p.summary() for p in profiles]}, indent=2))
+        found = {
+            "run": str(overlay.path),
+            "summaries": [profile.summary() for profile in profiles],
+            "comparisons": [comparison.to_dict() for comparison in comparisons],
+        }
+        typer.echo(json.dumps(found, indent=2))
     else:
-        print_comparison(profiles, overlay)
+        print_comparison(profiles, comparisons, overlay)
 
 
 @app.command()

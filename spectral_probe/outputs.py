@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from spectral_probe import plots
+from spectral_probe.comparison import Comparison, name_of, with_distinct_names
+from spectral_probe.comparison_figure import comparison_figure, comparison_table
 from spectral_probe.curves import frequency_table
 from spectral_probe.profile import DecayProfile
 from spectral_probe.report import write_report
-from spectral_probe.runs import RunFolder, disk_errors
+from spectral_probe.runs import RunFolder, disk_errors, write_text
 
 
 def write_results(run: RunFolder, profile: DecayProfile) -> None:
@@ -23,17 +26,32 @@ def write_results(run: RunFolder, profile: DecayProfile) -> None:
     run.finish()
 
 
-def write_overlay(out: Path, profiles: Sequence[DecayProfile]) -> RunFolder:
-    """Draw several profiles on one axis in a new run folder under ``out``, with the table of all and a report."""
-    names = "+".join(str(profile.table["model"].iloc[0]) for profile in profiles)
+def write_overlay(
+    out: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison] | None = None
+) -> RunFolder:
+    """Draw several profiles on one axis in a new run folder under ``out``, with the table of all and a report.
+
+    With comparisons, their figure and ``comparison.json`` too.
+    """
+    profiles = with_distinct_names(profiles)
+    names = "+".join(name_of(profile) for profile in profiles)
     config = {"compared": [profile.protocol for profile in profiles]}
     run = RunFolder.create(out, model=names, dataset=str(profiles[0].table["dataset"].iloc[0]), config=config)
     with disk_errors(run.path):
         pd.concat([profile.to_frame() for profile in profiles]).to_csv(run.path / "bands.csv", index=False)
         write_figures(run.path, profiles)
-        write_report(run.path, profiles, run.state().get("versions"))
+        if comparisons is not None:
+            _write_comparisons(run.path, profiles, comparisons)
+        write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
     run.finish()
     return run
+
+
+def _write_comparisons(folder: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison]) -> None:
+    numbers = json.dumps([comparison.to_dict() for comparison in comparisons], indent=2)
+    write_text(folder / "comparison.json", numbers)
+    figure = comparison_figure(profiles, comparisons)
+    plots.save_figure(figure, folder / "figures" / "comparison", comparison_table(profiles, comparisons))
 
 
 def write_figures(folder: Path, profiles: Sequence[DecayProfile]) -> None:

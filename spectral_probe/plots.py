@@ -131,7 +131,7 @@ def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figur
     excess_curve(table, null=null, ax=grid["excess"])
     handles, names = grid["share"].get_legend_handles_labels()
     marks = {"input of block 1 (embed)": "D", "after the final norm": "X"}
-    proxies = [*handles, *(_proxy(marker=marker) for marker in marks.values()), _proxy(linestyle="--")]
+    proxies = [*handles, *(proxy(marker=marker) for marker in marks.values()), proxy(linestyle="--")]
     figure.legend(
         proxies, [*names, *marks, f"{null} null"], loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
@@ -177,7 +177,8 @@ def heat_figure(maps: Mapping[str, pd.DataFrame], *, null: str) -> Figure:
     return figure
 
 
-def _proxy(**style: Any) -> Any:
+def proxy(**style: Any) -> Any:
+    """Return a grey handle for a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=NULL_GREY, **{"linestyle": "none", **style})

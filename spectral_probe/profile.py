@@ -212,7 +212,10 @@ class DecayProfile:
                 na_values=[""],
             )
             everything[list(TEXT_COLUMNS)] = everything[list(TEXT_COLUMNS)].fillna("")
-            per_user = pd.read_csv(folder / "per_user.csv.gz")
+            # A user may be called 007 or NA.
+            per_user = pd.read_csv(
+                folder / "per_user.csv.gz", dtype={"user_id": "string"}, keep_default_na=False, na_values=[""]
+            )
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             stored = summary["profile"]
             profile = cls(

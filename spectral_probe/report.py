@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from spectral_probe.bootstrap import Interval
 from spectral_probe.caveats import CAVEATS
+from spectral_probe.comparison import Comparison
 from spectral_probe.plots import select_curve
 from spectral_probe.profile import DecayProfile
 from spectral_probe.runs import write_text
@@ -26,10 +28,26 @@ CONTROLS_IN_WORDS = {
     "paper": "the published curve: raw states, own user kept, no null; no verdict",
 }
 FIGURES = {
+    "comparison.png": (
+        "Above, from the left: the low-pass share of raw states, as the paper's Fig. 4 shows it; the corrected share "
+        "(solid) and that of other users' states on the same graph (dashed: what smoothing alone gives); and what "
+        "changes against the first model at the last block. Below: the excess over each null. A filter in time raises "
+        "the excess over permutation by construction, and that over cyclic where it smooths unevenly; over swap it "
+        "cancels. Shaded bands and bars: 95 % bootstrap intervals over users. “Prefix by prefix”: every prefix of a "
+        "history was run on its own, so that no row has seen its answer."
+    ),
     "decay.png": "Low-pass share and its excess over the null, by depth. Shaded: 95 % bootstrap intervals over users.",
     "heatmap.png": "Mean excess share over the null (one-sided), by layer and graph frequency.",
 }
 N_USERS_SHOWN = 5
+QUANTITIES_IN_WORDS = {
+    "share": "low-pass share",
+    "null_share_swap": "low-pass share of other users' states (swap null)",
+    "excess_swap": "excess over swap",
+    "excess_permutation": "excess over permutation",
+    "excess_cyclic": "excess over cyclic",
+    "retention": "retention of the swap excess, relative to its own input",
+}
 
 
 def verdict_in_words(profile: DecayProfile) -> str:
@@ -53,7 +71,12 @@ def verdict_in_words(profile: DecayProfile) -> str:
     return beginning + f"it is {label}."
 
 
-def write_report(folder: Path, profiles: Sequence[DecayProfile], versions: Mapping[str, str] | None = None) -> Path:
+def write_report(
+    folder: Path,
+    profiles: Sequence[DecayProfile],
+    versions: Mapping[str, str] | None = None,
+    comparisons: Sequence[Comparison] = (),
+) -> Path:
     """Write ``report.html`` into the folder that holds the ``figures`` of these profiles; return its path."""
     environment = Environment(
         loader=PackageLoader("spectral_probe"),
@@ -71,6 +94,7 @@ def write_report(folder: Path, profiles: Sequence[DecayProfile], versions: Mappi
             if (folder / "figures" / name).is_file()
         ],
         profiles=[_content(profile) for profile in profiles],
+        comparisons=[_comparison(comparison) for comparison in comparisons],
         versions=dict(versions or {}),
     )
     path = folder / "report.html"
@@ -102,6 +126,27 @@ def _content(profile: DecayProfile) -> dict[str, Any]:
         "caveats": [(code, CAVEATS[code]) for code in profile.caveats],
         "protocol": _flat(profile.protocol),
     }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return what the template shows of one comparison."""
+    return {
+        "base": comparison.base,
+        "other": comparison.other,
+        "words": comparison.words,
+        "changes": [
+            {
+                "quantity": QUANTITIES_IN_WORDS[change.quantity],
+                "place": change.place,
+                **{name: _of(getattr(change, name)) for name in ("base", "other", "difference")},
+            }
+            for change in comparison.changes.every()
+        ],
+    }
+
+
+def _of(interval: Interval) -> str:
+    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
 def _layer(row: Mapping[Any, Any]) -> dict[str, str]:

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from spectral_probe.analyze import Analysis
 from spectral_probe.caveats import CAVEATS
+from spectral_probe.comparison import Comparison
 from spectral_probe.plots import select_curve
 from spectral_probe.profile import DecayProfile
-from spectral_probe.report import verdict_in_words
+from spectral_probe.report import QUANTITIES_IN_WORDS, verdict_in_words
 from spectral_probe.runs import RunFolder
 
 
@@ -29,11 +30,35 @@ def print_analyses(results: Sequence[Analysis], overlay: RunFolder | None) -> No
         _print_places(overlay)
 
 
-def print_comparison(profiles: Sequence[DecayProfile], overlay: RunFolder) -> None:
-    """Print one line per profile, and where the common figure lies."""
+def print_comparison(profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison], overlay: RunFolder) -> None:
+    """Print one line per profile, what changes from the first to each other, and where the figures lie."""
     for profile in profiles:
         print(verdict_in_words(profile))
+    for comparison in comparisons:
+        print_changes(comparison)
+    print(f"comparison: {overlay.path / 'figures' / 'comparison.png'}")
     _print_places(overlay)
+
+
+def print_changes(comparison: Comparison) -> None:
+    """Print the changes at the last block as a table, and what they say."""
+    console = console_for_output()
+    if comparison.changes.at:
+        table = Table(title=escape(f"{comparison.other} against {comparison.base}"))
+        for column in ("quantity", "where", comparison.base, comparison.other, "change", "95 % CI"):
+            table.add_column(escape(column), justify="left" if column in ("quantity", "where") else "right")
+        for change in comparison.changes.in_short():
+            found = change.difference
+            table.add_row(
+                QUANTITIES_IN_WORDS[change.quantity],
+                change.place,
+                f"{change.base.value:+.4f}",
+                f"{change.other.value:+.4f}",
+                f"{found.value:+.4f}",
+                escape(f"[{found.low:+.4f}, {found.high:+.4f}]"),
+            )
+        console.print(table)
+    console.print(comparison.words, highlight=False, markup=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, str]]) -> None:

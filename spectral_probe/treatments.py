@@ -86,7 +86,9 @@ def measure(
             controls[name] = profile(captures[name], _bases(captures[name], graph, options.own_user), name)
     if "paper" in captures:
         controls["paper"] = published(captures["paper"], graph, options, labels)
-    return replace(headline, controls=controls, caveats=_caveats(headline, controls["raw"], main))
+    protocol = {**headline.protocol, "prefix_by_prefix": bool(main.settings.get("prefixes", False))}
+    caveats = _caveats(headline, controls["raw"], main)
+    return replace(headline, controls=controls, caveats=caveats, protocol=protocol)
 
 
 def published(grams: LayerGrams, graph: ItemGraph, options: AnalysisOptions, labels: Mapping[str, str]) -> DecayProfile:
