@@ -1,0 +1,86 @@
+"""Every recommender on a tiny scale, with item tables made by hand, and a recorder of whole states."""
+
+import torch
+
+from frellm4rec.models import SASRec, SASRecConfig
+from frellm4rec.models.frellm4rec import SOURCES, FreLLM4Rec, FreLLM4RecConfig
+from frellm4rec.models.item_table import ItemTable
+from spectral_probe.backbones import HFDecoder
+from spectral_probe.recording import LayerRecorder, evaluating
+from tests.spectral_probe.tiny_models import tiny
+
+MAX_LENGTH = 7
+#: Name → settings; SASRec has none of these.
+VARIANTS = {
+    "causal": {"mode": "causal"},
+    "prefix": {"mode": "prefix"},
+    "two_sided_leaky": {"mode": "two_sided_leaky"},
+    "without TFM": {"mode": "causal", "cutoff": None},
+    "gate": {"mode": "causal", "fusion": "gate"},
+    "text only": {"mode": "prefix", "inputs": "text"},
+    "id only, learnable": {"mode": "causal", "inputs": "id", "learnable_cutoff": True},
+}
+NAMES = ["sasrec", *VARIANTS]
+
+
+def tables(n_items, inputs="id+text", seed=0):
+    """Return item tables of random vectors, narrower for ids than for text."""
+    generator = torch.Generator().manual_seed(seed)
+    widths = {"id": 6, "text": 10}
+    return {
+        source: ItemTable.filtered(torch.randn(n_items, widths[source], generator=generator), None)
+        for source in SOURCES[inputs]
+    }
+
+
+def backbone(family="llama", **changes):
+    """Return a decoder with random weights, the same each time."""
+    return HFDecoder(tiny(family, **changes), name=f"tiny {family}")
+
+
+def frellm4rec(n_items, *, seed=0, family="llama", decoder=None, max_length=MAX_LENGTH, **settings):
+    """Return an untrained FreLLM4Rec on a tiny decoder."""
+    settings = {"max_length": max_length, "backbone": f"tiny {family}", "cutoff": 0.6, **settings}
+    config = FreLLM4RecConfig(n_items=n_items, **settings)
+    return FreLLM4Rec(config, tables(n_items, config.inputs), backbone=decoder or backbone(family), seed=seed)
+
+
+def build(name, n_items, seed=0):
+    """Return an untrained recommender by its name in :data:`NAMES`."""
+    if name == "sasrec":
+        config = SASRecConfig(n_items=n_items, max_length=MAX_LENGTH, n_features=16, n_inner=16, dropout=0.1)
+        return SASRec(config, seed=seed)
+    return frellm4rec(n_items, seed=seed, **VARIANTS[name])
+
+
+def load(name, folder):
+    """Return what was saved in a folder."""
+    if name == "sasrec":
+        return SASRec.from_pretrained(folder)
+    return FreLLM4Rec.from_pretrained(folder, backbone=backbone())
+
+
+class StateRecorder(LayerRecorder):
+    """The instrument's recorder, but it keeps the states themselves."""
+
+    def _keep(self, index, value):
+        super()._keep(index, value)
+        self.states[index] = (value[0] if isinstance(value, tuple) else value).detach().float().clone()
+
+
+def states(model, inputs, lengths):
+    """Return {layer name: (batch, position, feature)} of one forward pass as the instrument sees it."""
+    layers = model.layers()
+    with StateRecorder(model, layers) as recorder, evaluating([model]), torch.no_grad():
+        recorder.states = [None] * len(layers)
+        recorder.last_states(inputs, lengths)
+        return {name: state for (name, _, _), state in zip(layers, recorder.states, strict=True)}
+
+
+def padded(*histories, width=None, fill=0):
+    """Return right-padded item indices and lengths."""
+    width = width or max(map(len, histories))
+    inputs = torch.full((len(histories), width), fill, dtype=torch.long)
+    for row, history in enumerate(histories):
+        inputs[row, : len(history)] = torch.as_tensor(history)
+    return inputs, torch.tensor([len(history) for history in histories])
