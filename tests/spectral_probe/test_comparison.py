@@ -195,7 +195,7 @@ def test_the_rise_of_the_share_is_that_of_the_null_and_that_of_the_excess(base, 
 
 def test_a_saved_profile_compares_as_the_one_in_memory(base, kept, tmp_path) -> None:
     named = [
-        replace(p, per_user=p.per_user.assign(user_id=p.per_user["sequence"].map("{:03d}".format)))
+        replace(p, per_user=p.per_user.assign(user_id=p.per_user["sequence"].map(lambda u: f"{u:03d}" if u else "NA")))
         for p in (base, kept)
     ]
     for place, profile in zip("ab", named, strict=True):
