@@ -1,9 +1,8 @@
-"""The benchmark cases; each prints one JSON line. Run through ``python -m benchmarks``."""
+"""Cases of the instrument."""
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -14,49 +13,13 @@ from typing import Any
 
 import numpy as np
 
-
-def paired_ratio(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
-    """Return the median of the pairwise ratios of times, and the median time of each, after one warm-up of both."""
-    first(), second()
-    times = []
-    for _ in range(repeats):
-        times.append((seconds(first), seconds(second)))
-    return median(a / b for a, b in times), median(a for a, _ in times), median(b for _, b in times)
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def status_bytes(name: str) -> int:
-    """Return a memory figure of this process from Linux: VmRSS is what it holds now, VmHWM the most it has held."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"This case reads {name} from /proc/self/status and needs Linux.")
-
-
-def lastfm(folder: str, max_length: int) -> tuple[Any, Any, Any]:
-    from frellm4rec.plugins import lastfm as load
-    from spectral_probe.graph import ItemGraph
-    from spectral_probe.interactions import probe_sequences
-
-    if not folder:
-        raise SystemExit("This case needs --lastfm DIR.")
-    dataset = load(None, from_dir=Path(folder))
-    graph = ItemGraph.from_interactions(dataset.train.user_items)
-    return dataset, graph, probe_sequences(dataset, max_length=max_length)
+from benchmarks.cases.inputs import large_log, lastfm_probe, qwen2
+from benchmarks.timing import paired_ratio, peak_bytes, seconds, status_bytes
 
 
 def bases_against(loop: Callable[[Any, Any, Any], list[Any]], folder: str, goal: str) -> dict[str, Any]:
     """Time our batched bases against a loop over users, on everybody with 48 targets; check that spectra agree."""
-    dataset, graph, probe = lastfm(folder, 48)
+    dataset, graph, probe = lastfm_probe(folder, 48)
     full = np.flatnonzero(probe.lengths == 48)
     targets, lengths = probe.targets[full], probe.lengths[full]
 
@@ -114,28 +77,6 @@ def bases_pygsp(folder: str) -> dict[str, Any]:
         return spectra
 
     return bases_against(loop, folder, ">= 2×")
-
-
-def qwen2() -> tuple[Any, Any, Any]:
-    """Return a random Qwen2 of width 896 with 6 layers, inputs of 32 × 50 vectors, and their lengths."""
-    import torch
-    from transformers import AutoConfig, AutoModel
-
-    from spectral_probe.backbones import HFDecoder
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "qwen2",
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=6,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        vocab_size=1000,
-    )
-    model = HFDecoder(AutoModel.from_config(config), name="qwen2-6x896")
-    inputs = torch.randn(32, 50, 896) * 0.02
-    return model.eval(), inputs, torch.full((32,), 50)
 
 
 def capture_time(_folder: str) -> dict[str, Any]:
@@ -206,7 +147,7 @@ def pipeline(folder: str) -> dict[str, Any]:
     from spectral_probe.spectrum import spectral_energy
     from spectral_probe.treatments import RAW
 
-    dataset, graph, probe = lastfm(folder, 50)
+    dataset, graph, probe = lastfm_probe(folder, 50)
     model = load_backbone("minilm", device="cpu")
     vectors = np.random.default_rng(0).standard_normal((dataset.n_items, 50)).astype(np.float32)
     model.set_item_embeddings(scaled_inputs(model, vectors, seed=0))
@@ -238,19 +179,10 @@ def pipeline(folder: str) -> dict[str, Any]:
 
 
 def cooccurrence(_folder: str) -> dict[str, Any]:
-    """Build W of a log as large as the paper's largest, with a popularity skew."""
-    from scipy.sparse import csr_array
-
+    """Build W of a log as large as the paper's largest."""
     from spectral_probe.graph import ItemGraph
 
-    n_users, n_items, n_events = 309_555, 86_678, 1_700_000
-    generator = np.random.default_rng(0)
-    popularity = 1.0 / np.arange(1, n_items + 1) ** 0.7
-    items = generator.choice(n_items, size=n_events, p=popularity / popularity.sum()).astype(np.int32)
-    users = np.sort(generator.integers(0, n_users, size=n_events)).astype(np.int32)
-    R = csr_array((np.ones(n_events, dtype=np.int32), (users, items)), shape=(n_users, n_items))
-    R.sum_duplicates()
-    R.data[:] = 1
+    R = large_log()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the log
     before = status_bytes("VmRSS")
     start = time.perf_counter()
@@ -276,12 +208,3 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "pipeline": pipeline,
     "cooccurrence": cooccurrence,
 }
-
-if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        import torch
-        from threadpoolctl import threadpool_limits
-
-        torch.set_num_threads(int(sys.argv[3]))
-        threadpool_limits(int(sys.argv[3]))
-    print(json.dumps(CASES[sys.argv[1]](sys.argv[2] if len(sys.argv) > 2 else "")))

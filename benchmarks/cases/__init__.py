@@ -1,0 +1,1 @@
+"""The benchmark cases; ``python -m benchmarks`` runs each in a process of its own."""
