@@ -272,9 +272,10 @@ def test_a_bug_in_one_cell_is_recorded_too(finished, tmp_path, monkeypatch):
 
 
 def test_a_finished_run_without_its_record_is_an_error_of_that_cell(finished, tmp_path):
-    run, _, _ = finished
+    run, tables, _ = finished
     shutil.copytree(run.folder, tmp_path / "copy")
-    (next((tmp_path / "copy" / "runs").glob("*-full-*")) / "summary.json").write_text("{}")
+    trained = tables.cells.query("variant == 'full' and seed == 0")["run"].iloc[0]
+    (tmp_path / "copy" / trained / "summary.json").write_text("{}")
     again = ExperimentRun.open(run.experiment, replace(run.request, n_seeds=1, variants=("full",)), tmp_path / "copy")
     again.run()
     assert again.exit_code == DataError.exit_code
