@@ -5,9 +5,11 @@
     spectral-probe analyze --model sasrec --model DIR/stories260K --model minilm --dataset lastfm --from-dir DIR \
         --preset paper --controls random-weights,shuffled-history,normalized-rows,path-graph
     python -m benchmarks.results --collect RUN RUN RUN
+    python -m benchmarks.results --experiment RUN      # of the recommender, see benchmarks.recommender
     python -m benchmarks.results            # the text alone, from the tables
 
-Every number in the text is read from ``bands.csv`` and ``settings.json``; a test writes it anew and compares.
+Every number in the text is read from ``bands.csv``, ``settings.json`` and the tables of the experiments; a test writes
+it anew and compares.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import recommender
 from spectral_probe import plots
 from spectral_probe.analyze import reanalyze
 from spectral_probe.caveats import CAVEATS
@@ -162,6 +165,7 @@ def page(folder: Path = FIGURES) -> str:
         "",
         *_quality(quality),
         "",
+        *recommender.section(folder / "recommender"),
         "## Notes",
         "",
     ]
@@ -230,9 +234,12 @@ def _interval(value: dict[str, float], digits: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="finished runs to copy from")
+    parser.add_argument("--experiment", nargs="+", type=Path, metavar="RUN", help="finished experiments to copy from")
     options = parser.parse_args()
     if options.collect:
         collect(options.collect)
+    if options.experiment:
+        recommender.collect(options.experiment, FIGURES / "recommender")
     PAGE.write_text(page(), encoding="utf-8")
 
 
