@@ -24,7 +24,7 @@ import pandas as pd
 from frellm4rec.modules.butterworth import causal_operator, check_filter, two_sided_operator
 from spectral_probe.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
-from spectral_probe.gft import GraphBases, groups_by_length, normalized_laplacian
+from spectral_probe.gft import groups_by_length, normalized_laplacian
 from spectral_probe.gram import prepare_gram
 from spectral_probe.graph import ItemGraph
 from spectral_probe.layer_grams import LayerGrams
@@ -42,7 +42,11 @@ TREATMENTS: dict[str, dict[str, Any]] = {
 }
 #: Quotients nearer to 0 than this are rounding; a relative change from there means nothing.
 _SMALLEST_QUOTIENT = 1e-6
+#: A relative change of less than this is rounding of float32 Grams, and no fall.
+_SMALLEST_CHANGE = 1e-6
 _N_REFERENCES = 256
+#: What is measured of a user at a layer; ``before`` and ``after`` the filter.
+_VALUES = ("before", "after", "other_falls", "other_change", "shuffled_before", "shuffled_after")
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def rayleigh_report(
             raise ConfigError(f"mode must be among {list(MODES)}; got {mode!r}.{did_you_mean(mode, MODES)}")
     if n_layers < 1:
         raise ConfigError(f"n_layers must be at least 1; got {n_layers}.")
-    bases = graph.local_bases(grams.targets, grams.lengths, users=grams.users, own_user=own_user)  # type: ignore[arg-type]
+    adjacency = graph.local_adjacency(grams.targets, grams.lengths, users=grams.users, own_user=own_user)  # type: ignore[arg-type]
     rows = []
     for mode in modes:
         operators = {
@@ -152,13 +156,12 @@ def rayleigh_report(
             for length in np.unique(grams.lengths).tolist()
         }
         for treatment in TREATMENTS:
-            measured = _measure(grams, bases, operators, treatment, seed)
-            for layer, (name, state) in enumerate(zip(grams.layer_names, grams.layer_states, strict=True)):
-                setting = {"mode": mode, "n_layers": n_layers, "cutoff": cutoff, "order": order}
-                place = {"layer": layer, "layer_name": name, "state": state}
-                values = _summary(measured[layer], n_bootstrap, seed)
-                rows.append({**(labels or {}), **place, **setting, "treatment": treatment, **values})
-    correlations = temporal_locality(bases)
+            measured = _measure(grams, adjacency, operators, treatment, seed)
+            setting = {"mode": mode, "n_layers": n_layers, "cutoff": cutoff, "order": order, "treatment": treatment}
+            for layer, values in enumerate(_summaries(measured, n_bootstrap, seed)):
+                place = {"layer": layer, "layer_name": grams.layer_names[layer], "state": grams.layer_states[layer]}
+                rows.append({**(labels or {}), **place, **setting, **values})
+    correlations = temporal_locality(adjacency, grams.lengths)
     known = correlations[~np.isnan(correlations)]
     low, high = percentile_interval(resampled_means(known, n_bootstrap=n_bootstrap, seed=seed))
     interval = Interval(float(known.mean()), float(low), float(high))
@@ -179,17 +182,17 @@ def history_operator(T: int, mode: str, cutoff: float, order: int = 2, n_layers:
     return np.linalg.matrix_power(build(T, cutoff, order).numpy(), n_layers)
 
 
-def temporal_locality(bases: GraphBases) -> FloatArray:
+def temporal_locality(adjacency: FloatArray, lengths: IntArray) -> FloatArray:
     r"""Return each user's correlation of :math:`A_{ij}` with :math:`-|i - j|` over pairs of positions, (n,).
 
-    NaN with fewer than 4 nodes or without weights that differ.
+    NaN with fewer than 4 nodes or without weights that differ. ``adjacency`` is (n, T, T), ``lengths`` (n,).
     """
-    found = np.full(len(bases.lengths), np.nan)
-    for length, rows in groups_by_length(bases.lengths):
+    found = np.full(len(lengths), np.nan)
+    for length, rows in groups_by_length(lengths):
         if length < MIN_TARGETS:
             continue
         first, second = np.triu_indices(length, 1)
-        weights = bases.adjacency[rows][:, first, second]
+        weights = adjacency[rows][:, first, second]
         nearness = (first - second) - (first - second).mean()
         weights = weights - weights.mean(axis=1, keepdims=True)
         spread = np.sqrt((weights**2).sum(axis=1) * (nearness**2).sum())
@@ -197,31 +200,19 @@ def temporal_locality(bases: GraphBases) -> FloatArray:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class _LayerValues:
-    """Per-user values of one layer, (n,) each."""
-
-    before: FloatArray
-    after: FloatArray
-    other_falls: FloatArray
-    other_change: FloatArray
-    shuffled_before: FloatArray
-    shuffled_after: FloatArray
-
-
 def _measure(
-    grams: LayerGrams, bases: GraphBases, operators: dict[int, FloatArray], treatment: str, seed: int
-) -> list[_LayerValues]:
-    """Return the values of every layer, of users who are valid at each of them."""
+    grams: LayerGrams, adjacency: FloatArray, operators: dict[int, FloatArray], treatment: str, seed: int
+) -> FloatArray:
+    """Return, of users who are valid at every layer, the values that :data:`_VALUES` names, (6, n_layers, n_valid)."""
     options = TREATMENTS[treatment]
     drop = int(options["drop_first"])
     n, n_layers = grams.grams.shape[:2]
-    values = np.full((6, n_layers, n), np.nan)
+    values = np.full((len(_VALUES), n_layers, n), np.nan)
     for length, rows in groups_by_length(grams.lengths):
         if length < MIN_TARGETS:
             continue
         M, m = operators[length], length - drop
-        laplacians, partners = _laplacians(bases, length, drop, rows, seed)
+        laplacians, partners = _laplacians(adjacency, grams.lengths, length, drop, rows, seed)
         references = laplacians[len(rows) :].reshape(-1, m * m)
         has_edges = np.abs(laplacians[: len(rows)] - np.eye(m)).sum(axis=(1, 2)) > 0
         is_other = partners[None, :] != rows[:, None]
@@ -232,29 +223,31 @@ def _measure(
             own = [(laplacians[: len(rows)] * g).sum(axis=(1, 2)) for g in pair]
             is_valid = has_edges & np.isfinite(own[0] + own[1]) & (own[0] > _SMALLEST_QUOTIENT)
             other = [g.reshape(-1, m * m) @ references.T for g in pair]
-            falls = _mean_of_others(other[1] < other[0], is_other)
+            falls = _mean_of_others(other[1] < other[0] * (1.0 - _SMALLEST_CHANGE), is_other)
             change = _mean_of_others(other[1] / np.maximum(other[0], _SMALLEST_QUOTIENT) - 1.0, is_other)
             shuffled = [_over_all_orders(laplacians[: len(rows)], g) for g in pair]
             for place, value in enumerate((*own, falls, change, *shuffled)):
                 values[place, layer, rows] = np.where(is_valid, value, np.nan)
-    values[:, :, np.isnan(values[:2]).any(axis=(0, 1))] = np.nan
-    if np.isnan(values[0]).all():
+    is_valid_everywhere = ~np.isnan(values[:2]).any(axis=(0, 1))
+    if not is_valid_everywhere.any():
         raise DataError(
             f"No user of {n} can be measured ({treatment}): each needs {MIN_TARGETS} targets, an edge, and states that "
             "still vary after the filter. Use a higher cutoff, fewer layers, or longer histories."
         )
-    return [_LayerValues(*values[:, layer]) for layer in range(n_layers)]
+    return values[:, :, is_valid_everywhere]
 
 
-def _laplacians(bases: GraphBases, length: int, drop: int, rows: IntArray, seed: int) -> tuple[FloatArray, IntArray]:
+def _laplacians(
+    adjacency: FloatArray, lengths: IntArray, length: int, drop: int, rows: IntArray, seed: int
+) -> tuple[FloatArray, IntArray]:
     """Return the Laplacians of ``rows`` and of other users' leading ``length`` targets, and who these others are."""
-    pool = np.flatnonzero(bases.lengths >= length)
-    leading = bases.adjacency[pool, drop:length, drop:length]
+    pool = np.flatnonzero(lengths >= length)
+    leading = adjacency[pool, drop:length, drop:length]
     pool = pool[leading.sum(axis=(1, 2)) > 0]
     if len(pool) > _N_REFERENCES:
         pool = np.sort(np.random.default_rng([seed, length]).choice(pool, _N_REFERENCES, replace=False))
     every = np.concatenate([rows, pool])
-    return normalized_laplacian(bases.adjacency[every, drop:length, drop:length]), pool
+    return normalized_laplacian(adjacency[every, drop:length, drop:length]), pool
 
 
 def _unit(G: FloatArray, untreated: FloatArray) -> FloatArray:
@@ -280,31 +273,34 @@ def _over_all_orders(L: FloatArray, g: FloatArray) -> FloatArray:
     return np.asarray(on_diagonal / m + b * (L.sum(axis=(1, 2)) - on_diagonal))
 
 
-def _summary(values: _LayerValues, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the means over users with their intervals."""
-    known = ~np.isnan(values.before)
-    before, after = values.before[known], values.after[known]
+def _summaries(values: FloatArray, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
+    """Return the means over users with their intervals, layer by layer; the same resamples serve all layers."""
+    before, after, other_falls, other_change, shuffled_before, shuffled_after = values
     change = after / before - 1.0
-    falls = (after < before).astype(np.float64)
+    falls = (change < -_SMALLEST_CHANGE).astype(np.float64)
     per_user = {
         "share_falls": falls,
         "change": change,
-        "other_share_falls": values.other_falls[known],
-        "other_change": values.other_change[known],
-        "excess_share_falls": falls - values.other_falls[known],
-        "excess_change": change - values.other_change[known],
+        "other_share_falls": other_falls,
+        "other_change": other_change,
+        "excess_share_falls": falls - other_falls,
+        "excess_change": change - other_change,
     }
-    stacked = np.stack(list(per_user.values()), axis=1)
+    stacked = np.moveaxis(np.stack(list(per_user.values())), -1, 0)
     means = mean_over_users(stacked)
     low, high = percentile_interval(resampled_means(stacked, n_bootstrap=n_bootstrap, seed=seed))
-    result: dict[str, Any] = {
-        "n_users": int(known.sum()),
-        "n_users_other": int((~np.isnan(values.other_change[known])).sum()),
-        "rayleigh_before": float(before.mean()),
-        "rayleigh_after": float(after.mean()),
-        "change_median": float(np.median(change)),
-        "shuffled_change": float(values.shuffled_after[known].mean() / values.shuffled_before[known].mean() - 1.0),
-    }
-    for place, name in enumerate(per_user):
-        result |= {name: means[place], f"{name}_low": low[place], f"{name}_high": high[place]}
-    return result
+    found = []
+    for layer in range(before.shape[0]):
+        result: dict[str, Any] = {
+            "n_users": before.shape[1],
+            "n_users_other": int((~np.isnan(other_change[layer])).sum()),
+            "rayleigh_before": float(before[layer].mean()),
+            "rayleigh_after": float(after[layer].mean()),
+            "change_median": float(np.median(change[layer])),
+            "shuffled_change": float(shuffled_after[layer].mean() / shuffled_before[layer].mean() - 1.0),
+        }
+        for place, name in enumerate(per_user):
+            ends = {f"{name}_low": low[place, layer], f"{name}_high": high[place, layer]}
+            result |= {name: means[place, layer], **ends}
+        found.append(result)
+    return found
