@@ -10,7 +10,7 @@ import pandas as pd
 
 from frellm4rec.experiments.definitions import SASREC, Experiment
 from frellm4rec.experiments.results import METRICS, ExperimentTables
-from frellm4rec.experiments.tables import LEAKY, NAMES, in_order, mode_label, rows_of
+from frellm4rec.experiments.tables import LEAKY, NAMES, in_order, mode_label, modes_in_order, rows_of
 from spectral_probe.plots import NULL_GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def experiment_figure(experiment: Experiment, tables: ExperimentTables, *, ranki
         sharex=False if is_sweep else "col",
         sharey=False if is_sweep else "row",
     )
-    modes = list(dict.fromkeys(trained["mode"]))
+    modes = modes_in_order(trained)
     for line, (dataset, backbone, settings) in zip(grid, panels, strict=True):
         part = rows_of(means[means["dataset"] == dataset], backbone, settings)
         for ax, metric in zip(line, METRICS, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from frellm4rec.evaluation import Evaluation
 from frellm4rec.evaluation.significance import FloatArray, PairedDifference, holm, paired_bootstrap
+from frellm4rec.evaluation.stored import EVALUATION_FOLDER, evaluation_path
 from frellm4rec.experiments.definitions import SASREC
 from spectral_probe.errors import DataError
 
@@ -187,6 +188,40 @@ def summarise(
         typed(cells.reindex(columns=CELL_COLUMNS)),
         typed(pd.DataFrame(means, columns=MEAN_COLUMNS)),
         typed(pd.DataFrame(differences, columns=DIFFERENCE_COLUMNS)),
+    )
+
+
+def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> ExperimentTables:
+    """Return the tables of several folders as if all their cells had been run in one.
+
+    Means and differences are taken anew from the per-user values, so that what was run apart is compared as well.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Of experiments. A cell that several hold, such as SASRec, is taken from the first.
+    references : callable
+        Experiment name → the variant that the others are compared with.
+
+    Raises
+    ------
+    DataError
+        If tables or per-user values cannot be read.
+    """
+    cells, places = [], {}
+    for folder in folders:
+        table = read_table(folder / "cells.csv")
+        cells.append(table)
+        for run in table["run"]:
+            places.setdefault(run, folder)
+    joined = pd.concat(cells, ignore_index=True).drop_duplicates([*KEY_COLUMNS, "ranking"], ignore_index=True)
+
+    def load(run: str, ranking: str) -> Evaluation:
+        return Evaluation.load(evaluation_path(places[run] / run / EVALUATION_FOLDER, part="test", ranking=ranking))
+
+    found = [summarise(part, references(str(name)), load) for name, part in joined.groupby("experiment", sort=False)]
+    return ExperimentTables(
+        *(typed(pd.concat([getattr(one, name) for one in found])) for name in ("cells", "means", "differences"))
     )
 
 

@@ -14,6 +14,7 @@ from frellm4rec.experiments.definitions import SASREC, Experiment, Variant
 from frellm4rec.experiments.results import FINISHED, METRICS, ExperimentTables
 
 LEAKY = "two_sided_leaky"
+MODES = ("prefix", "causal", LEAKY)
 NAMES = {"ndcg": "NDCG", "recall": "Recall"}
 MISSING = "–"
 #: Number of candidates that the paper draws beside the target.
@@ -52,6 +53,11 @@ def mode_label(mode: str) -> str:
     return "two-sided (leaky)" if mode == LEAKY else mode
 
 
+def modes_in_order(rows: pd.DataFrame) -> list[str]:
+    """Return the modes of a table, the default first."""
+    return sorted(set(rows["mode"]), key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+
+
 def in_order(experiment: Experiment, names: Iterable[str]) -> list[Variant]:
     """Return the variants of these names in the order of the experiment, the ID network last."""
     held = set(names)
@@ -87,7 +93,7 @@ def _table(
     lines = [_row(head), _row(["---"] * len(head))]
     for variant in variants:
         rows = means[means["variant"] == variant.name]
-        for mode in list(dict.fromkeys(rows["mode"])) or [""]:
+        for mode in modes_in_order(rows) or [""]:
             own = rows[rows["mode"] == mode].set_index("metric").to_dict("index")
             entry = [variant.label, mode_label(mode) or MISSING]
             entry += [_mean(own.get(m)) for m in METRICS]
