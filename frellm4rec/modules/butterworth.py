@@ -100,8 +100,8 @@ def causal_operator(T: int, cutoff: float | torch.Tensor, order: int = 2) -> tor
     Notes
     -----
     Source: the zero-phase kernel of FreLLM4Rec Eq. (9) without its wrap-around and without what comes later. Rows sum
-    to 1, T = 1 is the identity. Deviation: a minimum-phase filter would delay every layer's states, and the delays add
-    up over the layers.
+    to 1, T = 1 is the identity. Its delay adds up over the layers, but is a fraction of that of a minimum-phase filter:
+    ``docs/theory.md`` tabulates the weight left on the newest items.
     """
     kernel = causal_kernel(T, cutoff, order)
     sums = kernel.cumsum(0)
