@@ -206,7 +206,7 @@ class Mixing(nn.Module):
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
     data = make_demo().dataset
-    options = AnalysisOptions(users=150, n_bootstrap=100)
+    options = AnalysisOptions(users=60, n_bootstrap=100)
     done = run_analysis(Mixing(data.n_items), data, options, out=tmp_path_factory.mktemp("runs"))
     return done.run.path
 
