@@ -114,8 +114,11 @@ def text_item_table(dataset: Dataset, backbone: HFDecoder) -> npt.NDArray[np.flo
     path = cache_root() / "text" / f"{key}.npy"
     if path.is_file():
         try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            kept = np.load(path, allow_pickle=False)
+            if np.shape(kept) != (dataset.n_items, backbone.width):
+                raise ValueError(f"shape {np.shape(kept)}, not {(dataset.n_items, backbone.width)}")
+            return np.asarray(kept, dtype=np.float32)
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"The text embeddings in {path} are damaged ({error}). Delete the file.") from error
     logger.info("Reading %d titles with %s; kept in %s.", dataset.n_items, backbone.name, path)
     table = text_inputs(backbone, dataset.item_titles)

@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -51,10 +51,13 @@ class RecommenderConfig:
                 raise ConfigError(
                     f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
                 )
+        for entry in fields(cls):
+            if entry.default is MISSING and entry.name not in values:
+                raise ConfigError(f"{cls.__name__} lacks the required setting {entry.name!r}. Add it.")
         try:
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"{cls.__name__} lacks a required setting: {error}. Add it.") from error
+            raise ConfigError(f"A setting of {cls.__name__} is of the wrong type: {error}. Correct it.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and values."""
@@ -108,7 +111,7 @@ class SequentialRecommender(nn.Module, ABC):
         if inputs.shape[1] > self.config.max_length:
             raise ShapeError(
                 f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
-                "Keep the most recent ones."
+                f"Keep the most recent ones; where it is probed, with --max-length {self.config.max_length}."
             )
         if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
             raise ShapeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from spectral_probe.graph import ItemGraph
 from spectral_probe.interactions import Dataset
 
 SOURCES: dict[str, tuple[str, ...]] = {"id": ("id",), "text": ("text",), "id+text": ("id", "text")}
+#: Which model filters a backbone: two would filter it twice, and one would read the titles through the other's filter.
+_OWNERS: weakref.WeakKeyDictionary[HFDecoder, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class FreLLM4RecConfig(RecommenderConfig):
     backbone_weights : str or None
         Hash of the language model's weights (:attr:`HFDecoder.revision`); filled in at construction, and refused if
         it is given and differs.
+    backbone_dtype : str or None
+        Number type of these weights; filled in at construction, and what a saved model loads its backbone in.
     inputs : {"id+text", "id", "text"}
         What is known of an item.
     id_source : str
@@ -70,6 +75,7 @@ class FreLLM4RecConfig(RecommenderConfig):
     backbone: str = "minilm"
     backbone_revision: str | None = None
     backbone_weights: str | None = None
+    backbone_dtype: str | None = None
     inputs: Literal["id+text", "id", "text"] = "id+text"
     id_source: str = "id"
     fusion: Literal["mlp", "gate"] = "mlp"
@@ -101,6 +107,11 @@ class FreLLM4RecConfig(RecommenderConfig):
                 )
         if self.n_hidden is not None:
             self.check_at_least("n_hidden", 1)
+            if self.fusion == "gate":
+                raise ConfigError(f"The gated sum has no hidden layer; got n_hidden={self.n_hidden}. Leave it out.")
+        for name in ("self_loops", "learnable_alpha", "learnable_cutoff", "train_norms"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false; got {getattr(self, name)!r}. Correct the config.")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}.")
         check_alpha(self.alpha, self.glpf_order)
@@ -111,6 +122,12 @@ class FreLLM4RecConfig(RecommenderConfig):
             raise ConfigError(f"glpf_targets may name id and text; got {list(self.glpf_targets)}.")
         if self.learnable_alpha and self.glpf_keep is not None:
             raise ConfigError("The ideal low-pass (glpf_keep) has no alpha to learn. Leave out one of the two.")
+        if self.learnable_alpha and not 0.0 < self.alpha < 1.0:
+            raise ConfigError(f"A learnable alpha starts inside (0, 1); got {self.alpha}. Start at 0.3.")
+        # Of what the filter along time refuses, say so now and not after the item tables are made.
+        TemporalFrequencyModulation(
+            self.cutoff, self.tfm_order, self.mode, layers=self.layers, learnable=self.learnable_cutoff
+        )
 
 
 class FreLLM4Rec(SequentialRecommender):
@@ -137,7 +154,7 @@ class FreLLM4Rec(SequentialRecommender):
     ModelError
         If the backbone is unavailable, or not the one that the config points to.
     ConfigError
-        If the mode needs a causal backbone and this one is not.
+        If the mode needs a causal backbone and this one is not, or the backbone belongs to another model already.
 
     Notes
     -----
@@ -159,6 +176,7 @@ class FreLLM4Rec(SequentialRecommender):
     ) -> None:
         super().__init__()
         backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision)
+        _check_is_free(backbone)
         self.config = _pointed(config, backbone)
         expected = SOURCES[config.inputs]
         if tuple(tables) != expected or any(table.n_items != config.n_items for table in tables.values()):
@@ -188,7 +206,7 @@ class FreLLM4Rec(SequentialRecommender):
         if config.train_norms:
             for parameter in self._norms().values():
                 parameter.requires_grad_(True)
-        self._attachment = self.tfm.attach(backbone)
+        self._attach()
         self._cached: tuple[object, torch.Tensor] | None = None
 
     @classmethod
@@ -221,6 +239,7 @@ class FreLLM4Rec(SequentialRecommender):
         from frellm4rec.embeddings import id_item_table, text_item_table
 
         backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision, device=device)
+        _check_is_free(backbone)
         graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=config.self_loops)
         tables = {}
         for source in SOURCES[config.inputs]:
@@ -254,7 +273,10 @@ class FreLLM4Rec(SequentialRecommender):
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, device=str(device))
         backbone = backbone or load_backbone(
-            config.backbone, revision=config.backbone_revision, device=str(device), dtype="auto"
+            config.backbone,
+            revision=config.backbone_revision,
+            device=str(device),
+            dtype=config.backbone_dtype or "auto",
         )
         try:
             tables = {source: ItemTable.from_saved(weights, f"tables.{source}.") for source in SOURCES[config.inputs]}
@@ -350,10 +372,13 @@ class FreLLM4Rec(SequentialRecommender):
         self._attachment.remove()
         try:
             tables = {name: copy.deepcopy(table, memo) for name, table in self.tables.items()}
-            twin = type(self)(self.config, tables, backbone=copy.deepcopy(self.backbone, memo))
+            # Trained norms are part of the copy's backbone, whose hash is then not that of the one pointed to.
+            config = replace(self.config, backbone_weights=None)
+            twin = type(self)(config, tables, backbone=copy.deepcopy(self.backbone, memo))
+            twin.config = self.config
             twin.load_saved_state(self.saved_state())
         finally:
-            self._attachment = self.tfm.attach(self.backbone)
+            self._attach()
         return twin.to(self.backbone.device).train(self.training)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -363,6 +388,12 @@ class FreLLM4Rec(SequentialRecommender):
         for part in (self.tables, self.fusion, self.tfm):
             part._apply(fn, recurse)
         return self
+
+    def _attach(self) -> None:
+        """Filter the backbone for as long as this model lives."""
+        self._attachment = self.tfm.attach(self.backbone)
+        weakref.finalize(self, self._attachment.remove)
+        _OWNERS[self.backbone] = weakref.ref(self)
 
     def _fuse_all(self) -> torch.Tensor:
         return self.fusion(*(table() for table in self.tables.values()))
@@ -379,7 +410,9 @@ class FreLLM4Rec(SequentialRecommender):
     @torch.no_grad()
     def _match_loudness(self) -> None:
         """Scale the fusion's last layers so that item vectors start as loud as the backbone's own tokens."""
+        self.fusion.eval()  # dropout would draw from the global generator, and the scale would be its lottery
         rms = float(self._fuse_all().square().mean().sqrt())
+        self.fusion.train()
         factor = self.backbone.token_rms() / rms
         last = [self.fusion.out] if self.config.fusion == "mlp" else list(self.fusion.projections)
         for layer in last:
@@ -394,6 +427,16 @@ def _graph_filter(config: FreLLM4RecConfig, graph: ItemGraph) -> GraphFilter:
     return GraphLowPassFilter(
         graph, config.alpha, config.glpf_order, config.self_loops, learnable=config.learnable_alpha
     )
+
+
+def _check_is_free(backbone: HFDecoder) -> None:
+    """Refuse a backbone that a living model filters."""
+    owner = _OWNERS.get(backbone)
+    if owner is not None and owner() is not None:
+        raise ConfigError(
+            f"Backbone {backbone.name!r} belongs to another FreLLM4Rec, whose filter along time is on it. Load it once "
+            "for each model, or delete the other one first."
+        )
 
 
 def _pointed(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
@@ -411,5 +454,6 @@ def _pointed(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
         config,
         backbone=place,
         backbone_weights=weights,
+        backbone_dtype=str(backbone.dtype).removeprefix("torch."),
         backbone_revision=config.backbone_revision or backbone.hub_revision,
     )

@@ -83,7 +83,7 @@ class ItemTable(nn.Module):
     @property
     def alpha(self) -> float | None:
         """The learned strength of the graph filter; None where it is fixed."""
-        return None if self.logit is None else float(self.logit.sigmoid())
+        return None if self.logit is None else float(self.logit.detach().sigmoid())
 
     def forward(self, items: torch.Tensor | None = None) -> torch.Tensor:
         """Return the vectors of items of any shape, (…, feature); of all of them when left out."""

@@ -78,7 +78,10 @@ class TrainingConfig:
             raise ConfigError(f"weight_decay must be 0 or above and finite; got {self.weight_decay!r}.")
         if self.weight_decay and self.optimizer == "adam":
             raise ConfigError(f"weight_decay is AdamW's; got {self.weight_decay} with adam. Use optimizer=adamw.")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0.0:
+        if not isinstance(self.gradient_checkpointing, bool):
+            raise ConfigError(f"gradient_checkpointing must be true or false; got {self.gradient_checkpointing!r}.")
+        clip = self.max_grad_norm
+        if clip is not None and (not isinstance(clip, (int, float)) or not clip > 0.0):
             raise ConfigError(f"max_grad_norm must be above 0, or null for no clipping; got {self.max_grad_norm}.")
         for name, known in _CHOICES.items():
             value = getattr(self, name)

@@ -30,7 +30,7 @@ DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
 #: YAML reads 1e-3, without a dot, as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 #: Settings that follow from the data set and the backbone, never from the recipe.
-_DERIVED = ("n_items", "backbone_weights")
+_DERIVED = ("n_items", "backbone_weights", "backbone_dtype")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Recipe:
     training: TrainingConfig | None = None
 
     def __post_init__(self) -> None:
+        for name in ("model", "dataset", "name", "device", "dtype"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is text; got {getattr(self, name)!r}. Put it in quotes.")
         if self.model not in DEFAULT_TRAINING:
             raise ConfigError(
                 f"model must be one of {list(DEFAULT_TRAINING)}; got {self.model!r}."
@@ -100,7 +103,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build a recipe from nested names and values; an unknown name is an error with a suggestion."""
-        return cls(model=values.get("model", "frellm4rec")).merged(flatten(values))
+        flat = flatten(values)
+        return cls(model=flat.get("model", "frellm4rec")).merged(flat)
 
     def merged(self, overrides: Mapping[str, Any]) -> Self:
         """Return the recipe with some settings replaced.
@@ -117,7 +121,9 @@ class Recipe:
         """
         own = {entry.name for entry in fields(self)} - {"architecture", "training"}
         model = overrides.get("model", self.model)
-        base = self if model == self.model else type(self)(model=model, seed=self.seed, dataset=self.dataset)
+        # Another model has other settings, but it is trained on the same data, in the same place, under the same name.
+        same = {name: getattr(self, name) for name in own}
+        base = self if model == self.model else type(self)(**{**same, "model": model})
         known = [*sorted(own), *(f"architecture.{n}" for n in base._architecture_names())]
         known += [f"training.{entry.name}" for entry in fields(TrainingConfig)]
         top: dict[str, Any] = {}

@@ -16,7 +16,7 @@ VARIANTS = {
     "prefix": {"mode": "prefix"},
     "two_sided_leaky": {"mode": "two_sided_leaky"},
     "without TFM": {"mode": "causal", "cutoff": None},
-    "gate": {"mode": "causal", "fusion": "gate"},
+    "gate": {"mode": "causal", "fusion": "gate", "dropout": 0.1},
     "text only": {"mode": "prefix", "inputs": "text"},
     "id only, learnable": {"mode": "causal", "inputs": "id", "learnable_cutoff": True},
 }
