@@ -53,8 +53,12 @@ def full_softmax_loss(
 
 
 def softmax_loss(states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of targets (n,) for states (n, feature) over a table (n_items, feature)."""
-    loss: torch.Tensor = _SoftmaxCrossEntropy.apply(states, table, targets)  # type: ignore[no-untyped-call]
+    """Return the mean cross-entropy of targets (n,) for states (n, feature) over a table (n_items, feature).
+
+    In float32 at least: under autocast one of the two comes in half precision.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        loss: torch.Tensor = _SoftmaxCrossEntropy.apply(_exact(states), _exact(table), targets)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -88,12 +92,18 @@ def sampled_softmax_loss(
     -----
     Source: FreLLM4Rec Eq. (3) with a sampled softmax, for catalogues whose full softmax is out of reach.
     """
-    wanted = (states * target_vectors).sum(-1, keepdim=True)
-    is_target = targets[:, None] == negatives
-    n_others = (len(negatives) - is_target.sum(1, keepdim=True)).clamp(min=1)
-    correction = torch.log((n_items - 1) / n_others)
-    others = (states @ negative_vectors.T + correction).masked_fill(is_target, -torch.inf)
-    return (torch.cat([wanted, others], dim=1).logsumexp(1) - wanted[:, 0]).mean()
+    with torch.autocast(states.device.type, enabled=False):
+        states, target_vectors, negative_vectors = _exact(states), _exact(target_vectors), _exact(negative_vectors)
+        wanted = (states * target_vectors).sum(-1, keepdim=True)
+        is_target = targets[:, None] == negatives
+        n_others = (len(negatives) - is_target.sum(1, keepdim=True)).clamp(min=1).to(states.dtype)
+        correction = torch.log((n_items - 1) / n_others)
+        others = (states @ negative_vectors.T + correction).masked_fill(is_target, -torch.inf)
+        return (torch.cat([wanted, others], dim=1).logsumexp(1) - wanted[:, 0]).mean()
+
+
+def _exact(values: torch.Tensor) -> torch.Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):

@@ -19,6 +19,7 @@ from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import ModelError, ResourceError
 
 WEIGHTS, STATE = "state.safetensors", "state.json"
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass
@@ -83,7 +84,7 @@ class CheckpointFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             older = self._found()
-            partial = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.path))
+            partial = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.path))
             try:
                 save_file(tensors, str(partial / WEIGHTS))
                 (partial / STATE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -97,7 +98,8 @@ class CheckpointFolder:
                 f"A checkpoint could not be written to {self.path}: {error}. The one before it is kept; free some "
                 "space and go on with --resume."
             ) from error
-        for folder in older:
+        # What a killed process left half written goes too.
+        for folder in [*older, *self.path.glob(f"{_UNFINISHED}*")]:
             if folder.name != name:
                 shutil.rmtree(folder, ignore_errors=True)
 

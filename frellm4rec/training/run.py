@@ -108,8 +108,8 @@ def train_recipe(
     recipe : Recipe
     out : path
     resume : bool
-        Go on with the newest unfinished run of the same identity, if there is one; its weights end as those of an
-        undisturbed run.
+        Go on with the newest unfinished run of the same identity; its weights end as those of an undisturbed run.
+        Where there is none, a finished run of that identity is handed back as it is.
     dataset : Dataset, optional
         Already loaded; must be what ``recipe.dataset`` names.
     progress : bool
@@ -124,6 +124,9 @@ def train_recipe(
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
     run = RunFolder.newest_unfinished(out, content) if resume else None
+    finished = find_finished(out, recipe, dataset) if resume and run is None else None
+    if finished is not None:
+        return load_run(finished.path, device=str(parse_device(recipe.device)))
     if run is None:
         model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)

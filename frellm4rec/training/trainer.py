@@ -116,7 +116,7 @@ class _Run:
         self.optimizer = self.accelerator.prepare(
             kind(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         )
-        self.folder = CheckpointFolder(checkpoints) if checkpoints and self.accelerator.is_main_process else None
+        self.folder = CheckpointFolder(checkpoints) if checkpoints else None
         self.keep_best, self.log = keep_best, log or (lambda entry: None)
         self.best: dict[str, torch.Tensor] = {}
         if config.gradient_checkpointing:
@@ -185,7 +185,9 @@ class _Run:
             if config.save_every and now.n_steps % config.save_every == 0 and step * config.batch_size < len(order):
                 now.seconds += time.perf_counter() - began
                 began = time.perf_counter()
+                self._check_weights()
                 self._save()
+        self._check_weights()
         loss = now.loss_sum / now.n_targets
         entry: dict[str, Any] = {"epoch": now.epoch, "step": now.n_steps, "loss": loss}
         is_last = now.epoch == config.n_epochs
@@ -267,15 +269,18 @@ class _Run:
             f"{f', first seen in layer {where!r}' if where else ''}. Lower the learning rate, or check the inputs."
         )
 
-    def _save(self) -> None:
-        """Write the last checkpoint; weights that are not finite are no checkpoint."""
-        if self.folder is None:
-            return
+    def _check_weights(self) -> None:
+        """Refuse weights that a step has left NaN or infinite, before they are measured or kept."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             raise NonFiniteStateError(
-                f"Trained weights must stay finite; after step {self.now.n_steps} they are not. The checkpoint before "
-                "is kept. Lower the learning rate."
+                f"Trained weights must stay finite; after epoch {self.now.epoch}, step {self.now.step} they are not. "
+                "The checkpoint before is kept. Lower the learning rate."
             )
+
+    def _save(self) -> None:
+        """Write the last checkpoint."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
         generators = {"torch": torch.get_rng_state(), "draws": self.draws.get_state(), "epoch_start": self.epoch_start}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -289,6 +294,8 @@ def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    if config.mixed_precision == "fp16" and device.type == "cpu":
+        raise ConfigError("mixed_precision 'fp16' needs a GPU; this model is on the CPU. Use bf16 or no.")
     # The precision of an earlier run in this process is no business of this one.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)
@@ -302,7 +309,7 @@ def _first_broken_layer(model: Any, batch: Batch) -> str | None:
     handles = []
 
     def look(name: str, state: Any) -> None:
-        state = state[0] if isinstance(state, tuple) else state
+        state = state[0] if isinstance(state, tuple) and state else state
         if isinstance(state, torch.Tensor) and not bool(torch.isfinite(state[is_valid.to(state.device)]).all()):
             broken.append(name)
 
