@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from frellm4rec.training.recipe import Recipe
 from frellm4rec.training.trainer import train
 from spectral_probe.backbones import weights_fingerprint
 from spectral_probe.backbones.places import parse_device
-from spectral_probe.errors import DataError, MissingDependencyError, ModelError
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError
 from spectral_probe.interactions import Dataset
 from spectral_probe.resolve import resolve_dataset
 from spectral_probe.runs import RunFolder, config_hash, disk_errors, write_text
@@ -121,6 +122,12 @@ def train_recipe(
     SpectralProbeError
         One of the family in :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
     """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes > 1:
+        raise ConfigError(
+            f"A run folder belongs to one process; got WORLD_SIZE={n_processes}. Start frellm4rec train without a "
+            "launcher; several processes can share the steps of frellm4rec.training.train in a program of your own."
+        )
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
     run = RunFolder.newest_unfinished(out, content) if resume else None

@@ -138,6 +138,13 @@ def test_what_is_wrong_ends_with_2_and_a_suggestion(arguments, says, recipe, tmp
     assert "Traceback" not in err
 
 
+def test_a_launcher_of_several_processes_is_refused(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(monkeypatch, capsys, "train", recipe, "--out", tmp_path / "runs")
+    assert (code, "got WORLD_SIZE=2" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_unknown_key_of_a_recipe_ends_with_2(tmp_path, monkeypatch, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text("training: {n_epoch: 3}")
