@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from frellm4rec.commands.compare import compare
 from frellm4rec.commands.data import data
 from frellm4rec.commands.evaluate import evaluate
@@ -14,34 +10,12 @@ from frellm4rec.commands.export import export
 from frellm4rec.commands.rayleigh import rayleigh
 from frellm4rec.commands.recommend import recommend
 from frellm4rec.commands.train import train
-from spectral_probe import __version__
-from spectral_probe.exit_codes import run_command
+from spectral_probe.exit_codes import new_app, run_command
 
-app = typer.Typer(
-    name="frellm4rec",
-    help="Sequential recommendation with and without a language model: data, models, evaluation.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+app = new_app(
+    "frellm4rec", "Sequential recommendation with and without a language model: data, models, training, evaluation."
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"frellm4rec {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-for command in (data, rayleigh, evaluate, recommend, export, compare, train, experiment):
+for command in (data, train, evaluate, recommend, export, compare, experiment, rayleigh):
     app.command()(command)
 
 

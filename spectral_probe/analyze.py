@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from spectral_probe.outputs import write_results
 from spectral_probe.profile import DecayProfile
 from spectral_probe.registry import plugin_names
 from spectral_probe.resolve import give_inputs, resolve_dataset, resolve_model, revision_of
-from spectral_probe.runs import RunFolder, disk_errors
+from spectral_probe.runs import RunFolder, disk_errors, logged
 from spectral_probe.saved_models import find_saved_model
 from spectral_probe.treatments import MAIN, measure
 
@@ -164,7 +163,7 @@ def run_analysis(
     if run is not None and isinstance(model, str) and isinstance(dataset, str):
         request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
         run.write_state("running", request=request)
-    with _log_to(run):
+    with nullcontext() if run is None else logged(run.path, logger):
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
@@ -213,7 +212,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    with _log_to(run):
+    with nullcontext() if run is None else logged(run.path, logger):
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir() / "heat")
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
@@ -264,25 +263,3 @@ def _with_users(profile: DecayProfile, grams: LayerGrams, dataset: Dataset) -> D
     n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
     caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
     return replace(profile, per_user=table, caveats=caveats)
-
-
-@contextmanager
-def _log_to(run: RunFolder | None) -> Iterator[None]:
-    """Write the log of this analysis to ``log.txt`` in its run folder."""
-    if run is None:
-        yield
-        return
-    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    except BaseException as error:
-        logger.error("%s: %s", type(error).__name__, error)
-        raise
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-        handler.close()

@@ -5,41 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from spectral_probe import __version__
 from spectral_probe.errors import ConfigError
-from spectral_probe.exit_codes import run_command
+from spectral_probe.exit_codes import new_app, run_command
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(
-    name="spectral-probe",
-    help="Does the collaborative signal survive the layers of a model? Measured with exact nulls.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+app = new_app(
+    "spectral-probe", "Does the collaborative signal survive the layers of a model? Measured with exact nulls."
 )
 DEFAULT_MODELS = ("sasrec", "minilm")
 DEFAULT_DATASET = "demo"
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"spectral-probe {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -196,7 +173,7 @@ def compare(
 
     profiles = with_distinct_names([DecayProfile.load(RunFolder.open_analysis(path).path) for path in runs])
     comparisons = compare_profiles(profiles)
-    overlay = write_overlay(out, profiles, comparisons)
+    overlay = write_overlay(out, profiles, comparisons, runs=runs)
     if as_json:
         found = {
             "run": str(overlay.path),

@@ -1,17 +1,36 @@
-"""How a command of ours ends: every expected failure with its documented exit code, one line, and no traceback."""
-
-from __future__ import annotations
+"""How a command line of ours begins and ends: ``--version``; documented exit codes, one line, and no traceback."""
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from spectral_probe import __version__
 from spectral_probe.errors import SpectralProbeError
 
 USAGE = 2
 INTERRUPTED = 130
+
+
+def new_app(name: str, text: str) -> typer.Typer:
+    """Return a command line with ``--version`` and no command yet; ``text`` is what its help begins with."""
+    app = typer.Typer(name=name, help=text, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{name} {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", callback=show, is_eager=True, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
 
 
 def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +28,16 @@ def write_results(run: RunFolder, profile: DecayProfile) -> None:
 
 
 def write_overlay(
-    out: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison] | None = None
+    out: Path,
+    profiles: Sequence[DecayProfile],
+    comparisons: Sequence[Comparison] | None = None,
+    *,
+    runs: Sequence[Path] = (),
 ) -> RunFolder:
     """Draw several profiles on one axis in a new run folder under ``out``, with the table of all and a report.
 
-    With comparisons, their figure and ``comparison.json`` too.
+    With comparisons, their figure and ``comparison.json`` too. The folders of the profiles, ``runs``, are named in
+    ``run.json``, so that what was measured leads back to how, and on which model.
     """
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
@@ -43,6 +49,8 @@ def write_overlay(
         if comparisons is not None:
             _write_comparisons(run.path, profiles, comparisons)
         write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
+    if runs:
+        run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
     run.finish()
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -182,6 +183,22 @@ class RunFolder:
             return self
         return RunFolder.open((self.path / source).resolve())
 
+    def compared_runs(self) -> list[RunFolder]:
+        """Return the runs that a comparison was made of, the base first.
+
+        Raises
+        ------
+        DataError
+            If this is no comparison, or one that does not name its runs, or one of them is gone.
+        """
+        named = self.state().get("compared_runs")
+        if not named:
+            raise DataError(
+                f"{self.path} does not name the runs it compares. Give the folder of a comparison, made by "
+                "spectral-probe compare."
+            )
+        return [RunFolder.open((self.path / name).resolve()) for name in named]
+
     def grams_path(self, capture: str) -> Path:
         """Return the folder of one capture."""
         return self.path / "grams" / capture
@@ -197,6 +214,25 @@ class RunFolder:
     def finish(self) -> None:
         """Mark the run as finished."""
         self.write_state("finished")
+
+
+@contextmanager
+def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
+    """Write what a logger says, and the error that ends the block, to ``log.txt`` in a run folder."""
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        logger.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

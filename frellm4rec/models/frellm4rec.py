@@ -5,129 +5,27 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from frellm4rec.models.base import RecommenderConfig, SequentialRecommender, Supervision
+from frellm4rec.models.base import SequentialRecommender, Supervision
+from frellm4rec.models.frellm4rec_config import SOURCES, FreLLM4RecConfig
 from frellm4rec.models.item_table import GraphFilter, ItemTable
-from frellm4rec.modules.butterworth import check_filter
 from frellm4rec.modules.fusion import FUSIONS
-from frellm4rec.modules.glpf import GraphLowPassFilter, IdealLowPassFilter, check_alpha
-from frellm4rec.modules.tfm import MODES, Mode, TemporalFrequencyModulation
+from frellm4rec.modules.glpf import GraphLowPassFilter, IdealLowPassFilter
+from frellm4rec.modules.tfm import TemporalFrequencyModulation
 from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.backbones.protocol import LayerState
-from spectral_probe.errors import ConfigError, ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, ModelError
 from spectral_probe.graph import ItemGraph
 from spectral_probe.interactions import Dataset
 
-SOURCES: dict[str, tuple[str, ...]] = {"id": ("id",), "text": ("text",), "id+text": ("id", "text")}
 #: Which model filters a backbone: two would filter it twice, and one would read the titles through the other's filter.
 _OWNERS: weakref.WeakKeyDictionary[HFDecoder, weakref.ref[Any]] = weakref.WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class FreLLM4RecConfig(RecommenderConfig):
-    """Settings of :class:`FreLLM4Rec`.
-
-    Attributes
-    ----------
-    n_items, max_length : int
-        Size of the catalogue; most recent items that are read.
-    backbone : str
-        Alias, local folder or hub repository of the language model.
-    backbone_revision : str or None
-        Commit of a hub repository.
-    backbone_weights : str or None
-        Hash of the language model's weights (:attr:`HFDecoder.revision`); filled in at construction, and refused if
-        it is given and differs.
-    backbone_dtype : str or None
-        Number type of these weights; filled in at construction, and what a saved model loads its backbone in.
-    inputs : {"id+text", "id", "text"}
-        What is known of an item.
-    id_source : str
-        Plug-in of the group ``spectral_probe.inputs`` that gives the ID embeddings; ``id`` is SASRec's item table.
-    fusion : {"mlp", "gate"}
-        Eq. (2), or the gated sum of the published code.
-    n_hidden : int or None
-        Width inside the fusion; that of the language model when left out.
-    dropout : float
-        In the fusion, in training.
-    alpha, glpf_order, self_loops, learnable_alpha
-        Of the graph filter, see :class:`GraphLowPassFilter`; alpha 0 is off.
-    glpf_keep : float or None
-        Use the ideal low-pass that keeps this part of the spectrum in place of the polynomial.
-    glpf_targets : tuple of {"id", "text"}
-        Which tables are filtered.
-    cutoff, tfm_order, mode, layers, learnable_cutoff
-        Of the filter along time, see :class:`TemporalFrequencyModulation`; cutoff None is off. ``mode`` also decides
-        how the model is trained: ``prefix`` on the last position of a prefix drawn anew for each step, the others at
-        every position.
-    train_norms : bool
-        Fit the weights of the language model's norms too; nothing else of it is ever trained.
-    """
-
-    n_items: int
-    max_length: int = 50
-    backbone: str = "minilm"
-    backbone_revision: str | None = None
-    backbone_weights: str | None = None
-    backbone_dtype: str | None = None
-    inputs: Literal["id+text", "id", "text"] = "id+text"
-    id_source: str = "id"
-    fusion: Literal["mlp", "gate"] = "mlp"
-    n_hidden: int | None = None
-    dropout: float = 0.0
-    alpha: float = 0.3
-    glpf_order: int = 1
-    glpf_keep: float | None = None
-    glpf_targets: tuple[str, ...] = ("id",)
-    self_loops: bool = True
-    learnable_alpha: bool = False
-    cutoff: float | None = 0.3
-    tfm_order: int = 2
-    mode: Mode = "prefix"
-    layers: tuple[int, ...] | None = None
-    learnable_cutoff: bool = False
-    train_norms: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("glpf_targets", "layers"):  # lists, when they come from YAML or JSON
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
-        for name, known in (("inputs", SOURCES), ("fusion", FUSIONS), ("mode", MODES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
-                )
-        if self.n_hidden is not None:
-            self.check_at_least("n_hidden", 1)
-            if self.fusion == "gate":
-                raise ConfigError(f"The gated sum has no hidden layer; got n_hidden={self.n_hidden}. Leave it out.")
-        for name in ("self_loops", "learnable_alpha", "learnable_cutoff", "train_norms"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false; got {getattr(self, name)!r}. Correct the config.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}.")
-        check_alpha(self.alpha, self.glpf_order)
-        check_filter(self.cutoff, self.tfm_order)
-        if self.glpf_keep is not None and not 0.0 < self.glpf_keep <= 1.0:
-            raise ConfigError(f"glpf_keep is the part of the spectrum that is kept, in (0, 1]; got {self.glpf_keep}.")
-        if not set(self.glpf_targets) <= {"id", "text"}:
-            raise ConfigError(f"glpf_targets may name id and text; got {list(self.glpf_targets)}.")
-        if self.learnable_alpha and self.glpf_keep is not None:
-            raise ConfigError("The ideal low-pass (glpf_keep) has no alpha to learn. Leave out one of the two.")
-        if self.learnable_alpha and not 0.0 < self.alpha < 1.0:
-            raise ConfigError(f"A learnable alpha starts inside (0, 1); got {self.alpha}. Start at 0.3.")
-        # Of what the filter along time refuses, say so now and not after the item tables are made.
-        TemporalFrequencyModulation(
-            self.cutoff, self.tfm_order, self.mode, layers=self.layers, learnable=self.learnable_cutoff
-        )
 
 
 class FreLLM4Rec(SequentialRecommender):

@@ -174,7 +174,7 @@ class Recipe:
             from frellm4rec.models.sasrec import SASRecConfig
 
             return SASRecConfig
-        from frellm4rec.models.frellm4rec import FreLLM4RecConfig
+        from frellm4rec.models.frellm4rec_config import FreLLM4RecConfig
 
         return FreLLM4RecConfig
 

@@ -15,7 +15,8 @@ import yaml
 
 from frellm4rec.data import log_fingerprint
 from frellm4rec.models.base import SequentialRecommender
-from frellm4rec.models.frellm4rec import FreLLM4Rec, FreLLM4RecConfig
+from frellm4rec.models.frellm4rec import FreLLM4Rec
+from frellm4rec.models.frellm4rec_config import FreLLM4RecConfig
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.training.recipe import Recipe
@@ -25,7 +26,7 @@ from spectral_probe.backbones.places import parse_device
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError
 from spectral_probe.interactions import Dataset
 from spectral_probe.resolve import resolve_dataset
-from spectral_probe.runs import RunFolder, config_hash, disk_errors, write_text
+from spectral_probe.runs import RunFolder, config_hash, disk_errors, logged, write_text
 
 logger = logging.getLogger("frellm4rec")
 MODEL_FOLDER, CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "model", "checkpoints", "metrics.jsonl", "summary.json"
@@ -140,7 +141,7 @@ def train_recipe(
     request = {"model": recipe.model, "kind": "training"}
     request |= {"dataset": recipe.dataset, "from_dir": recipe.from_dir, "name": recipe.name}
     run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
-    with _log_to(run.path):
+    with logged(run.path, logger):
         try:
             return _train(recipe, dataset, run, resume, progress, tensorboard)
         except Exception as error:
@@ -232,25 +233,6 @@ def _tensorboard_writer(folder: Path) -> Any:
             "TensorBoard is not installed. Run: pip install 'spectral-probe[tensorboard]', or leave out --tensorboard."
         ) from error
     return SummaryWriter(str(folder))
-
-
-@contextmanager
-def _log_to(folder: Path) -> Iterator[None]:
-    """Write the log of a run to ``log.txt`` in its folder."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    except BaseException as error:
-        logger.error("%s: %s", type(error).__name__, error)
-        raise
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -16,9 +16,11 @@ from spectral_probe.analyze import run_analysis
 from spectral_probe.changes import EXCESS, SHARE
 from spectral_probe.comparison import compare
 from spectral_probe.comparison_figure import ROWS, comparison_figure, comparison_table
+from spectral_probe.errors import DataError
 from spectral_probe.interactions import Dataset
 from spectral_probe.options import AnalysisOptions
 from spectral_probe.profile import DecayProfile
+from spectral_probe.runs import RunFolder
 from tests.spectral_probe.test_analyze import MixingModel
 from tests.spectral_probe.worlds import make_world
 
@@ -168,6 +170,10 @@ def test_the_command_says_which_of_the_two_it_is(runs, profiles, tmp_path, monke
     swap = stored[0]["changes"][EXCESS["swap"]][LAST]["difference"]
     assert f"{swap['value']:+.4f} [{swap['low']:+.4f}, {swap['high']:+.4f}]" in page
     assert pd.read_csv(folder / "figures" / "comparison.csv")["part"].nunique() == 2
+    # From the comparison the way leads back to its runs, wherever the folders are moved together.
+    assert [run.path for run in RunFolder.open(folder).compared_runs()] == [Path(run).resolve() for run in runs]
+    with pytest.raises(DataError, match="does not name the runs it compares"):
+        RunFolder.open(Path(runs[0])).compared_runs()
 
 
 def test_json_holds_the_words_and_the_numbers_and_runs_of_one_name_stay_two_curves(
