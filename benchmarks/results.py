@@ -6,6 +6,7 @@
         --preset paper --controls random-weights,shuffled-history,normalized-rows,path-graph
     python -m benchmarks.results --collect RUN RUN RUN
     python -m benchmarks.results --experiment RUN      # of the recommender, see benchmarks.recommender
+    python -m benchmarks.results --reprobe RUN         # of spectral-probe compare, see benchmarks.reprobe
     python -m benchmarks.results            # the text alone, from the tables
 
 Every number in the text is read from ``bands.csv``, ``settings.json`` and the tables of the experiments; a test writes
@@ -21,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import recommender
+from benchmarks import recommender, reprobe, reprobe_page
 from spectral_probe import plots
 from spectral_probe.analyze import reanalyze
 from spectral_probe.caveats import CAVEATS
@@ -166,6 +167,7 @@ def page(folder: Path = FIGURES) -> str:
         *_quality(quality),
         "",
         *recommender.section(folder / "recommender"),
+        *reprobe_page.section(folder / "reprobe"),
         "## Notes",
         "",
     ]
@@ -235,11 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="finished runs to copy from")
     parser.add_argument("--experiment", nargs="+", type=Path, metavar="RUN", help="finished experiments to copy from")
+    parser.add_argument("--reprobe", nargs="+", type=Path, metavar="RUN", help="comparisons to copy from")
     options = parser.parse_args()
     if options.collect:
         collect(options.collect)
     if options.experiment:
         recommender.collect(options.experiment, FIGURES / "recommender")
+    if options.reprobe:
+        reprobe.collect(options.reprobe, FIGURES / "reprobe")
     PAGE.write_text(page(), encoding="utf-8")
 
 
