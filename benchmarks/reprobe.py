@@ -126,11 +126,12 @@ def _published_shares(run: RunFolder) -> tuple[np.ndarray, np.ndarray, AnalysisO
 
 def _settings(comparison: RunFolder) -> dict[str, Any]:
     """Return what the models of a comparison were trained and probed with."""
+    runs = comparison.compared_runs()  # first: a folder of another kind is refused here
     protocols = comparison.config()["compared"]
     found = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
     names = [found[0]["base"], *(one["other"] for one in found)]
     models, common = [], set()
-    for name, run, protocol in zip(names, comparison.compared_runs(), protocols, strict=True):
+    for name, run, protocol in zip(names, runs, protocols, strict=True):
         training = RunFolder.open(Path(run.grams_run().request()["model"]).expanduser())
         if not training.is_training:
             raise DataError(f"{run.path} was made of {training.path}, which is no training run. Train the model first.")

@@ -83,9 +83,11 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
         environment[variable] = "http://127.0.0.1:9"  # nobody answers there: every download fails at once
     for command, needs_network in commands:
         # `make` would install; that it knows the target and what it would do is enough here.
-        run = f"make -n -C {ROOT} {command.removeprefix('make ')}" if command.startswith("make ") else command
+        run = command.replace("make ", f"make -n -C {ROOT} ", 1) if command.startswith("make ") else command
         # Through a shell, as a reader runs it: some commands name a run by a pattern.
-        done = subprocess.run(["bash", "-c", run], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", run], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode in ((3, 4) if needs_network else (0,)), f"{command}: {done.stderr[-600:]}"
         assert "Traceback" not in done.stderr, command
     assert len(list((folder / "runs").glob("*/report.html"))) >= 5
