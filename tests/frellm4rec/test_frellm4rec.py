@@ -432,7 +432,7 @@ def test_text_and_ids_together_from_a_data_set(quick_ids, ring):
     plain = ItemTable.filtered(torch.from_numpy(embeddings.text_item_table(dataset, decoder)), None)
     assert torch.equal(model.tables["text"](), plain()), "text is filtered only where asked"
     loudness = model.item_embeddings().square().mean().sqrt()
-    assert float(loudness) == pytest.approx(decoder.token_rms(), rel=1e-4)
+    assert loudness.item() == pytest.approx(decoder.token_rms(), rel=1e-4)
     with pytest.raises(DataError, match="no item titles"):
         FreLLM4Rec.from_dataset(config, ring, backbone=backbone())
 
