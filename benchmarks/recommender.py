@@ -98,11 +98,12 @@ def claims(tables: ExperimentTables) -> list[str]:
     """Return what the ablation says of each part of the model, and of the model beside SASRec."""
     rows = tables.differences
     rows = rows[(rows["metric"] == METRIC) & rows["ranking"].isin(RANKINGS)]
+    rows, own_settings = _settings_apart(rows)
     experiment = load_experiment("ablation")
     parts = rows[(rows["against"] == experiment.reference) & rows["variant"].isin(PARTS)]
     lines: list[str] = []
     if len(parts):
-        lines += _parts(experiment, parts)
+        lines += [*_parts(experiment, parts), *own_settings]
     beside = rows[(rows["against"] == SASREC) & (rows["variant"] == experiment.reference) & (rows["mode"] != LEAKY)]
     for row in beside.to_dict("records"):
         lines.append(
@@ -110,6 +111,15 @@ def claims(tables: ExperimentTables) -> list[str]:
             f"{RANKINGS[row['ranking']]}): NDCG@{row['k']} {difference_text(row)}: {_STANDS[effect(row)]}."
         )
     return lines
+
+
+def _settings_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without settings that a backbone's name implies, and the lines that say these once."""
+    used = rows[["backbone", "settings"]].drop_duplicates()
+    alone = used[~used["backbone"].duplicated(keep=False) & (used["settings"] != "")]
+    said = [f"- `{row['backbone']}` was trained with {row['settings']}." for row in alone.to_dict("records")]
+    is_implied = rows["backbone"].isin(alone["backbone"])
+    return rows.assign(settings=rows["settings"].mask(is_implied, "")), said
 
 
 def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.3) -> pd.DataFrame:

@@ -146,6 +146,7 @@ def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
         parts.append(f"backbone {rows['backbone'].iloc[0]}")
     ranking: Any = rows["ranking"].iloc[0]
     parts.append("full ranking" if ranking == "full" else f"{ranking} candidates")
-    seeds = int(rows["n_seeds"].max())
-    parts.append(f"mean over {seeds} seed{'s' if seeds > 1 else ''}, 95 % CI over users")
+    fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
+    seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
+    parts.append(f"mean over {seeds}, 95 % CI over users")
     return f"{experiment.title}\n{', '.join(parts)}"
