@@ -194,11 +194,11 @@ def wait_for_checkpoint(process, folder, least):
 
 
 def stop(process, by):
-    """Send a signal, again after two seconds (Python drops a Ctrl-C that falls into a destructor); return stderr."""
+    """Send a signal, again after four seconds (Python drops a Ctrl-C that falls into a destructor); return stderr."""
     while process.poll() is None:
         os.kill(process.pid, by)
         try:
-            return process.communicate(timeout=2)[1]
+            return process.communicate(timeout=4)[1]
         except subprocess.TimeoutExpired:
             continue
     return process.communicate()[1]
