@@ -176,7 +176,14 @@ def start(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # In a group of its own: a signal to it is none to the tests.
     return subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, the shell has them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -194,7 +201,7 @@ def wait_for_checkpoint(process, folder, least):
 
 
 def stop(process, by):
-    """Send a signal, again after four seconds (Python drops a Ctrl-C that falls into a destructor); return stderr."""
+    """Send a signal, again after four seconds; return stderr."""
     while process.poll() is None:
         os.kill(process.pid, by)
         try:
