@@ -29,6 +29,8 @@ DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
 }
 #: YAML reads 1e-3, without a dot, as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+#: The nested parts of a recipe.
+_PARTS = {"architecture", "training"}
 #: Settings that follow from the data set and the backbone, never from the recipe.
 _DERIVED = ("n_items", "backbone_weights", "backbone_dtype")
 
@@ -95,7 +97,8 @@ class Recipe:
         try:
             values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"A recipe is a YAML file; reading {path} failed with: {error}.") from error
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"A recipe is a YAML file; reading {path} failed with: {reason}.") from error
         if not isinstance(values, dict):
             raise ConfigError(f"A recipe is a YAML mapping of names to values; {path} holds {type(values).__name__}.")
         return cls.from_dict(values)
@@ -119,7 +122,7 @@ class Recipe:
         ConfigError
             If a name is unknown or a value is not allowed.
         """
-        own = {entry.name for entry in fields(self)} - {"architecture", "training"}
+        own = {entry.name for entry in fields(self)} - _PARTS
         model = overrides.get("model", self.model)
         # Another model has other settings, but it is trained on the same data, in the same place, under the same name.
         same = {name: getattr(self, name) for name in own}
@@ -131,7 +134,8 @@ class Recipe:
         for name, value in overrides.items():
             if name not in known:
                 raise ConfigError(
-                    f"Unknown recipe setting {name!r}.{did_you_mean(name, known)} Settings of the run: "
+                    f"Unknown recipe setting {name!r}.{did_you_mean(name, own | _PARTS if '.' not in name else known)} "
+                    "Settings of the run: "
                     f"{', '.join(sorted(own))}; of the model and its training: architecture.… and training.…"
                 )
             number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
@@ -186,7 +190,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested recipe settings under dotted names; only ``architecture`` and ``training`` are nested."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name in ("architecture", "training"):
+        if name in _PARTS:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} is a mapping of names to values; got {value!r}.")
             flat |= {f"{name}.{inner}": each for inner, each in value.items()}

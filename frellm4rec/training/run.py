@@ -135,6 +135,7 @@ def train_recipe(
     finished = find_finished(out, recipe, dataset) if resume and run is None else None
     if finished is not None:
         return load_run(finished.path, device=str(parse_device(recipe.device)))
+    model = build_model(recipe, dataset)  # a model that is not there leaves no folder behind
     if run is None:
         model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)
@@ -143,16 +144,21 @@ def train_recipe(
     run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
     with logged(run.path, logger):
         try:
-            return _train(recipe, dataset, run, resume, progress, tensorboard)
+            return _train(model, recipe, dataset, run, resume, progress, tensorboard)
         except Exception as error:
             run.write_state("failed", error=f"{type(error).__name__}: {error}")
             raise
 
 
 def _train(
-    recipe: Recipe, dataset: Dataset, run: RunFolder, resume: bool, progress: bool, tensorboard: bool
+    model: SequentialRecommender,
+    recipe: Recipe,
+    dataset: Dataset,
+    run: RunFolder,
+    resume: bool,
+    progress: bool,
+    tensorboard: bool,
 ) -> TrainingRun:
-    model = build_model(recipe, dataset)
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s on %s: %d trained parameters", recipe.model, dataset.name, n_trained)
     with disk_errors(run.path), _metrics(run.path, tensorboard) as log:

@@ -145,11 +145,26 @@ def test_a_launcher_of_several_processes_is_refused(recipe, tmp_path, monkeypatc
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_key_of_a_recipe_ends_with_2(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("training: {n_epoch: 3}", "Did you mean 'training.n_epochs'?"),
+        ("trainings: {n_epochs: 3}", "Did you mean 'training'?"),
+        ("training: {n_epochs: 3\nseed: [", "failed with: while parsing"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_ends_with_2_and_one_line(text, says, tmp_path, monkeypatch, capsys):
     path = tmp_path / "recipe.yaml"
-    path.write_text("training: {n_epoch: 3}")
+    path.write_text(text)
     code, _, err = run(monkeypatch, capsys, "train", path)
-    assert (code, "Did you mean 'training.n_epochs'?" in err) == (2, True)
+    assert (code, says in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_a_backbone_that_cannot_be_loaded_leaves_no_run_folder(recipe, tmp_path, monkeypatch, capsys):
+    arguments = ["--model", "frellm4rec", "--backbone", "minilmm", "--out", tmp_path / "runs"]
+    code, _, err = run(monkeypatch, capsys, "train", recipe, *arguments)
+    assert (code, "Did you mean 'minilm'?" in err) == (4, True), err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_frellm4rec_on_a_named_backbone(log, tmp_path, quick_ids, monkeypatch, capsys):
