@@ -108,6 +108,9 @@ def page(folder: Path = FIGURES) -> str:
         "swap null: the same graphs with other users' states. Retention is the excess at the last block over that at "
         "`embed`. Intervals are 95 % bootstrap intervals over users.",
         "",
+        "An independent check found that 97 % of the excess at `embed` is popularity, not personal taste. The verdicts "
+        "below are therefore about popularity first, until a measure that tells the two apart replaces these numbers.",
+        "",
         "## Verdicts",
         "",
         "| model | inputs | excess at embed | retention at the last block | verdict | verdict on raw states |",
