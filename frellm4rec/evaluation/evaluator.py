@@ -233,13 +233,13 @@ def _evaluate_batch(
     place = TARGET_PLACE[part]
     device = model.item_embeddings().device
     inputs, lengths = pad_right([s[:place][-model.config.max_length :] for s in sequences], device)
+    candidates = None if items is None else torch.from_numpy(items).to(device)
+    scores, tolerance = (x.cpu().numpy() for x in model.score_and_tolerance(inputs, lengths, candidates))
     if items is not None:
-        scores = model.score(inputs, lengths, torch.from_numpy(items).to(device)).double().cpu().numpy()
         targets, excluded = np.zeros(len(scores), dtype=np.int64), None
     else:
-        scores = model.score(inputs, lengths).double().cpu().numpy()
         targets = np.array([s[place] for s in sequences])
         excluded = np.zeros(scores.shape, dtype=bool)
         for row, sequence in enumerate(sequences):
             excluded[row, sequence[:place]] = True
-    return np.stack(rank_metrics(scores, targets, k, excluded=excluded))
+    return np.stack(rank_metrics(scores, targets, k, excluded=excluded, tolerance=tolerance))

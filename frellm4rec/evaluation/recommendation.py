@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from frellm4rec.evaluation.metrics import best_first
 from frellm4rec.models.base import SequentialRecommender
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions import Dataset
@@ -25,9 +26,9 @@ class Recommendation:
     Attributes
     ----------
     items : (n,) int
-        Best first; equal scores in the order of the catalogue.
+        Best first; tied scores in the order of the catalogue.
     scores : (n,) float
-        Inner products with the user's last state; comparable within one user only.
+        Inner products with the user's last state, as ``model.score`` returns them; comparable within one user only.
     history : (n_history,) int
         Items given, oldest first.
     n_read : int
@@ -92,7 +93,8 @@ def recommend(
     recent = items[-model.config.max_length :]
     device = model.item_embeddings().device
     inputs = torch.from_numpy(recent.copy())[None].to(device)
-    scores = model.score(inputs, torch.tensor([len(recent)], device=device))[0].double().cpu().numpy()
+    lengths = torch.tensor([len(recent)], device=device)
+    scores, tolerance = (x[0].cpu().double().numpy() for x in model.score_and_tolerance(inputs, lengths))
     if np.isnan(scores).any():
         raise DataError(f"A score must be a number; {int(np.isnan(scores).sum())} are NaN. The model has diverged.")
     is_open = np.ones(n_items, dtype=bool)
@@ -101,8 +103,8 @@ def recommend(
     left = np.flatnonzero(is_open)
     if not len(left):
         raise DataError("The history holds the whole catalogue; nothing is left to recommend. Use --include-seen.")
-    best = left[np.argsort(-scores[left], kind="stable")[:k]]
-    return Recommendation(best, scores[best], items, len(recent))
+    best = left[best_first(scores[left], k, tolerance=float(tolerance))]
+    return Recommendation(best, scores[best].astype(np.float32).astype(np.float64), items, len(recent))
 
 
 def find_user(dataset: Dataset, user_id: str) -> int:

@@ -137,11 +137,36 @@ class SequentialRecommender(nn.Module, ABC):
         Returns
         -------
         (batch, n_candidates) or (batch, n_items) float
-            Inner products of the last valid state with the item embeddings.
+            Inner products of the last valid state with the item embeddings, in the type of these.
 
         Notes
         -----
         Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is put back afterwards.
+        """
+        return self.score_and_tolerance(inputs, lengths, items)[0].to(self.item_embeddings().dtype)
+
+    @torch.no_grad()
+    def score_and_tolerance(
+        self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Return the scores and, for each row, how far rounding may bring the scores of equal items apart.
+
+        A matrix product rounds its last columns in another order than the others, so two items with equal vectors get
+        scores that differ in their last digits, in places that depend on the processor. With d features, two such
+        inner products differ by at most :math:`d\,\epsilon\,\lVert h \rVert \lVert w \rVert`. The product is taken in
+        float64, where this is far below any difference that training makes.
+
+        Parameters
+        ----------
+        inputs, lengths, items
+            As in :meth:`score`.
+
+        Returns
+        -------
+        scores : (batch, n_candidates) or (batch, n_items) float64
+            Float32 on a device without float64.
+        tolerance : (batch,) float
+            Items whose scores differ by no more than this are tied. It does not depend on ``items``.
         """
         was_training = self.training
         self.eval()
@@ -149,11 +174,18 @@ class SequentialRecommender(nn.Module, ABC):
             states = self(inputs, lengths)
             last = states[torch.arange(len(inputs), device=inputs.device), lengths - 1]
             table = self.item_embeddings()
-            if items is None:
-                return last @ table.T
-            return torch.einsum("bd,bcd->bc", last, table[items])
         finally:
             self.train(was_training)
+        # The metal backend has no float64. Autocast leaves float64 alone.
+        precise = torch.float32 if last.device.type == "mps" else torch.float64
+        last, vectors = last.to(precise), table.to(precise)
+        longest = torch.linalg.vector_norm(vectors, dim=1).max()
+        width = last.shape[1]
+        # Twice the bound: the norms are rounded too.
+        tolerance = 2 * width * torch.finfo(precise).eps * torch.linalg.vector_norm(last, dim=1) * longest
+        if items is None:
+            return last @ vectors.T, tolerance
+        return torch.einsum("bd,bcd->bc", last, vectors[items]), tolerance
 
     def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
         """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates
+from frellm4rec.models import SASRec, SASRecConfig
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions import Dataset, Interactions
 
@@ -98,6 +99,35 @@ def test_constant_scores_are_all_ties(sasrec, random_log):
     result = evaluate(sasrec, random_log, candidates=sample_candidates(random_log, n_negatives=9), k=5)
     np.testing.assert_allclose(result.recall, 0.5)
     assert result.summary()["tie_rate"] == 1.0
+
+
+@pytest.mark.parametrize("n_items", range(2, 71))
+def test_ties_do_not_depend_on_the_position_in_the_catalogue(n_items):
+    """A matrix product rounds its last columns differently; a tie must be one at every position all the same."""
+    rng = np.random.default_rng(n_items)
+    histories = [rng.integers(0, n_items, 4) for _ in range(n_items)]
+    for position, history in enumerate(histories):
+        history[-1] = position  # every item is somebody's target
+    log = Dataset.from_interactions(Interactions.from_sequences(histories, n_items=n_items))
+    model = SASRec(SASRecConfig(n_items=n_items, max_length=6, n_features=50, n_inner=8))
+    with torch.no_grad():
+        model.items.weight[:] = torch.randn(50, generator=torch.Generator().manual_seed(1))
+        model.final_norm.weight[:] = torch.randn(50, generator=torch.Generator().manual_seed(2))
+    for part, n_read in (("test", 3), ("valid", 2)):
+        result = evaluate(model, log, part=part, k=1)
+        n_open = [n_items - len(set(h[:n_read].tolist()) - {h[n_read]}) for h in histories]
+        np.testing.assert_allclose(result.recall, 1 / np.array(n_open))
+        assert result.is_tied.tolist() == [float(n > 1) for n in n_open]
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_scores_that_really_differ_are_never_tied(sasrec, random_log, mixed_precision):
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed_precision):
+        assert evaluate(sasrec, random_log).is_tied.sum() == 0
+    inputs, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    scores, tolerance = sasrec.score_and_tolerance(inputs, lengths)
+    gaps = scores[0].sort().values.diff()
+    assert 0 < float(tolerance) < 1e-3 * float(gaps.min())
 
 
 def test_result_is_labelled(sasrec, random_log, tmp_path):

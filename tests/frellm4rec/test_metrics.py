@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frellm4rec.evaluation import metrics, ndcg_at_k, rank_metrics, recall_at_k, tie_rate
+from frellm4rec.evaluation.metrics import best_first
 from spectral_probe.errors import ConfigError, DataError, ShapeError
 
 
@@ -39,6 +40,28 @@ def test_matches_every_order_of_ties(row, data):
     np.testing.assert_allclose(
         [recall_at_k(scores, [target], k)[0], ndcg_at_k(scores, [target], k)[0]], np.mean(gains, axis=0)
     )
+
+
+def test_scores_within_the_tolerance_are_tied():
+    scores = np.array([[1.0, 1.0 + 1e-9, 1.0 - 1e-9, 1.1], [1.0, 1.0 + 1e-9, 1.0 - 1e-9, 0.9]])
+    assert tie_rate(scores, 0).tolist() == [0.0, 0.0]
+    assert tie_rate(scores, 0, tolerance=[1e-8, 0.0]).tolist() == [1.0, 0.0]
+    assert recall_at_k(scores, 0, 2, tolerance=1e-8).tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert ndcg_at_k(scores, 0, 1, tolerance=[np.nan, np.inf]).tolist() == [0.0, 0.0]
+    assert tie_rate(np.array([[3, 3, 2]]), 0, tolerance=0.5).tolist() == [1.0]
+    with pytest.raises(ConfigError, match="tolerance must be zero or more; seen -1"):
+        tie_rate(scores, 0, tolerance=-1)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(1, 9), st.sampled_from([0.0, 1.0, 2.5]))
+def test_best_first_against_a_slow_selection(row, k, tolerance):
+    left, expected = list(range(len(row))), []
+    while left:
+        highest = max(row[j] for j in left)
+        tied = [j for j in left if row[j] >= highest - tolerance]
+        expected += tied
+        left = [j for j in left if j not in tied]
+    assert best_first(np.array(row, dtype=float), k, tolerance=tolerance).tolist() == expected[:k]
 
 
 def test_constant_scores_are_worth_chance():

@@ -40,10 +40,26 @@ def test_only_the_most_recent_items_are_read_but_all_are_left_out(model):
     assert found.scores.tolist() == [scores[item] for item in found.items]
 
 
-def test_ties_come_in_the_order_of_the_catalogue(model):
+@pytest.mark.parametrize("n_items", range(1, 71))
+def test_ties_come_in_the_order_of_the_catalogue(n_items):
+    model = make_model(n_items)
     with torch.no_grad():
         model.items.weight[:] = 1.0
-    assert recommend(model, [2], k=5).items.tolist() == [0, 1, 3, 4, 5]
+    everything = recommend(model, [0], k=n_items, include_seen=True)
+    assert everything.items.tolist() == list(range(n_items))
+    if n_items > 3:
+        assert recommend(model, [2], k=3).items.tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("n_items", [2, 7, 16, 25, 33, 64, 70])
+def test_two_equal_items_come_in_the_order_of_the_catalogue_wherever_they_are(n_items):
+    model = make_model(n_items)
+    weights = model.items.weight.data.clone()
+    for position in range(1, n_items):
+        model.items.weight.data = weights.clone()
+        model.items.weight.data[position] = weights[0]
+        ranked = recommend(model, [0], k=n_items, include_seen=True).items.tolist()
+        assert ranked.index(position) == ranked.index(0) + 1
 
 
 def test_what_cannot_be_recommended(model):
