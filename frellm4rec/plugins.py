@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from frellm4rec.data.amazon import AmazonOptions, load_amazon, read_amazon
-from frellm4rec.data.columns import column_names
-from frellm4rec.data.demo import make_demo
-from frellm4rec.data.download import HETREC_LASTFM, amazon_metadata, amazon_reviews, fetch
-from frellm4rec.data.files import ending
-from frellm4rec.data.lastfm import load_lastfm
-from frellm4rec.data.recbole import read_recbole
-from frellm4rec.data.s3rec import read_s3rec
-from frellm4rec.data.table import read_table
-from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.interactions import Dataset
+from spectral_probe.errors import DataError
+from spectral_probe.interactions.dataset import Dataset
 
 if TYPE_CHECKING:
-    from frellm4rec.models.base import SequentialRecommender
     from frellm4rec.models.sasrec import SASRec
-
-DATA_VARIABLE = "FRELLM4REC_DATA"
+    from frellm4rec.models.sequential import SequentialRecommender
 
 
 def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> SASRec:
     """Return SASRec trained on the data set's training part, from the cache where it is there."""
-    from frellm4rec.embeddings import trained_sasrec
+    from frellm4rec.runs.pretrained import trained_sasrec
 
     return trained_sasrec(dataset, seed=seed, device=device)
 
@@ -47,14 +35,13 @@ def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Seque
     DataError
         If it was trained on other data: on another log, or for a catalogue of another size.
     """
-    from frellm4rec.data import log_fingerprint
-    from frellm4rec.models.saved import load_model
-    from spectral_probe.runs import RunFolder
+    from frellm4rec.models.registry import load_model
+    from spectral_probe.runs.folder import RunFolder
 
     state = RunFolder.open(folder).state() if (folder / "run.json").is_file() else {}
     request = state.get("request") or {}
     trained = state.get("dataset_fingerprint")
-    if trained is not None and trained != log_fingerprint(dataset):
+    if trained is not None and trained != dataset.fingerprint(titles=False):
         raise DataError(
             f"A model is probed on the data set it was trained on. {folder} was trained on {request.get('dataset')!r}, "
             f"whose histories differ from those of {dataset.name!r}. Leave out --dataset, or name the run's own."
@@ -73,125 +60,6 @@ def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Seque
 
 def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> npt.NDArray[np.float32]:
     """Return one vector per item from training interactions alone, (n_items, 50): SASRec's item table."""
-    from frellm4rec.embeddings import sasrec_item_table
+    from frellm4rec.runs.pretrained import sasrec_item_table
 
     return sasrec_item_table(dataset, seed=seed, device=device)
-
-
-def demo(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
-    """Return the built-in made-up data set (800 users, 400 items), which needs no file.
-
-    Parameters
-    ----------
-    argument : str, optional
-        Seed, as in ``demo:7``; 0 when left out.
-    from_dir : path, optional
-        Not used: nothing is read.
-
-    Raises
-    ------
-    ConfigError
-        If the seed is not a whole number, 0 or more.
-    """
-    if argument is not None and not (argument.isascii() and argument.isdigit()):
-        raise ConfigError(f"The argument of demo is a seed, a whole number from 0 on; got {argument!r}. Try demo:7.")
-    return make_demo(seed=int(argument or 0)).dataset
-
-
-def lastfm(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
-    """Return LastFM (1,090 users, 3,646 items) from the raw HetRec files, see :func:`lastfm_source`."""
-    return load_lastfm(lastfm_source(argument, from_dir=from_dir))
-
-
-def lastfm_source(argument: str | None = None, *, from_dir: Path | None = None) -> Path:
-    """Return the folder or zip with the raw HetRec files; without one, fetch the zip.
-
-    Parameters
-    ----------
-    argument : str, optional
-        Folder or zip with the raw files, as in ``lastfm:FOLDER``.
-    from_dir : path, optional
-        The same as an option. One of the two at most.
-
-    Without either, ``LastFM`` or ``lastfm`` in the folder that the environment variable ``FRELLM4REC_DATA`` names;
-    without that, the archive of GroupLens, downloaded once.
-
-    Raises
-    ------
-    DataError
-        If two places are named, or the download fails.
-    """
-    if argument and from_dir is not None and Path(argument) != Path(from_dir):
-        raise DataError(f"LastFM is read from one place; got {argument!r} and {str(from_dir)!r}. Name one of them.")
-    if argument or from_dir is not None:
-        return Path(argument or from_dir or "").expanduser()
-    return _own_folder("LastFM", "lastfm") or fetch(HETREC_LASTFM, "lastfm")
-
-
-def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
-    """Return a category of the Amazon review data (2018), from a folder or downloaded.
-
-    Parameters
-    ----------
-    argument : str
-        ``Gift_Cards``, or with options ``Gift_Cards,core=single,repeats=first,k=5``, see
-        :class:`frellm4rec.data.amazon.AmazonOptions`.
-    from_dir : path, optional
-        Folder with the category's files. Without it, a folder of the category's name inside that of the environment
-        variable ``FRELLM4REC_DATA``; without that, the files are downloaded once: the owner's 5-core where the filter
-        can start from it, else all reviews (up to several GB).
-
-    Raises
-    ------
-    ConfigError
-        If no category is named, or the category or an option is unknown.
-    DataError
-        If files are missing, malformed or cannot be downloaded, or nothing is left after the filter.
-    """
-    if not argument:
-        raise ConfigError("The Amazon data come by category; none was named. Name one, as in amazon:Gift_Cards.")
-    category, options = AmazonOptions.parse(argument)
-    folder = Path(from_dir).expanduser() if from_dir is not None else _own_folder(category)
-    if folder is not None:
-        return load_amazon(category, folder, options)
-    reviews = fetch(amazon_reviews(category, is_owners_core=not options.needs_all_reviews), f"amazon/{category}")
-    metadata = fetch(amazon_metadata(category), f"amazon/{category}")
-    return read_amazon(reviews, metadata, category, options)
-
-
-def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
-    """Return the data set of a file: CSV, TSV, Parquet, RecBole ``.inter`` or S3-Rec ``.txt``; text plain or ``.gz``.
-
-    Tables have the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``. Titles of an
-    ``.inter`` file are those of the ``.item`` file beside it.
-
-    Parameters
-    ----------
-    argument : str
-        The file.
-    from_dir : path, optional
-        Folder that a relative path starts from.
-
-    Raises
-    ------
-    ConfigError
-        If no file is named.
-    DataError
-        If the file is missing or malformed.
-    """
-    if not argument:
-        raise ConfigError("A table is read from a file; none was named. Give its path, as in table:log.csv.")
-    path = Path(from_dir or "", argument).expanduser()
-    if ending(path) == ".txt":
-        return read_s3rec(path)
-    if ending(path) == ".inter":
-        return read_recbole(path)
-    return read_table(path, title="title" if "title" in column_names(path) else None)
-
-
-def _own_folder(*names: str) -> Path | None:
-    """Return the folder of a data set inside the one that the environment variable names, if there is one."""
-    root = os.environ.get(DATA_VARIABLE)
-    if not root:
-        return None
-    return next((folder for name in names if (folder := Path(root).expanduser() / name).exists()), None)

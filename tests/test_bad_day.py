@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectral_probe import cli
+from spectral_probe.cli import main as cli
 from spectral_probe.errors import SpectralProbeError
-from spectral_probe.interactions import probe_sequences
-from spectral_probe.resolve import resolve_dataset
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.plugins.datasets import resolve_dataset
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 
@@ -173,7 +173,7 @@ def test_a_run_given_as_out_ends_with_2(log, vectors, tmp_path, monkeypatch, cap
 
 def test_kill_9_in_the_middle_of_capture_and_resume_give_the_same_bytes(log, vectors, tmp_path) -> None:
     log.to_csv(tmp_path / "log.csv", index=False)
-    command = [sys.executable, "-m", "spectral_probe.cli"]
+    command = [sys.executable, "-m", "spectral_probe.cli.main"]
 
     def arguments(out: str) -> list[str]:
         return [*command, *analyze(tmp_path / "log.csv", vectors, tmp_path / out, "--batch-size", "1")]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from spectral_probe.analyze import plan_analysis
-from spectral_probe.options import AnalysisOptions
+from spectral_probe.analysis.cost import plan_analysis
+from spectral_probe.analysis.options import AnalysisOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 

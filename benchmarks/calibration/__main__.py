@@ -1,4 +1,4 @@
-"""Run the calibration and write ``docs/calibration.csv`` and ``docs/calibration.md``."""
+"""Run the calibration and write ``figures/calibration/cells.csv`` and ``docs/calibration.md``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from benchmarks.calibration.report import write_markdown
 from benchmarks.calibration.study import Setting, Study, cells, read_table
 from frellm4rec.data.lastfm import load_lastfm
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS, TABLE = ROOT / "docs", ROOT / "figures" / "calibration" / "cells.csv"
 
 
 def load_log(path: Path) -> Dataset:
@@ -27,7 +29,7 @@ def load_log(path: Path) -> Dataset:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("--log", type=Path, help="LastFM.txt, or HetRec's folder or zip; without it only the report")
-    parser.add_argument("--csv", type=Path, default=DOCS / "calibration.csv", help="results; finished cells are kept")
+    parser.add_argument("--csv", type=Path, default=TABLE, help="results; finished cells are kept")
     parser.add_argument("--markdown", type=Path, default=DOCS / "calibration.md")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the repetitions (default 1)")
     parser.add_argument("--seed", type=int, default=0)

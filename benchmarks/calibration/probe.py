@@ -1,7 +1,7 @@
 r"""The low-pass excess of many layers, with everything that depends on the graphs alone computed once.
 
-:func:`spectral_probe.spectrum.spectral_energy` decomposes every graph anew; thousands of repetitions on the same graphs
-need not. Centring moves from the Gram to the operator, :math:`\operatorname{tr}(P\,JGJ) = \langle JPJ, G\rangle`, so a
+:func:`spectral_probe.spectral_energy` decomposes every graph anew; thousands of repetitions on the same graphs need
+not. Centring moves from the Gram to the operator, :math:`\operatorname{tr}(P\,JGJ) = \langle JPJ, G\rangle`, so a
 repetition costs inner products only. A test asserts that both give the same excess and the same verdict.
 """
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.bands import SAME_EIGENVALUE, Bands
-from spectral_probe.bootstrap import Interval, percentile_interval, resampled_means
-from spectral_probe.filters import graph_operator, heat_kernel
-from spectral_probe.gft import GraphBases, eigenbasis
-from spectral_probe.nulls import MIN_REFERENCES
-from spectral_probe.verdict import judge
+from spectral_probe.graph.bases import GraphBases, eigenbasis
+from spectral_probe.graph.filters import graph_operator, heat_kernel
+from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.verdict import judge
+from spectral_probe.spectrum.bands import SAME_EIGENVALUE, Bands
+from spectral_probe.spectrum.nulls import MIN_REFERENCES
+from spectral_probe.types import IntArray
 
 FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
 #: ``two-sided`` is the headline, ``one-sided`` the swap null with the user's own graph only.
 NULLS = ("two-sided", "one-sided", "permutation", "cyclic")
 QUARTER = "lowest quarter"

@@ -41,9 +41,9 @@ def _head(t: pd.DataFrame) -> str:
 
         <!-- Generated; do not edit. -->
 
-        Regenerate with `python -m benchmarks.calibration --log LastFM.txt` (continues `docs/calibration.csv`; delete
-        that file to start anew). Without `--log` only this page is written again from the CSV. Every result below is
-        read from it.
+        Regenerate with `python -m benchmarks.calibration --log LastFM.txt` (continues `figures/calibration/cells.csv`;
+        delete that file to start anew). Without `--log` only this page is written again from the CSV. Every result
+        below is read from it.
 
         States are invented, graphs are real: the local graphs of LastFM (`--sequence valid`, at most 50 targets, own
         user dropped), {row["all_users"]} users with at least 4 targets and an edge. States have {worlds.WIDTH}

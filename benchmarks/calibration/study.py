@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import zlib
@@ -17,13 +16,15 @@ import pandas as pd
 
 from benchmarks.calibration import worlds
 from benchmarks.calibration.probe import NULLS, Judge, LowPassProbe, Members
-from spectral_probe.gft import GraphBases
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset, probe_sequences
-from spectral_probe.spectrum import MIN_TARGETS
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.spectrum.energy import MIN_TARGETS
+from spectral_probe.storage.atomic import write_csv
+from spectral_probe.types import IntArray
 
 FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
 TAUS = (1.0, 2.0, 5.0, 10.0, 20.0)
 #: Number of seeds of the bootstrap, used in turn.
 N_BOOTSTRAP_SEEDS = 8
@@ -332,10 +333,7 @@ def _statistics(s: dict[str, npt.NDArray]) -> dict[str, float]:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    table.to_csv(unfinished, index=False, float_format="%.6g")
-    os.replace(unfinished, path)
+    write_csv(path, table, float_format="%.6g")
 
 
 def read_table(path: Path) -> pd.DataFrame:

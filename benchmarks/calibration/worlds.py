@@ -13,11 +13,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from spectral_probe.filters import graph_operator
-from spectral_probe.gft import GraphBases
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.filters import graph_operator
 
 FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
 #: Width of the states.
 WIDTH = 32
 #: Correlation of the noise of the last block with that of ``embed``.

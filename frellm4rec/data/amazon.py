@@ -11,10 +11,11 @@ import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
 from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
-from frellm4rec.data.json_lines import MAX_BROKEN_SHARE, JsonLines
-from frellm4rec.data.titles import clean_title
+from frellm4rec.data.parsing.json_lines import MAX_BROKEN_SHARE, JsonLines
+from frellm4rec.data.parsing.titles import clean_title
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 logger = logging.getLogger(__name__)
 

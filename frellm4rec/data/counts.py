@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.interactions import Dataset, Interactions
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.types import FloatArray, IntArray
 
 #: The words of each community. A title's noun comes from here, but not always from the words of its own community.
 NOUNS: tuple[tuple[str, ...], ...] = (

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from frellm4rec.cache import CACHE_VARIABLE, cache_root
-from frellm4rec.data.files import GZIP_MAGIC
-from spectral_probe.errors import DataError, ResourceError
+from frellm4rec.data.parsing.text_files import GZIP_MAGIC
+from spectral_probe.errors import DataError
+from spectral_probe.storage.atomic import disk_errors, move_file, scratch_folder, write_text
+from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
+from spectral_probe.storage.hashing import file_hash
 
 logger = logging.getLogger(__name__)
 #: Seconds without a byte after which the next mirror is tried.
@@ -94,20 +93,14 @@ def fetch(file: RemoteFile, dataset: str) -> Path:
         _verify(target, file)
         return target
     failures = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=folder) as partial:
-            for address in file.mirrors:
-                reason = _download(address, Path(partial) / file.name, file)
-                if reason is None:
-                    _keep(Path(partial) / file.name, target, address)
-                    return target
-                failures.append(f"{address} ({reason})")
-    except OSError as error:
-        raise ResourceError(
-            f"Downloads are kept in {folder}, which could not be written: {error}. Free space there, or set "
-            f"{CACHE_VARIABLE} to another folder."
-        ) from error
+    next_step = f"Free space there, or set {CACHE_VARIABLE} to another folder."
+    with disk_errors(folder, what="Writing a download", next_step=next_step), scratch_folder(target) as scratch:
+        for address in file.mirrors:
+            reason = _download(address, scratch / file.name, file)
+            if reason is None:
+                _keep(scratch / file.name, target, address)
+                return target
+            failures.append(f"{address} ({reason})")
     raise DataError(
         f"{file.name} could not be downloaded from any of its {len(file.mirrors)} mirrors: {'; '.join(failures)}. "
         "Check the connection, or get the file by another way and name its folder with --from-dir."
@@ -149,11 +142,9 @@ def _reason(error: BaseException) -> str:
 
 def _keep(partial: Path, target: Path, address: str) -> None:
     """Record the checksum, then give the file its name: a file without record is one that someone put there."""
-    record = {"sha256": _sha256(partial), "bytes": partial.stat().st_size, "address": address}
-    record_path = partial.with_name("record.json")
-    record_path.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(record_path, _record_of(target))
-    os.replace(partial, target)
+    record = {"sha256": file_hash(partial), "bytes": partial.stat().st_size, "address": address}
+    write_text(_record_of(target), json.dumps(record, indent=2))
+    move_file(partial, target)
 
 
 def _record_of(target: Path) -> Path:
@@ -173,11 +164,6 @@ def _verify(target: Path, file: RemoteFile) -> None:
                 f"{_record_of(target)} must hold the checksum of {target.name}; reading it failed with: {error!r}. "
                 "Delete both files to fetch them again."
             ) from error
-    found = _sha256(target)
-    if found != expected:
-        raise DataError(f"{target} must have the SHA-256 {expected}; it has {found}. Delete it to fetch it again.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    seen = file_hash(target)
+    if seen != expected:
+        raise DataError(f"{target} must have the SHA-256 {expected}; it has {seen}. Delete it to fetch it again.")

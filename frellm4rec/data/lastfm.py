@@ -12,7 +12,8 @@ import pandas as pd
 from frellm4rec.data.core_filter import k_core
 from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
 from spectral_probe.errors import DataError, did_you_mean
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 EVENTS_FILE = "user_taggedartists-timestamps.dat"
 ARTISTS_FILE = "artists.dat"

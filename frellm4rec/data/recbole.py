@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from frellm4rec.data.columns import column_names
-from frellm4rec.data.files import stem
+from frellm4rec.data.parsing.columns import column_names
+from frellm4rec.data.parsing.text_files import stem
 from frellm4rec.data.table import read_table
 from spectral_probe.errors import ConfigError, DataError, ResourceError
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.storage.atomic import whole_file
 
 #: Columns of RecBole's published data sets that hold the name of an item.
 TITLE_COLUMNS = ("title", "item_title", "name", "movie_title", "item_name", "artist_name")
@@ -136,12 +135,6 @@ def _labels(labels: Sequence[object] | np.ndarray, kind: str) -> list[str]:
 
 def _write(path: Path, header: str, rows: Iterable[str]) -> None:
     """Write a file that appears whole or not at all."""
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(header + "\n")
-            file.writelines(row + "\n" for row in rows)
-        os.chmod(partial, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(header + "\n")
+        file.writelines(row + "\n" for row in rows)

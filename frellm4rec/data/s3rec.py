@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from frellm4rec.data.files import read_text, stem
-from frellm4rec.data.titles import titles_from_file
+from frellm4rec.data.parsing.text_files import read_text, stem
+from frellm4rec.data.parsing.titles import titles_from_file
 from spectral_probe.errors import DataError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 def read_s3rec(path: str | Path, *, titles: str | Path | None = None, name: str | None = None) -> Dataset:

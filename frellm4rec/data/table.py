@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frellm4rec.data.columns import parse_times, read_columns
-from frellm4rec.data.files import stem
-from frellm4rec.data.titles import first_titles, titles_from_file
-from spectral_probe.interactions import Dataset, Interactions
+from frellm4rec.data.parsing.columns import parse_times, read_columns
+from frellm4rec.data.parsing.text_files import stem
+from frellm4rec.data.parsing.titles import first_titles, titles_from_file
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 def read_table(

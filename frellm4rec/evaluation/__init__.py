@@ -1,22 +1,8 @@
-"""Evaluation: shared candidates, tie-aware metrics, results that carry their protocol, tests between models."""
+"""Evaluation: shared candidates, tie-aware metrics, results that carry their protocol, tests between models.
 
-from frellm4rec.evaluation.candidates import Candidates, sample_candidates, stored_candidates
-from frellm4rec.evaluation.evaluator import Evaluation, evaluate
-from frellm4rec.evaluation.metrics import RankMetrics, ndcg_at_k, rank_metrics, recall_at_k, tie_rate
-from frellm4rec.evaluation.significance import PairedDifference, holm, paired_bootstrap
+Names are imported when they are first used; ``__init__.pyi`` lists them with their modules.
+"""
 
-__all__ = [
-    "Candidates",
-    "Evaluation",
-    "PairedDifference",
-    "RankMetrics",
-    "evaluate",
-    "holm",
-    "ndcg_at_k",
-    "paired_bootstrap",
-    "rank_metrics",
-    "recall_at_k",
-    "sample_candidates",
-    "stored_candidates",
-    "tie_rate",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from frellm4rec.cache import CACHE_VARIABLE, cache_root
-from frellm4rec.data import log_fingerprint
 from spectral_probe.errors import ConfigError, DataError, ResourceError, did_you_mean
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
+from spectral_probe.storage.hashing import digest
 
 EvaluationPart = Literal["valid", "test"]
 #: Where the target of each part stands in the history.
@@ -55,10 +54,7 @@ class Candidates:
     @property
     def digest(self) -> str:
         """Short SHA-256 of users and lists: equal lists, equal digest, whatever they were drawn from."""
-        content = hashlib.sha256(str(self.items.shape).encode())
-        for array in (self.users, self.items):
-            content.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
-        return content.hexdigest()[:12]
+        return digest([str(self.items.shape), self.users.astype("<i8"), self.items.astype("<i8")])[:12]
 
     def check(self, dataset: Dataset, part: str) -> None:
         """Refuse lists of another part or data set, and lists that do not have the right target first.
@@ -67,7 +63,7 @@ class Candidates:
         ------
         DataError
         """
-        fingerprint = log_fingerprint(dataset)
+        fingerprint = dataset.fingerprint(titles=False)
         if self.part != part or self.fingerprint != fingerprint:
             raise DataError(
                 f"The candidates are of part {self.part!r} and data {self.fingerprint[:8]}; the evaluation is of part "
@@ -99,18 +95,8 @@ class Candidates:
     def save(self, path: str | Path) -> Path:
         """Write the lists to one ``.npz`` file, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                items=self.items,
-                users=self.users,
-                part=np.array(self.part),
-                seed=np.array(self.seed),
-                fingerprint=np.array(self.fingerprint),
-            )
-        os.replace(partial, path)
+        labels = {name: np.array(getattr(self, name)) for name in ("part", "seed", "fingerprint")}
+        write_npz(path, {"items": self.items, "users": self.users, **labels}, is_compressed=True)
         return path
 
     @classmethod
@@ -195,7 +181,7 @@ def sample_candidates(
         raise ConfigError(
             f"n_negatives must be at least 1 and seed at least 0; got n_negatives={n_negatives}, seed={seed}."
         )
-    fingerprint = log_fingerprint(dataset)
+    fingerprint = dataset.fingerprint(titles=False)
     users = evaluated_users(dataset)
     items = np.empty((len(users), 1 + n_negatives), dtype=np.int64)
     for row, user in enumerate(users):
@@ -234,7 +220,7 @@ def stored_candidates(
         If the file cannot be written.
     """
     check_part(part)
-    fingerprint = log_fingerprint(dataset)
+    fingerprint = dataset.fingerprint(titles=False)
     path = candidates_path(fingerprint, part=part, n_negatives=n_negatives, seed=seed)
     if not path.exists():
         drawn = sample_candidates(dataset, part=part, n_negatives=n_negatives, seed=seed)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from frellm4rec.data import log_fingerprint
 from frellm4rec.evaluation.candidates import TARGET_PLACE, Candidates, EvaluationPart, check_part, evaluated_users
 from frellm4rec.evaluation.metrics import rank_metrics
-from frellm4rec.models.base import SequentialRecommender
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.storage.atomic import write_npz
+from spectral_probe.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from frellm4rec.models.sequential import SequentialRecommender
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +121,9 @@ class Evaluation:
     def save(self, path: str | Path) -> Path:
         """Write values and labels to one ``.npz`` file, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = asdict(self)
         arrays = {name: values.pop(name) for name in ("ndcg", "recall", "is_tied", "users")}
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, labels=np.array(json.dumps(values)), **arrays)
-        os.replace(partial, path)
+        write_npz(path, {"labels": np.array(json.dumps(values)), **arrays}, is_compressed=True)
         return path
 
     @classmethod
@@ -189,7 +184,7 @@ def evaluate(
             f"The model knows {model.config.n_items} items, data set {dataset.name!r} has {dataset.n_items}. "
             "Evaluate on the data set that the model was trained on."
         )
-    fingerprint = log_fingerprint(dataset)
+    fingerprint = dataset.fingerprint(titles=False)
     if candidates is not None:
         candidates.check(dataset, part)
     users = evaluated_users(dataset) if candidates is None else candidates.users
@@ -214,14 +209,6 @@ def evaluate(
     )
 
 
-def pad_right(sequences: list[npt.NDArray[np.int64]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return histories as (batch, position) item indices padded with 0, and their lengths."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    padded = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
-    return torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
-
-
 def _evaluate_batch(
     model: SequentialRecommender,
     sequences: list[npt.NDArray[np.int64]],
@@ -230,6 +217,10 @@ def _evaluate_batch(
     k: int,
 ) -> FloatArray:
     """Return (3, batch): NDCG, recall and ties of a few users."""
+    import torch
+
+    from frellm4rec.models.padding import pad_right
+
     place = TARGET_PLACE[part]
     device = model.item_embeddings().device
     inputs, lengths = pad_right([s[:place][-model.config.max_length :] for s in sequences], device)

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError, DataError, ShapeError
+from spectral_probe.types import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 Gain = Callable[[FloatArray], FloatArray]
 #: Scores compared at a time: the comparisons of a block stay in the processor's cache.
 BLOCK_SIZE = 1 << 18

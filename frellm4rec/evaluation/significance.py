@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.bootstrap import percentile_interval
 from spectral_probe.errors import ConfigError, DataError, ShapeError
+from spectral_probe.profiles.bootstrap import percentile_interval
+from spectral_probe.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 #: Fewer resamples leave the ends of a 95 % interval to chance.
 MIN_RESAMPLES = 100
 #: Counts drawn at a time, so that many users do not fill the memory.

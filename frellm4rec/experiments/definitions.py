@@ -155,7 +155,7 @@ class Experiment:
 @cache
 def experiment_names() -> tuple[str, ...]:
     """Return the names of the packaged experiments."""
-    folder = resources.files("frellm4rec.experiments") / "recipes"
+    folder = resources.files("frellm4rec.experiments") / "published"
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
@@ -183,7 +183,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
                 f"Unknown experiment {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)} One of your own "
                 "is given as NAME FILE.yaml."
             )
-        text = (resources.files("frellm4rec.experiments") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (resources.files("frellm4rec.experiments") / "published" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         try:
             text = path.read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from frellm4rec.experiments.definitions import SASREC, Experiment
-from frellm4rec.experiments.results import METRICS, ExperimentTables
-from frellm4rec.experiments.tables import LEAKY, NAMES, in_order, mode_label, modes_in_order, rows_of
-from spectral_probe.plots import NULL_GREY, PALETTE
+from frellm4rec.experiments.markdown import LEAKY, NAMES, in_order, mode_label, modes_in_order, rows_of
+from frellm4rec.experiments.tables import METRICS, ExperimentTables
+from spectral_probe.figure_style import NULL_GREY, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,17 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frellm4rec.evaluation.stored import parse_ranking
-from frellm4rec.experiments.definitions import (
-    BACKBONE_KEY,
-    DEFAULT_MODE,
-    MODE_KEY,
-    SASREC,
-    Experiment,
-    Variant,
-)
+from frellm4rec.experiments.definitions import BACKBONE_KEY, DEFAULT_MODE, MODE_KEY, SASREC, Experiment, Variant
+from frellm4rec.runs.evaluations import parse_ranking
 from spectral_probe.errors import ConfigError
-from spectral_probe.registry import plugin_names
+from spectral_probe.plugins.registry import plugin_names
 
 #: Keys of the recipe that the grid sets itself.
 _OWN_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device", BACKBONE_KEY, MODE_KEY)

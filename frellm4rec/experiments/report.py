@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from spectral_probe.storage.atomic import disk_errors, write_text
 
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.figures import experiment_figure, figure_rows
-from frellm4rec.experiments.results import ExperimentTables
-from frellm4rec.experiments.tables import markdown
-from spectral_probe.plots import save_figure
-from spectral_probe.runs import disk_errors, write_text
+from frellm4rec.experiments.markdown import markdown
+from frellm4rec.experiments.tables import ExperimentTables
+from spectral_probe.figure_style import save_figure
 
 
 def write_report(

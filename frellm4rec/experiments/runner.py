@@ -14,20 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.data import log_fingerprint
-from frellm4rec.embeddings import trained_sasrec
 from frellm4rec.evaluation import Evaluation, evaluate, stored_candidates
-from frellm4rec.evaluation.stored import (
-    EVALUATION_FOLDER,
-    evaluate_trained,
-    evaluation_path,
-    parse_ranking,
-    save_evaluation,
-)
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.grid import Cell, ExperimentRequest, cells_of
 from frellm4rec.experiments.report import write_report
-from frellm4rec.experiments.results import (
+from frellm4rec.experiments.tables import (
     ABSENT,
     CELL_COLUMNS,
     FAILED,
@@ -39,14 +30,23 @@ from frellm4rec.experiments.results import (
     summarise,
     typed,
 )
-from frellm4rec.trained import TrainedModel
+from frellm4rec.runs.evaluations import (
+    EVALUATION_FOLDER,
+    evaluate_trained,
+    evaluation_path,
+    parse_ranking,
+    save_evaluation,
+)
+from frellm4rec.runs.pretrained import trained_sasrec
+from frellm4rec.runs.recipe import Recipe
+from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, find_finished, identity, train_recipe
+from frellm4rec.runs.trained import TrainedModel
 from frellm4rec.training.config import TrainingRecord
-from frellm4rec.training.recipe import Recipe
-from frellm4rec.training.run import METRICS_FILE, SUMMARY_FILE, find_finished, identity, train_recipe
 from spectral_probe.errors import DataError, SpectralProbeError
-from spectral_probe.interactions import Dataset
-from spectral_probe.resolve import resolve_dataset
-from spectral_probe.runs import RunFolder, disk_errors
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.runs.folder import RunFolder
+from spectral_probe.storage.atomic import disk_errors
 
 logger = logging.getLogger(__name__)
 RUNS_FOLDER = "runs"
@@ -163,7 +163,7 @@ class ExperimentRun:
             "mode": cell.mode,
             "backbone": cell.backbone_label,
             "dataset": self.dataset.name,
-            "fingerprint": log_fingerprint(self.dataset),
+            "fingerprint": self.dataset.fingerprint(titles=False),
             "settings": "" if cell.is_sasrec else self.request.settings_label,
             "seed": cell.seed,
         }
@@ -223,7 +223,7 @@ class ExperimentRun:
             found = Evaluation.load(path)
         except DataError:
             return None
-        return found if found.fingerprint == log_fingerprint(self.dataset) else None
+        return found if found.fingerprint == self.dataset.fingerprint(titles=False) else None
 
     def _path(self, run: str, ranking: str) -> Path:
         return evaluation_path(self.folder / run / EVALUATION_FOLDER, part=PART, ranking=ranking)

@@ -1,200 +1,274 @@
-"""The Markdown of an experiment: our means and differences beside the paper's numbers, from the tidy tables alone."""
+"""The tidy tables of an experiment: cells, means over seeds with intervals over users, and differences."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from frellm4rec.experiments import paper
-from frellm4rec.experiments.definitions import SASREC, Experiment, Variant
-from frellm4rec.experiments.results import FINISHED, METRICS, ExperimentTables
+from frellm4rec.evaluation import Evaluation
+from frellm4rec.evaluation.significance import PairedDifference, holm, paired_bootstrap
+from frellm4rec.experiments.definitions import SASREC
+from frellm4rec.runs.evaluations import EVALUATION_FOLDER, evaluation_path
+from spectral_probe.errors import DataError
+from spectral_probe.storage.atomic import write_csv
+from spectral_probe.storage.hashing import digest
+from spectral_probe.types import FloatArray
 
-LEAKY = "two_sided_leaky"
-MODES = ("prefix", "causal", LEAKY)
-NAMES = {"ndcg": "NDCG", "recall": "Recall"}
-MISSING = "–"
-#: Number of candidates that the paper draws beside the target.
-_PAPER_RANKING = re.compile(r"(99|100)\+1")
+METRICS = ("ndcg", "recall")
+FINISHED, FAILED, ABSENT = "finished", "failed", "absent"
+#: What is compared with each other shares all of these.
+SETTING_COLUMNS = ["experiment", "dataset", "fingerprint", "ranking", "k", "backbone", "mode", "settings"]
+_LOG_COLUMNS = SETTING_COLUMNS[:5]
+#: What names a cell: a later run of the same cell takes its place.
+KEY_COLUMNS = ["experiment", "variant", "mode", "backbone", "dataset", "settings", "seed"]
+CELL_COLUMNS = [
+    *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "seed", "ranking"),
+    *("k", "n_users", "ndcg", "recall", "tie_rate", "best_epoch", "n_epochs", "validation_ndcg", "seconds"),
+    *("revision", "recipe_hash", "protocol", "status", "error", "run"),
+]
+MEAN_COLUMNS = [
+    *SETTING_COLUMNS,
+    *("variant", "label", "metric", "n_seeds", "n_users", "value", "std", "low", "high"),
+]
+DIFFERENCE_COLUMNS = [
+    *SETTING_COLUMNS,
+    *("variant", "label", "against", "metric", "n_seeds", "reference_n_seeds", "n_users"),
+    *("difference", "low", "high", "p_value", "p_holm", "n_bootstrap"),
+]
+_TEXTS = {
+    *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "ranking"),
+    *("revision", "recipe_hash", "protocol", "status", "error", "run", "metric", "against"),
+}
+_WHOLE = {"seed", "k", "n_users", "best_epoch", "n_epochs", "n_seeds", "reference_n_seeds", "n_bootstrap"}
+
+LoadEvaluation = Callable[[str, str], Evaluation]
+Bootstrap = Callable[[FloatArray, FloatArray], PairedDifference]
 
 
-def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1) -> str:
-    """Return the page of an experiment.
+class RememberedBootstrap:
+    """:func:`paired_bootstrap` that resamples the same values once: the tables are written anew after every cell."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], PairedDifference] = {}
+
+    def __call__(self, values: FloatArray, reference: FloatArray) -> PairedDifference:
+        """Return the difference, from memory where the values are known."""
+        key = (_digest(values), _digest(reference))
+        if key not in self._known:
+            self._known[key] = paired_bootstrap(values, reference)
+        return self._known[key]
+
+
+def _digest(values: FloatArray) -> str:
+    return digest([repr(values.shape), values])
+
+
+@dataclass(frozen=True)
+class ExperimentTables:
+    """The tables of an experiment: one row per cell and ranking; per variant and metric; per pair and metric."""
+
+    cells: pd.DataFrame
+    means: pd.DataFrame
+    differences: pd.DataFrame
+
+    def save(self, folder: Path) -> None:
+        """Write ``cells.csv``, ``means.csv`` and ``differences.csv``, each whole or not at all."""
+        for name in ("cells", "means", "differences"):
+            write_table(getattr(self, name), folder / f"{name}.csv")
+
+    @classmethod
+    def load(cls, folder: Path) -> ExperimentTables:
+        """Read what :meth:`save` wrote."""
+        return cls(*(read_table(folder / f"{name}.csv") for name in ("cells", "means", "differences")))
+
+    def select(self, **values: Any) -> ExperimentTables:
+        """Return the rows with these values in all three tables."""
+        found = []
+        for table in (self.cells, self.means, self.differences):
+            for column, value in values.items():
+                table = table[table[column] == value]
+            found.append(table)
+        return ExperimentTables(*found)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return one of the tables; names that look like numbers stay texts."""
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a table of an experiment: {error}. Run the experiment again.") from error
+    return typed(table)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write one of the tables as CSV, whole or not at all."""
+    write_csv(path, table, float_format="%.10g")
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts are texts, whole numbers whole, whatever its rows hold."""
+    table = table.copy()
+    for column in table.columns:
+        if column in _TEXTS:
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+        elif column in _WHOLE:
+            table[column] = table[column].astype("Float64").astype("Int64")
+        else:
+            table[column] = table[column].astype(float)
+    return table
+
+
+def summarise(
+    cells: pd.DataFrame, reference: str, load: LoadEvaluation, bootstrap: Bootstrap = paired_bootstrap
+) -> ExperimentTables:
+    """Return means and differences of finished cells, from the per-user values of each.
 
     Parameters
     ----------
-    experiment : Experiment
-        Order and labels of the variants, and which numbers of the paper stand beside them.
-    tables : ExperimentTables
-    level : int
-        Of the heading.
+    cells : DataFrame
+        Columns of :data:`CELL_COLUMNS`.
+    reference : str
+        Variant that the others are compared with, besides the ID network.
+    load : callable
+        ``load(run, ranking)`` gives the per-user values of a finished cell.
+    bootstrap : callable
+        :func:`paired_bootstrap`, or one that remembers.
+
+    Notes
+    -----
+    Intervals and p-values are those of :func:`paired_bootstrap`; Holm's correction runs over the variants of one
+    table: the same data, ranking, backbone, mode, settings and metric, against the same model.
     """
-    tables = tables.select(experiment=experiment.name)
-    lines = [f"{'#' * level} {experiment.title} ({experiment.source} of the paper)", ""]
-    finished = tables.cells[tables.cells["status"] == FINISHED]
-    if finished.empty:
-        lines += ["No cell has finished.", ""]
-    shown = tables.means[tables.means["variant"] != SASREC]
-    for (dataset, ranking), part in shown.groupby(["dataset", "ranking"], sort=False):
-        for (backbone, settings), _ in part.groupby(["backbone", "settings"], sort=False):
-            chosen = tables.select(dataset=dataset, ranking=ranking)
-            lines += [f"{'#' * (level + 1)} {_heading(dataset, ranking, backbone, settings)}", ""]
-            lines += [*_table(experiment, chosen, dataset, ranking, backbone, settings), ""]
-    if not finished.empty:
-        lines += [*_notes(experiment, tables, finished), ""]
-    return "\n".join([*lines, *_unfinished(tables.cells)])
+    finished = cells[cells["status"] == FINISHED]
+    means: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    held = {key: _Values.of(rows, load) for key, rows in finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)}
+    settings = dict.fromkeys(key[:-1] for key in held)
+    for setting in settings:
+        labels = dict(zip(SETTING_COLUMNS, setting, strict=True))
+        variants = {key[-1]: values for key, values in held.items() if key[:-1] == setting}
+        for name, values in variants.items():
+            for metric in METRICS:
+                means.append(
+                    {
+                        **labels,
+                        "variant": name,
+                        "label": values.label,
+                        "metric": metric,
+                        **values.mean(metric, bootstrap),
+                    }
+                )
+        if SASREC in variants:
+            continue
+        others = dict(_references(labels, variants, held, reference))
+        for against, other in others.items():
+            for metric in METRICS:
+                rows = [
+                    {
+                        **labels,
+                        "variant": name,
+                        "label": values.label,
+                        "against": against,
+                        "metric": metric,
+                        **values.difference(other, metric, bootstrap),
+                    }
+                    for name, values in variants.items()
+                    if name != against
+                ]
+                for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+                    differences.append({**row, "p_holm": float(p)})
+    return ExperimentTables(
+        typed(cells.reindex(columns=CELL_COLUMNS)),
+        typed(pd.DataFrame(means, columns=MEAN_COLUMNS)),
+        typed(pd.DataFrame(differences, columns=DIFFERENCE_COLUMNS)),
+    )
 
 
-def mode_label(mode: str) -> str:
-    """Return the name of a mode; the one whose training sees the future says so."""
-    return "two-sided (leaky)" if mode == LEAKY else mode
+def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> ExperimentTables:
+    """Return the tables of several folders as if all their cells had been run in one.
+
+    Means and differences are taken anew from the per-user values, so that what was run apart is compared as well.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Of experiments. A cell that several hold, such as SASRec, is taken from the first.
+    references : callable
+        Experiment name → the variant that the others are compared with.
+
+    Raises
+    ------
+    DataError
+        If tables or per-user values cannot be read.
+    """
+    cells, places = [], {}
+    for folder in folders:
+        table = read_table(folder / "cells.csv")
+        cells.append(table)
+        for run in table["run"]:
+            places.setdefault(run, folder)
+    joined = pd.concat(cells, ignore_index=True).drop_duplicates([*KEY_COLUMNS, "ranking"], ignore_index=True)
+
+    def load(run: str, ranking: str) -> Evaluation:
+        return Evaluation.load(evaluation_path(places[run] / run / EVALUATION_FOLDER, part="test", ranking=ranking))
+
+    found = [summarise(part, references(str(name)), load) for name, part in joined.groupby("experiment", sort=False)]
+    return ExperimentTables(
+        *(typed(pd.concat([getattr(one, name) for one in found])) for name in ("cells", "means", "differences"))
+    )
 
 
-def modes_in_order(rows: pd.DataFrame) -> list[str]:
-    """Return the modes of a table, the default first."""
-    return sorted(set(rows["mode"]), key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+@dataclass(frozen=True)
+class _Values:
+    """Per-user values of one variant, (n_seeds, n_users) per metric."""
+
+    label: str
+    users: npt.NDArray[np.int64]
+    metrics: dict[str, FloatArray]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, load: LoadEvaluation) -> _Values:
+        found = [load(row["run"], row["ranking"]) for row in rows.sort_values("seed").to_dict("records")]
+        users = found[0].users
+        if any(not np.array_equal(one.users, users) for one in found):
+            raise DataError(
+                f"The seeds of {rows['label'].iloc[0]!r} were evaluated on different users. Run them again."
+            )
+        metrics = {metric: np.stack([getattr(one, metric) for one in found]) for metric in METRICS}
+        return cls(str(rows["label"].iloc[0]), users, metrics)
+
+    def mean(self, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
+        values = self.metrics[metric]
+        found = bootstrap(values, np.zeros(values.shape[1]))
+        return {
+            "n_seeds": found.n_seeds,
+            "n_users": found.n_users,
+            "value": found.mean,
+            "std": found.std,
+            "low": found.low,
+            "high": found.high,
+        }
+
+    def difference(self, other: _Values, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
+        if not np.array_equal(self.users, other.users):
+            raise DataError(f"{self.label!r} and {other.label!r} were evaluated on different users. Run them again.")
+        found = bootstrap(self.metrics[metric], other.metrics[metric]).to_dict()
+        return {name: found[name] for name in DIFFERENCE_COLUMNS if name in found}
 
 
-def in_order(experiment: Experiment, names: Iterable[str]) -> list[Variant]:
-    """Return the variants of these names in the order of the experiment, the ID network last."""
-    held = set(names)
-    variants = [variant for variant in experiment.variants if variant.name in held]
-    return [*variants, *([Variant.of_sasrec()] if SASREC in held else [])]
-
-
-def rows_of(means: pd.DataFrame, backbone: str, settings: str) -> pd.DataFrame:
-    """Return the rows of a backbone with its settings, and of the ID network, which has neither."""
-    is_own = (means["backbone"] == backbone) & (means["settings"] == settings)
-    return means[is_own | (means["variant"] == SASREC)]
-
-
-def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
-    pool = "full ranking" if ranking == "full" else f"{ranking} candidates"
-    return f"{dataset}, {pool}, backbone {backbone}" + (f", {settings}" if settings else "")
-
-
-def _table(
-    experiment: Experiment, tables: ExperimentTables, dataset: str, ranking: str, backbone: str, settings: str
-) -> list[str]:
-    means = rows_of(tables.means, backbone, settings)
-    differences = tables.select(backbone=backbone, settings=settings).differences
-    k = int(means["k"].iloc[0])
-    against = [name for name in (experiment.reference, SASREC) if (differences["against"] == name).any()]
-    labels = {variant.name: variant.label for variant in in_order(experiment, [*means["variant"], *against])}
-    variants = in_order(experiment, {*means["variant"], *_printed(experiment, dataset, ranking, backbone)})
-    printed = {v.name: _paper(v, dataset, ranking, backbone) for v in variants}
-    has_paper = [m for m in METRICS if k == 10 and any(row.get(m) is not None for row in printed.values())]
-    head = ["variant", "mode", *(f"{NAMES[m]}@{k}" for m in METRICS)]
-    head += [f"NDCG@{k} − {labels[name]}" for name in against]
-    head += [f"paper: {NAMES[m]}@10" for m in has_paper]
-    lines = [_row(head), _row(["---"] * len(head))]
-    for variant in variants:
-        rows = means[means["variant"] == variant.name]
-        for mode in modes_in_order(rows) or [""]:
-            own = rows[rows["mode"] == mode].set_index("metric").to_dict("index")
-            entry = [variant.label, mode_label(mode) or MISSING]
-            entry += [_mean(own.get(m)) for m in METRICS]
-            pairs = differences[(differences["variant"] == variant.name) & (differences["mode"] == mode)]
-            for name in against:
-                found = pairs[(pairs["against"] == name) & (pairs["metric"] == "ndcg")].to_dict("records")
-                entry.append(difference_text(found[0]) if found else MISSING)
-            entry += [_number(printed[variant.name].get(m)) for m in has_paper]
-            lines.append(_row(entry))
-    return lines
-
-
-def difference_text(row: dict[str, Any]) -> str:
-    """Return a difference with its interval and the p-value after Holm's correction."""
-    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], {p}".replace("-", "−")
-
-
-def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFrame) -> list[str]:
-    seeds = sorted({int(n) for n in tables.means["n_seeds"]})
-    if seeds == [1]:
-        what = "One seed, with 95 % bootstrap intervals over users."
-    else:
-        what = (
-            f"Means over {' or '.join(map(str, seeds))} seeds ± standard deviation over seeds, with 95 % bootstrap "
-            "intervals over users, whose values are first averaged over seeds."
-        )
-    lines = [
-        f"{what} Differences are paired by user; p is two-sided, after Holm's correction over the variants of a table, "
-        "backbone and mode.",
-        "",
-    ]
-    for protocol, rows in finished.groupby(finished["protocol"].map(_protocol), sort=False):
-        lines.append(f"- Protocol: {protocol}; highest tie rate {rows['tie_rate'].max():.4f}.")
-    if LEAKY in set(finished["mode"]):
-        lines += [
-            "",
-            f"**{mode_label(LEAKY)}**: in training, the state at each position has seen the item it should predict. "
-            "Such rows reproduce the published training; they are no evidence of quality.",
-        ]
-    trained = finished[finished["variant"] != SASREC]
-    differing = [name for name in dict.fromkeys(trained["backbone"]) if paper.BACKBONES.get(name) is None]
-    if any(paper.paper_dataset(name) for name in trained["dataset"]):
-        lines += [
-            "",
-            f"The paper's numbers are of {paper.DEFAULT_BACKBONE} (where no other backbone is named), 100 candidates "
-            "and one run without intervals."
-            + (
-                f" **The setting here differs** (backbone {', '.join(differing)}): compare directions, not levels."
-                if differing
-                else ""
-            ),
-        ]
-    if experiment.note:
-        lines += ["", experiment.note.strip()]
-    return lines
-
-
-def _unfinished(cells: pd.DataFrame) -> list[str]:
-    """Return one item per variant and reason, with the cells that it holds for."""
-    rows = cells[cells["status"] != FINISHED]
-    if rows.empty:
-        return []
-    lines = ["Not finished:", ""]
-    for (label, status, error), part in rows.groupby(["label", "status", "error"], sort=False):
-        places = [
-            ", ".join(text for text in (row["backbone"], mode_label(row["mode"]), f"seed {row['seed']}") if text)
-            for row in part.to_dict("records")
-        ]
-        lines.append(f"- {label}: {status}: {error} ({places[0] if len(places) == 1 else f'{len(places)} cells'})")
-    return [*lines, ""]
-
-
-def _printed(experiment: Experiment, dataset: str, ranking: str, backbone: str) -> list[str]:
-    """Return the variants for which the paper prints a number and that are left out here for want of a plug-in."""
-    return [
-        v.name for v in experiment.variants if v.needs_input and any(_paper(v, dataset, ranking, backbone).values())
-    ]
-
-
-def _paper(variant: Variant, dataset: str, ranking: str, backbone: str) -> dict[str, float | None]:
-    if not _PAPER_RANKING.fullmatch(ranking):
-        return {}
-    return {m: paper.paper_value(variant.paper, dataset=dataset, metric=m, backbone=backbone) for m in METRICS}
-
-
-def _protocol(line: str) -> str:
-    """Return a protocol line without the tie rate, which differs from model to model."""
-    return re.sub(r" \(rate [^)]*\)$", "", line)
-
-
-def _mean(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return MISSING
-    spread = "" if math.isnan(row["std"]) else f" ± {row['std']:.4f}"
-    return f"{row['value']:.4f}{spread} [{row['low']:.4f}, {row['high']:.4f}]"
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4f}"
-
-
-def _row(entries: Iterable[str]) -> str:
-    return f"| {' | '.join(entries)} |"
+def _references(
+    labels: dict[str, Any], variants: dict[str, _Values], held: dict[Any, _Values], reference: str
+) -> Iterator[tuple[str, _Values]]:
+    """Yield what the variants of a setting are compared with: the reference among them, and the ID network."""
+    if reference in variants and len(variants) > 1:
+        yield reference, variants[reference]
+    log = tuple(labels[name] for name in _LOG_COLUMNS)
+    for key, values in held.items():
+        if key[-1] == SASREC and key[: len(_LOG_COLUMNS)] == log:
+            yield SASREC, values

@@ -1,15 +1,8 @@
-"""Sequential recommenders under one contract."""
+"""Sequential recommenders under one contract.
 
-from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
-from frellm4rec.models.frellm4rec import FreLLM4Rec
-from frellm4rec.models.frellm4rec_config import FreLLM4RecConfig
-from frellm4rec.models.sasrec import SASRec, SASRecConfig
+Names are imported when they are first used; ``__init__.pyi`` lists them with their modules.
+"""
 
-__all__ = [
-    "FreLLM4Rec",
-    "FreLLM4RecConfig",
-    "RecommenderConfig",
-    "SASRec",
-    "SASRecConfig",
-    "SequentialRecommender",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.functional import gelu
 
-from frellm4rec.models.base import RecommenderConfig, SequentialRecommender
+from frellm4rec.models.base import RecommenderConfig
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.modules.transformer import Dropout, TransformerBlock
 from spectral_probe.errors import ConfigError
-
-LayerState = Literal["embed", "block", "final_norm"]
+from spectral_probe.types import LayerState
 
 
 @dataclass(frozen=True)
@@ -57,48 +56,6 @@ class SASRecConfig(RecommenderConfig):
             raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.5.")
 
 
-class Dropout(nn.Module):
-    """Dropout from single-precision uniforms: on the CPU four times as fast as the draws of ``nn.Dropout``."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the states with a share of ``rate`` set to 0 and the others scaled up; unchanged in evaluation."""
-        if not self.training or not self.rate:
-            return states
-        return states * ((torch.rand_like(states) >= self.rate) * (1.0 / (1.0 - self.rate)))
-
-
-class SASRecBlock(nn.Module):
-    r"""One pre-norm block: :math:`x + A(N_1 x)`, then :math:`x + F(N_2 x)`."""
-
-    def __init__(self, config: SASRecConfig) -> None:
-        super().__init__()
-        d = config.n_features
-        self.n_heads = config.n_heads
-        self.attention_norm = nn.LayerNorm(d)
-        self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
-        self.output = nn.Linear(d, d)
-        self.inner_norm = nn.LayerNorm(d)
-        self.inner_in, self.inner_out = nn.Linear(d, config.n_inner), nn.Linear(config.n_inner, d)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the residual stream after the block, (batch, position, feature)."""
-        x = self.attention_norm(states)
-        heads = (*x.shape[:2], self.n_heads, -1)
-        query, key, value = (project(x).view(heads).transpose(1, 2) for project in (self.query, self.key, self.value))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        # Right padding stands after every valid position, so the causal mask alone keeps it out.
-        is_later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-        weights = self.dropout(scores.masked_fill(is_later, -torch.inf).softmax(-1))
-        states = states + self.dropout(self.output((weights @ value).transpose(1, 2).reshape(x.shape)))
-        inner = self.dropout(gelu(self.inner_in(self.inner_norm(states))))
-        return states + self.dropout(self.inner_out(inner))
-
-
 class SASRec(SequentialRecommender):
     """A pre-norm transformer over learned item and position embeddings; scores use the same item table.
 
@@ -128,7 +85,12 @@ class SASRec(SequentialRecommender):
             self.items = nn.Embedding(config.n_items, config.n_features)
             self.positions = nn.Embedding(config.max_length, config.n_features)
             self.dropout = Dropout(config.dropout)
-            self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.n_blocks))
+            self.blocks = nn.ModuleList(
+                TransformerBlock(
+                    config.n_features, n_heads=config.n_heads, n_inner=config.n_inner, dropout=config.dropout
+                )
+                for _ in range(config.n_blocks)
+            )
             self.final_norm = nn.LayerNorm(config.n_features)
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():

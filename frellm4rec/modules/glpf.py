@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from spectral_probe.errors import ConfigError, ShapeError
-from spectral_probe.graph import ItemGraph
+from spectral_probe.graph.item_graph import ItemGraph
 
 Response = Callable[[torch.Tensor], torch.Tensor]
 #: Above this part of the spectrum a dense eigendecomposition is faster than the truncated solver.

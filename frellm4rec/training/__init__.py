@@ -1,6 +1,8 @@
-"""Training: losses, the loop, and trained weights kept by content."""
+"""Training: batches, losses, the loop, and its checkpoints.
 
-from frellm4rec.training.losses import full_softmax_loss
-from frellm4rec.training.trainer import TrainingConfig, TrainingRecord, train
+Names are imported when they are first used; ``__init__.pyi`` lists them with their modules.
+"""
 
-__all__ = ["TrainingConfig", "TrainingRecord", "full_softmax_loss", "train"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from frellm4rec.evaluation.evaluator import pad_right
-from frellm4rec.models.base import Supervision
+from frellm4rec.models.padding import pad_right
+from frellm4rec.models.sequential import Supervision
 from spectral_probe.errors import DataError
-from spectral_probe.interactions import Dataset
-
-IntArray = npt.NDArray[np.int64]
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.types import IntArray
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import torch
 from tqdm import tqdm
 
 from frellm4rec.evaluation.evaluator import evaluate
-from frellm4rec.models.base import SequentialRecommender
-from frellm4rec.training.batches import Batch, IntArray, batches, draw_prefixes, make_batch, training_windows
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.training.batches import Batch, batches, draw_prefixes, make_batch, training_windows
+from frellm4rec.training.checkpoints import CheckpointFolder, Progress
 from frellm4rec.training.config import TrainingConfig, TrainingRecord
 from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
-from frellm4rec.training.progress import CheckpointFolder, Progress
 from spectral_probe.errors import ConfigError, NonFiniteStateError
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.types import IntArray
 
 __all__ = ["TrainingConfig", "TrainingRecord", "one_thread", "train"]
 

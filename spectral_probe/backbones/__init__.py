@@ -1,15 +1,8 @@
-"""Layered models: the protocol every probed model meets, and Hugging Face decoders as one case of it."""
+"""Layered models: the protocol every probed model meets, and Hugging Face decoders as one case of it.
 
-from spectral_probe.backbones.decoder import FAMILIES, Family, HFDecoder, weights_fingerprint
-from spectral_probe.backbones.loading import load_backbone
-from spectral_probe.backbones.protocol import LayeredModel, LayerState
+Names are imported when they are first used; ``__init__.pyi`` lists them with their modules.
+"""
 
-__all__ = [
-    "FAMILIES",
-    "Family",
-    "HFDecoder",
-    "LayerState",
-    "LayeredModel",
-    "load_backbone",
-    "weights_fingerprint",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

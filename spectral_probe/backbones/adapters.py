@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from spectral_probe.backbones.decoder import HFDecoder
-from spectral_probe.backbones.failures import failure
+from spectral_probe.backbones.devices import is_spread
 from spectral_probe.backbones.hub import locate
-from spectral_probe.backbones.places import is_spread
+from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

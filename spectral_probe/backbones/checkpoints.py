@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import torch
 
-from spectral_probe.backbones.contents import check_folder_weights
 from spectral_probe.backbones.decoder import HFDecoder, check_family
-from spectral_probe.backbones.failures import failure
-from spectral_probe.backbones.hub import HubAccess
+from spectral_probe.backbones.hub_access import HubAccess
+from spectral_probe.backbones.hub_errors import failure
+from spectral_probe.backbones.weight_files import check_folder_weights
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
@@ -82,7 +82,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     Raises
     ------
     ModelError, ResourceError
-        See :func:`spectral_probe.backbones.failures.failure`; also if weights are missing or of another shape.
+        See :func:`spectral_probe.backbones.hub_errors.failure`; also if weights are missing or of another shape.
     """
     from transformers import AutoConfig, AutoModel
 

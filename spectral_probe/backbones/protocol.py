@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-LayerState = Literal["embed", "block", "final_norm"]
+from spectral_probe.types import LayerState
 
 
 @runtime_checkable

@@ -9,12 +9,12 @@ from benchmarks.calibration.__main__ import DOCS, load_log
 from benchmarks.calibration.probe import NULLS, QUARTER, Judge, LowPassProbe, operator_name
 from benchmarks.calibration.report import markdown, write_markdown
 from benchmarks.calibration.study import FIXED, REDRAWN, Cell, Setting, Study, cells, read_table
-from spectral_probe.bands import Bands
-from spectral_probe.filters import heat_kernel
-from spectral_probe.gft import GraphBases
-from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.profile import DecayProfile
-from spectral_probe.spectrum import spectral_energy
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.filters import heat_kernel
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.energy import spectral_energy
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,9 @@ def test_every_coverage_cell_follows_its_truth() -> None:
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
     path = DOCS / "calibration.csv"
-    assert path.exists(), "docs/calibration.csv is missing; run python -m benchmarks.calibration --log LastFM.txt."
+    assert path.exists(), (
+        "figures/calibration/cells.csv is missing; run python -m benchmarks.calibration --log LastFM.txt."
+    )
     return read_table(path)
 
 

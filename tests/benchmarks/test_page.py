@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as command
-from benchmarks.__main__ import CASES, page
-from benchmarks.timing import paired_ratio, ratio_of
+from benchmarks.speed import __main__ as command
+from benchmarks.speed.__main__ import CASES, page
+from benchmarks.speed.timing import paired_ratio, ratio_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import recommender, results
+from benchmarks.pages import recommender, results
 from frellm4rec.evaluation import Evaluation
-from frellm4rec.experiments.results import (
+from frellm4rec.experiments.tables import (
     CELL_COLUMNS,
     DIFFERENCE_COLUMNS,
     MEAN_COLUMNS,
@@ -15,7 +15,8 @@ from frellm4rec.experiments.results import (
     write_table,
 )
 from spectral_probe.errors import DataError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 LABELS = {"experiment": "ablation", "dataset": "lastfm", "fingerprint": "5ed1", "ranking": "99+1", "k": 10}
 OWN = {"backbone": "stories260K", "settings": ""}

@@ -6,17 +6,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import reprobe, reprobe_page, results
-from benchmarks.reprobe_words import QUANTITY, change_of, story
-from spectral_probe import comparison_words as rules
-from spectral_probe.analyze import run_analysis
-from spectral_probe.changes import EXCESS, NULL_SHARE, PLACES, QUANTITIES
-from spectral_probe.comparison import compare
+from benchmarks.pages import reprobe, reprobe_page, results
+from benchmarks.pages.reprobe_words import QUANTITY, change_of, story
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import run_analysis
+from spectral_probe.comparison import words as rules
+from spectral_probe.comparison.comparison import compare
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, PLACES, QUANTITIES
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.options import AnalysisOptions
-from spectral_probe.outputs import write_overlay
-from spectral_probe.profile import DecayProfile
-from spectral_probe.runs import RunFolder
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.report.folder import write_overlay
+from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.test_analyze import MixingModel
 from tests.spectral_probe.worlds import make_world
 

@@ -1,6 +1,6 @@
 """The page of results says what the committed tables say, and nothing else."""
 
-from benchmarks import results
+from benchmarks.pages import results
 
 
 def test_the_page_is_written_from_the_tables_byte_for_byte() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.signal import butter, dimpulse, dlti
 
-from benchmarks import theory
+from benchmarks.pages import theory
 from frellm4rec.modules import two_sided_operator
 
 

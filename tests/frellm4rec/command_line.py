@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from frellm4rec import cli
+from frellm4rec.cli import main as cli
 
 
 def run(monkeypatch, capsys, *arguments):

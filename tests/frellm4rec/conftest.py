@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from frellm4rec.models import SASRec, SASRecConfig
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 def make_ring(n_users=40, n_items=12, length=10):

@@ -7,8 +7,8 @@ import pytest
 from frellm4rec.data import k_core, load_amazon, read_s3rec
 from frellm4rec.data.amazon import AmazonOptions, read_titles
 from frellm4rec.data.counts import Counts
-from frellm4rec.data.json_lines import JsonLines
-from frellm4rec.plugins import amazon
+from frellm4rec.data.datasets import amazon
+from frellm4rec.data.parsing.json_lines import JsonLines
 from spectral_probe.errors import ConfigError, DataError
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from frellm4rec import cli
+from frellm4rec.cli import main as cli
 from frellm4rec.data import read_recbole
 
 
@@ -91,7 +91,7 @@ def test_interrupt(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("frellm4rec.commands.data._load", interrupt)
+    monkeypatch.setattr("frellm4rec.cli.data._load", interrupt)
     assert run(monkeypatch, capsys, "data", "demo")[0] == 130
 
 
@@ -107,8 +107,8 @@ def test_interrupt(monkeypatch, capsys):
 )
 def test_help_imports_nothing_heavy(command, option):
     code = (
-        f"import sys, frellm4rec.cli; sys.argv = ['frellm4rec', '{command}', '--help']\n"
-        "try: frellm4rec.cli.main()\n"
+        f"import sys, frellm4rec.cli.main; sys.argv = ['frellm4rec', '{command}', '--help']\n"
+        "try: frellm4rec.cli.main.main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'pandas', 'numpy', 'scipy', 'pooch') if m in sys.modules])"
     )

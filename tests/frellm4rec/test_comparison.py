@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frellm4rec.cache import CACHE_VARIABLE
 from frellm4rec.evaluation import Evaluation, holm, paired_bootstrap
-from frellm4rec.evaluation.comparison import RunResult, compare_runs, group_labels
 from frellm4rec.models import SASRec
+from frellm4rec.runs.comparison import RunResult, compare_runs, group_labels
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.storage.cache import CACHE_VARIABLE
 from tests.frellm4rec.command_line import run
 from tests.frellm4rec.training_runs import make_run, write_log
 

@@ -9,7 +9,8 @@ from frellm4rec.training import TrainingConfig, train
 from frellm4rec.training.batches import draw_prefixes, make_batch, training_windows
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import DataError, ShapeError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 from tests.frellm4rec.conftest import make_ring
 from tests.frellm4rec.tiny_recommenders import MAX_LENGTH, NAMES, build, load, padded, states
 

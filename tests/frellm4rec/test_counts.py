@@ -4,7 +4,8 @@ import pytest
 from frellm4rec.data import format_report, make_demo, report_of
 from frellm4rec.data.counts import PAPER_TABLE_1, Counts, FilterReport, filter_core, with_report
 from spectral_probe.errors import DataError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 @pytest.fixture

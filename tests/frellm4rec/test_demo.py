@@ -3,13 +3,15 @@ import pytest
 
 from frellm4rec.data.demo import NOUNS, DemoConfig, make_demo
 from spectral_probe.errors import ConfigError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset, Interactions, probe_sequences
-from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.profile import DecayProfile
-from spectral_probe.registry import load_plugin
-from spectral_probe.resolve import resolve_dataset
-from spectral_probe.spectrum import spectral_energy
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.plugins.registry import load_plugin
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.spectrum.energy import spectral_energy
 
 
 @pytest.fixture(scope="module")

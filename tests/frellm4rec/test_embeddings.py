@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from frellm4rec import embeddings, plugins
-from frellm4rec.experiments import sasrec_quality
-from frellm4rec.training import TrainingConfig, checkpoint
+from benchmarks.pages import sasrec_quality
+from frellm4rec import plugins
+from frellm4rec.runs import pretrained as embeddings
+from frellm4rec.runs import weight_cache as checkpoint
+from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError, ModelError, ResourceError
 
 FAST = TrainingConfig(n_epochs=2, validate_every=1)

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from frellm4rec.cache import CACHE_VARIABLE
-from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates, stored
+from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates
 from frellm4rec.models import SASRec
-from spectral_probe.resolve import resolve_dataset
+from frellm4rec.runs import evaluations as stored
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.storage.cache import CACHE_VARIABLE
 from tests.frellm4rec.command_line import run
 from tests.frellm4rec.training_runs import make_model, make_run, write_log
 

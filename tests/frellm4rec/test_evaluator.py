@@ -7,7 +7,8 @@ import torch
 from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates
 from frellm4rec.models import SASRec, SASRecConfig
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 def with_titles(dataset):

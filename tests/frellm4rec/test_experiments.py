@@ -11,7 +11,6 @@ import pytest
 import yaml
 from command_line import run as command
 
-from frellm4rec import embeddings
 from frellm4rec.data import DemoConfig, make_demo
 from frellm4rec.evaluation import Evaluation
 from frellm4rec.evaluation.significance import holm, paired_bootstrap
@@ -19,12 +18,13 @@ from frellm4rec.experiments import runner
 from frellm4rec.experiments.definitions import SASREC, Experiment, Variant, experiment_names, load_experiment
 from frellm4rec.experiments.figures import experiment_figure
 from frellm4rec.experiments.grid import ExperimentRequest, cells_of, short_name
+from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.paper import paper_numbers, paper_value
-from frellm4rec.experiments.results import ExperimentTables, read_table
 from frellm4rec.experiments.runner import ExperimentRun
-from frellm4rec.experiments.tables import markdown
+from frellm4rec.experiments.tables import ExperimentTables, read_table
+from frellm4rec.runs import pretrained as embeddings
+from frellm4rec.runs import train as training_run
 from frellm4rec.training import TrainingConfig
-from frellm4rec.training import run as training_run
 from spectral_probe.errors import ConfigError, DataError
 
 SETTINGS = {"training.n_epochs": 2, "training.validate_every": 1}

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from frellm4rec.export import write_embeddings
-from spectral_probe import cli as probe
-from spectral_probe.embedding_files import load_embeddings
+from frellm4rec.items.export import write_embeddings
+from spectral_probe.cli import main as probe
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ResourceError
-from spectral_probe.resolve import resolve_dataset
+from spectral_probe.inputs.vector_files import load_embeddings
+from spectral_probe.plugins.datasets import resolve_dataset
 from tests.frellm4rec.command_line import run
 from tests.frellm4rec.training_runs import make_run, write_log
 

@@ -11,20 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from frellm4rec import embeddings
-from frellm4rec.models import frellm4rec as module
-from frellm4rec.models.frellm4rec import FreLLM4Rec, FreLLM4RecConfig
-from frellm4rec.models.item_table import ItemTable
-from frellm4rec.models.saved import load_model
+from frellm4rec.items.item_table import ItemTable
+from frellm4rec.models.frellm4rec import model as module
+from frellm4rec.models.frellm4rec.model import FreLLM4Rec, FreLLM4RecConfig
+from frellm4rec.models.registry import load_model
 from frellm4rec.modules.glpf import GraphLowPassFilter
+from frellm4rec.runs import pretrained as embeddings
 from frellm4rec.training import TrainingConfig, train
-from spectral_probe.analyze import analyze
+from spectral_probe.analysis.controls import random_weights
+from spectral_probe.analysis.pipeline import analyze
 from spectral_probe.backbones import load_backbone, weights_fingerprint
 from spectral_probe.backbones.decoder import FAMILIES
-from spectral_probe.controls import random_weights
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 from tests.frellm4rec.conftest import make_random, make_ring
 from tests.frellm4rec.tiny_recommenders import backbone, frellm4rec, padded, states, tables
 from tests.spectral_probe.tiny_models import N_BLOCKS, n_hooks

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from frellm4rec.modules import GraphLowPassFilter, IdealLowPassFilter, glpf
 from frellm4rec.modules.glpf import chebyshev_coefficients, normalized_adjacency
 from spectral_probe.errors import ConfigError, ShapeError
-from spectral_probe.graph import ItemGraph
+from spectral_probe.graph.item_graph import ItemGraph
 
 N_ITEMS = 14
 

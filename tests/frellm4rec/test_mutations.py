@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from frellm4rec.data import AmazonOptions, load_amazon, load_lastfm
-from frellm4rec.plugins import table
+from frellm4rec.data.datasets import table
 from spectral_probe.errors import DataError, SpectralProbeError
-from spectral_probe.interactions import Dataset
+from spectral_probe.interactions.dataset import Dataset
 
 N_COPIES = 200
 EVENTS = [(user, item, 100 * user + place) for user in range(4) for place, item in enumerate([3, 1, 4, 5, 9, 2])]

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from frellm4rec import cli
+from frellm4rec.cli import main as cli
 from frellm4rec.data.demo import make_demo
-from frellm4rec.experiments import rayleigh as module
-from frellm4rec.experiments.rayleigh import history_operator, rayleigh_of_run, rayleigh_report, temporal_locality
 from frellm4rec.modules import causal_operator, two_sided_operator
-from spectral_probe.analyze import run_analysis
+from frellm4rec.theory import rayleigh as module
+from frellm4rec.theory.rayleigh import history_operator, rayleigh_of_run, rayleigh_report, temporal_locality
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.gft import normalized_laplacian
-from spectral_probe.graph import ItemGraph
-from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.options import AnalysisOptions
+from spectral_probe.graph.bases import normalized_laplacian
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.recording.layer_grams import LayerGrams
 from tests.spectral_probe.worlds import layer_labels, make_world
 
 OPERATORS = {"two_sided": two_sided_operator, "causal": causal_operator}

@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frellm4rec.data import make_demo, read_recbole, write_recbole
-from frellm4rec.plugins import table
+from frellm4rec.data.datasets import table
 from spectral_probe.errors import ConfigError, DataError, ResourceError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 INTER = (
     "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
+from frellm4rec.runs.recipe import DEFAULT_EPOCHS, Recipe, parse_assignment
+from frellm4rec.runs.train import recipe_text
 from frellm4rec.training import TrainingConfig
-from frellm4rec.training.recipe import DEFAULT_EPOCHS, Recipe, parse_assignment
-from frellm4rec.training.run import recipe_text
 from spectral_probe.errors import ConfigError
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from frellm4rec.evaluation.recommendation import parse_history, recommend
 from frellm4rec.models import SASRec
+from frellm4rec.runs.recommendation import parse_history, recommend
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.interactions import Dataset, Interactions
-from spectral_probe.resolve import resolve_dataset
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.plugins.datasets import resolve_dataset
 from tests.frellm4rec.command_line import run
 from tests.frellm4rec.training_runs import make_model, make_run, write_log
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frellm4rec.cache import CACHE_VARIABLE
-from frellm4rec.data import log_fingerprint
 from frellm4rec.evaluation import Candidates, candidates, evaluate, sample_candidates, stored_candidates
 from spectral_probe.errors import ConfigError, DataError, ResourceError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.storage.cache import CACHE_VARIABLE
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def cache(tmp_path, monkeypatch):
 def test_drawn_once_and_then_read(random_log, cache, monkeypatch):
     drawn = stored_candidates(random_log, n_negatives=9, seed=2)
     np.testing.assert_array_equal(drawn.items, sample_candidates(random_log, n_negatives=9, seed=2).items)
-    assert [path.name for path in cache.iterdir()] == [f"{log_fingerprint(random_log)[:16]}-test-9+1-seed2.npz"]
+    assert [path.name for path in cache.iterdir()] == [
+        f"{random_log.fingerprint(titles=False)[:16]}-test-9+1-seed2.npz"
+    ]
     monkeypatch.setattr(candidates, "sample_candidates", None)
     assert stored_candidates(random_log, n_negatives=9, seed=2).digest == drawn.digest
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from frellm4rec.data import read_s3rec, read_table
-from frellm4rec.plugins import table
+from frellm4rec.data.datasets import table
 from spectral_probe.errors import ConfigError, DataError
 
 CSV = 'user_id,item_id,timestamp,name\nu1,007,3,\nu1,7,1,"Seven, or so"\nu2,007,2,Bond\nu1,8,2,Eight\nu2,8,9,Other\n'

@@ -12,9 +12,9 @@ from frellm4rec.modules import TemporalFrequencyModulation, causal_operator, two
 from frellm4rec.modules.tfm import MODES
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.backbones.decoder import FAMILIES
-from spectral_probe.capture import capture
 from spectral_probe.errors import ConfigError, ModelError, ShapeError
-from spectral_probe.recording import LayerRecorder
+from spectral_probe.recording.capture import capture
+from spectral_probe.recording.hooks import LayerRecorder
 from tests.spectral_probe.tiny_models import N_BLOCKS, N_ITEMS, WIDTH, Toy, n_hooks, tiny
 
 TFM = TemporalFrequencyModulation

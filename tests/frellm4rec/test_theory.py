@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from frellm4rec.modules import butterworth_gain, causal_operator, two_sided_operator
 from frellm4rec.modules.butterworth import causal_kernel
-from spectral_probe.gft import normalized_laplacian
+from spectral_probe.graph.bases import normalized_laplacian
 
 cutoffs = st.floats(0.02, 1.0)
 orders = st.integers(1, 6)

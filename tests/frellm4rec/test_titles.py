@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from frellm4rec.data.titles import clean_title
+from frellm4rec.data.parsing.titles import clean_title
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,17 @@ import pytest
 import torch
 import yaml
 
-from frellm4rec import embeddings
 from frellm4rec.models import SASRec
-from frellm4rec.models.saved import load_model
+from frellm4rec.models.registry import load_model
+from frellm4rec.runs import pretrained as embeddings
+from frellm4rec.runs import train as run_module
+from frellm4rec.runs.recipe import Recipe
+from frellm4rec.runs.train import find_finished, load_run, read_recipe, train_recipe
 from frellm4rec.training import TrainingConfig
-from frellm4rec.training import run as run_module
-from frellm4rec.training.progress import CheckpointFolder
-from frellm4rec.training.recipe import Recipe
-from frellm4rec.training.run import find_finished, load_run, read_recipe, train_recipe
+from frellm4rec.training.checkpoints import CheckpointFolder
 from spectral_probe.errors import ConfigError, DataError, ModelError, NonFiniteStateError
-from spectral_probe.resolve import resolve_dataset
-from spectral_probe.runs import RunFolder
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.runs.folder import RunFolder
 from tests.frellm4rec.command_line import run
 from tests.frellm4rec.training_runs import write_log
 
@@ -187,7 +187,7 @@ def test_frellm4rec_on_a_named_backbone(log, tmp_path, quick_ids, monkeypatch, c
 
 def start(*arguments):
     """Start the command as a process of its own."""
-    command = [sys.executable, "-m", "frellm4rec.cli", "train", *map(str, arguments)]
+    command = [sys.executable, "-m", "frellm4rec.cli.main", "train", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # In a group of its own: a signal to it is none to the tests.
     return subprocess.Popen(

@@ -11,12 +11,14 @@ from torch.nn import functional
 
 from frellm4rec.evaluation import evaluate
 from frellm4rec.models import SASRec, SASRecConfig
-from frellm4rec.training import TrainingConfig, full_softmax_loss, progress, train
+from frellm4rec.training import TrainingConfig, full_softmax_loss, train
+from frellm4rec.training import checkpoints as progress
 from frellm4rec.training import losses as losses_module
 from frellm4rec.training.config import FULL_SOFTMAX_UP_TO
 from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
 from spectral_probe.errors import ConfigError, ModelError, NonFiniteStateError, ResourceError, ShapeError
-from spectral_probe.interactions import Dataset, Interactions
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 from tests.frellm4rec.conftest import make_ring
 from tests.frellm4rec.tiny_recommenders import frellm4rec
 

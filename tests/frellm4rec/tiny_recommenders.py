@@ -2,11 +2,11 @@
 
 import torch
 
+from frellm4rec.items.item_table import ItemTable
 from frellm4rec.models import SASRec, SASRecConfig
-from frellm4rec.models.frellm4rec import SOURCES, FreLLM4Rec, FreLLM4RecConfig
-from frellm4rec.models.item_table import ItemTable
+from frellm4rec.models.frellm4rec.model import SOURCES, FreLLM4Rec, FreLLM4RecConfig
 from spectral_probe.backbones import HFDecoder
-from spectral_probe.recording import LayerRecorder, evaluating
+from spectral_probe.recording.hooks import LayerRecorder, evaluating
 from tests.spectral_probe.tiny_models import tiny
 
 MAX_LENGTH = 7

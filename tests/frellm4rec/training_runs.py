@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from frellm4rec.data import log_fingerprint
 from frellm4rec.models import SASRec, SASRecConfig
-from spectral_probe.resolve import resolve_dataset
-from spectral_probe.runs import RunFolder
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.runs.folder import RunFolder
 
 
 def write_log(path: Path, n_users: int = 30, n_items: int = 25, seed: int = 0) -> Path:
@@ -35,7 +34,7 @@ def make_model(n_items: int, seed: int = 0, scale: float = 15.0) -> SASRec:
 def make_run(root: Path, log: Path, *, seed: int = 0, name: str = "", status: str = "finished", **settings) -> Path:
     """Make the folder that training leaves behind, its model with random weights of the seed and the settings."""
     dataset = resolve_dataset(str(log))
-    fingerprint = log_fingerprint(dataset)
+    fingerprint = dataset.fingerprint(titles=False)
     config = {"model": "sasrec", "dataset": dataset.name, "dataset_fingerprint": fingerprint, "seed": seed}
     config["architecture"] = {"n_features": 8, **settings}
     run = RunFolder.create(root, model=name or "sasrec", dataset=dataset.name, config=config)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spectral_probe.backbones import load_backbone, weights_fingerprint
-from spectral_probe.capture import capture
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
+from spectral_probe.recording.capture import capture
 from tests.spectral_probe.tiny_models import CONFIGS, N_ITEMS, WIDTH, tiny
 
 

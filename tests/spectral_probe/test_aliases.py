@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from spectral_probe.aliases import ALIASES, Alias, aliases_file, known_aliases
 from spectral_probe.backbones import load_backbone
+from spectral_probe.backbones.aliases import ALIASES, Alias, aliases_file, known_aliases
 from spectral_probe.errors import ConfigError
 from tests.spectral_probe.tiny_models import tiny
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_named_must_be_there_and_readable(file, monkeypatch, tmp_
 
 def test_aliases_import_nothing_heavy(file):
     file.write_text(GOOD)
-    code = "import sys, spectral_probe.aliases as a; a.known_aliases()\n"
+    code = "import sys, spectral_probe.backbones.aliases as a; a.known_aliases()\n"
     code += "print([m for m in ('torch', 'transformers', 'numpy', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout == "[]\n"

@@ -10,16 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from spectral_probe.analyze import analyze, reanalyze, run_analysis
-from spectral_probe.capture import capture
-from spectral_probe.curves import COLUMNS
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
 from spectral_probe.errors import ConfigError, DataError, ResourceError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset, Interactions, probe_sequences
-from spectral_probe.options import AnalysisOptions
-from spectral_probe.profile import DecayProfile
-from spectral_probe.runs import RunFolder, config_hash
-from spectral_probe.spectrum import spectral_energy
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import COLUMNS
+from spectral_probe.recording.capture import capture
+from spectral_probe.runs.folder import RunFolder
+from spectral_probe.spectrum.energy import spectral_energy
+from spectral_probe.storage.hashing import settings_hash
 
 from .worlds import make_world
 
@@ -101,7 +104,7 @@ def test_run_folder_holds_everything_the_result_depends_on(dataset: Dataset, tmp
     assert found >= {"per_user.csv.gz", "summary.json", "figures/decay.png", "figures/decay.pdf", "figures/decay.csv"}
     assert not [name for name in found if "unfinished" in name]
     assert done.run.state()["status"] == "finished"
-    assert done.run.path.name.endswith(config_hash(done.run.config())[:8])
+    assert done.run.path.name.endswith(settings_hash(done.run.config())[:8])
     summary = json.loads((done.run.path / "summary.json").read_text())
     assert summary["verdict"] == str(done.profile.verdict)
     assert summary["protocol"]["dataset_fingerprint"] == dataset.fingerprint()
@@ -144,7 +147,7 @@ def test_interrupted_run_is_resumed_to_the_same_bytes(dataset: Dataset, tmp_path
     options = AnalysisOptions(batch_size=4, controls=("shuffled-history",), **FAST)
     straight = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path / "a")
 
-    from spectral_probe.shards import ShardFolder
+    from spectral_probe.recording.shards import ShardFolder
 
     write, calls = ShardFolder.write, []
 
@@ -235,7 +238,7 @@ def test_users_draws_a_seeded_subset_and_says_so(dataset: Dataset) -> None:
 
 
 def test_too_much_memory_is_refused_before_the_model_runs(dataset: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr("spectral_probe.capture_tasks.os.sysconf", lambda name: 100)
+    monkeypatch.setattr("spectral_probe.analysis.captures.os.sysconf", lambda name: 100)
     with pytest.raises(ResourceError, match="--users"):
         analyze(MixingModel(dataset.n_items), dataset)
 

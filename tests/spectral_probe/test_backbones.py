@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, T5Config
 
-from spectral_probe.aliases import ALIASES, MINILM_SHA256
 from spectral_probe.backbones import FAMILIES, HFDecoder, LayeredModel, load_backbone, weights_fingerprint
 from spectral_probe.backbones import loading as loading_module
-from spectral_probe.backbones.hub import HubAccess
+from spectral_probe.backbones.aliases import ALIASES, MINILM_SHA256
+from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError, ShapeError
 from tests.spectral_probe.tiny_models import CONFIGS, N_BLOCKS, WIDTH, tiny
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectral_probe.bands import Bands
 from spectral_probe.errors import ConfigError
+from spectral_probe.spectrum.bands import Bands
 from tests.spectral_probe import slow
 
 NAN = np.nan

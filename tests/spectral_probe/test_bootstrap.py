@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectral_probe.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
 from spectral_probe.errors import ConfigError
+from spectral_probe.profiles.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
 
 NAN = np.nan
 

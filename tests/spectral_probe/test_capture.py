@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from spectral_probe import capture as capture_module
 from spectral_probe.backbones import HFDecoder, load_backbone
-from spectral_probe.capture import LayerGrams, capture
 from spectral_probe.errors import ConfigError, DataError, ModelError, NonFiniteStateError, ShapeError
+from spectral_probe.recording import capture as capture_module
+from spectral_probe.recording.capture import LayerGrams, capture
 from tests.spectral_probe.tiny_models import CONFIGS, N_BLOCKS, N_ITEMS, WIDTH, Toy, n_hooks, tiny
 
 T = 9

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectral_probe import cli
+from spectral_probe.cli import main as cli
 
 from .worlds import make_world
 
@@ -207,7 +207,7 @@ def test_ctrl_c_ends_with_130(folder_of_inputs, tmp_path, monkeypatch, capsys) -
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spectral_probe.analyze.measure", interrupted)
+    monkeypatch.setattr("spectral_probe.analysis.pipeline.measure", interrupted)
     code, _, err = run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 130
     assert "--resume" in err
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_with_130(folder_of_inputs, tmp_path, monkeypatch, capsys) -
 
 
 def test_help_imports_nothing_heavy() -> None:
-    listed = "import sys; sys.argv = ['x', 'analyze', '--help']; import spectral_probe.cli as c\n"
+    listed = "import sys; sys.argv = ['x', 'analyze', '--help']; import spectral_probe.cli.main as c\n"
     listed += "try:\n    c.main()\nexcept SystemExit:\n    pass\n"
     listed += "print([m for m in ('torch', 'transformers', 'pandas', 'scipy', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)

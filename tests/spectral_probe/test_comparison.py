@@ -8,15 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spectral_probe import comparison_words as rules
-from spectral_probe.bootstrap import Interval, percentile_interval, resampled_means
-from spectral_probe.changes import EXCESS, NULL_SHARE, PLACES, QUANTITIES, SHARE, Change, Changes, paired_changes
-from spectral_probe.comparison import check_comparable, compare, name_of, with_distinct_names
+from spectral_probe.comparison import words as rules
+from spectral_probe.comparison.comparison import check_comparable, compare, name_of, with_distinct_names
+from spectral_probe.comparison.paired import (
+    EXCESS,
+    NULL_SHARE,
+    PLACES,
+    QUANTITIES,
+    SHARE,
+    Change,
+    Changes,
+    paired_changes,
+)
 from spectral_probe.errors import ConfigError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Dataset, Interactions, probe_sequences
-from spectral_probe.profile import DecayProfile
-from spectral_probe.spectrum import spectral_energy
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.spectrum.energy import spectral_energy
 from tests.spectral_probe.test_profile import made_up
 from tests.spectral_probe.worlds import grams_of
 

@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectral_probe import cli, plots
-from spectral_probe.analyze import run_analysis
-from spectral_probe.changes import EXCESS, SHARE
-from spectral_probe.comparison import compare
-from spectral_probe.comparison_figure import ROWS, comparison_figure, comparison_table
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import run_analysis
+from spectral_probe.cli import main as cli
+from spectral_probe.comparison.comparison import compare
+from spectral_probe.comparison.figure import ROWS, comparison_figure, comparison_table
+from spectral_probe.comparison.paired import EXCESS, SHARE
 from spectral_probe.errors import DataError
-from spectral_probe.interactions import Dataset
-from spectral_probe.options import AnalysisOptions
-from spectral_probe.profile import DecayProfile
-from spectral_probe.runs import RunFolder
+from spectral_probe.figure_style import PALETTE
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.profiles.figures import select_curve
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.test_analyze import MixingModel
 from tests.spectral_probe.worlds import make_world
 
@@ -77,21 +79,21 @@ def test_every_null_has_its_panel_and_prefixes_are_said(profiles) -> None:
     assert set(axes) == {"raw", "share", "changes", "cyclic", "permutation", "swap"}
     for null in ("cyclic", "permutation", "swap"):
         for profile, label in zip(profiles, LABELS, strict=True):
-            curve = plots.select_curve(profile.table, null=null).query("state == 'block'")
+            curve = select_curve(profile.table, null=null).query("state == 'block'")
             (line,) = lines(axes[null], label)
             np.testing.assert_allclose(line.get_ydata(), curve["excess"])
         assert axes[null].get_ylim() == axes["swap"].get_ylim()
     colors = {line.get_color() for label in LABELS for line in lines(axes["swap"], label)}
-    assert colors == set(plots.PALETTE[:2])
+    assert colors == set(PALETTE[:2])
 
 
 def test_the_upper_panels_show_raw_and_corrected_shares_and_the_swap_null(profiles) -> None:
     figure = comparison_figure(profiles, compare(profiles))
     axes = panels(figure)
-    for profile, label, color in zip(profiles, LABELS, plots.PALETTE, strict=False):
-        raw = plots.select_curve(profile.controls["raw"].table, null=None, control="raw").query("state == 'block'")
+    for profile, label, color in zip(profiles, LABELS, PALETTE, strict=False):
+        raw = select_curve(profile.controls["raw"].table, null=None, control="raw").query("state == 'block'")
         np.testing.assert_allclose(lines(axes["raw"], label)[0].get_ydata(), raw["share"])
-        curve = plots.select_curve(profile.table, null="swap").query("state == 'block'")
+        curve = select_curve(profile.table, null="swap").query("state == 'block'")
         np.testing.assert_allclose(lines(axes["share"], label)[0].get_ydata(), curve["share"])
         dashed = [line for line in axes["share"].lines if line.get_linestyle() == "--" and line.get_color() == color]
         np.testing.assert_allclose(dashed[0].get_ydata(), curve["null_share"])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.backbones import HFDecoder
-from spectral_probe.capture import capture
-from spectral_probe.controls import random_weights, shuffle_history
 from spectral_probe.errors import ConfigError
-from spectral_probe.interactions import ProbeSequences
+from spectral_probe.interactions.sequences import ProbeSequences
+from spectral_probe.recording.capture import capture
 from tests.spectral_probe.tiny_models import CONFIGS, WIDTH, tiny
 
 

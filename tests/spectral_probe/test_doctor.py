@@ -10,8 +10,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from spectral_probe import doctor, self_test
-from spectral_probe.doctor import diagnose
+from spectral_probe.doctor import machine as doctor
+from spectral_probe.doctor import self_test
+from spectral_probe.doctor.machine import diagnose
 from spectral_probe.errors import ModelError
 
 

@@ -8,9 +8,9 @@ import pytest
 import scipy.linalg
 
 from spectral_probe.errors import ConfigError, ShapeError
-from spectral_probe.filters import graph_operator, heat_kernel
-from spectral_probe.gft import GraphBases
-from spectral_probe.graph import ItemGraph
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.filters import graph_operator, heat_kernel
+from spectral_probe.graph.item_graph import ItemGraph
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import World
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.sparse import coo_array, csr_array
 
 from spectral_probe.errors import ConfigError, DataError, ShapeError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Interactions
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.log import Interactions
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import World
 

@@ -242,7 +242,8 @@ def test_without_a_network_the_command_ends_soon_with_one_clean_line(tmp_path):
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"HF_ENDPOINT": NOWHERE, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
     arguments = ["analyze", "--model", "qwen2.5-7b", "--dataset", "log.csv", "--inputs", "text"]
-    main = "import sys, time; import transformers, torch, pandas, spectral_probe.analyze, spectral_probe.cli as cli\n"
+    main = "import sys, time, transformers, torch, pandas, spectral_probe.analysis.pipeline\n"
+    main += "import spectral_probe.cli.main as cli\n"
     main += "start = time.perf_counter()\ntry:\n    cli.main()\nfinally:\n    print(time.perf_counter() - start)"
     done = subprocess.run(
         [sys.executable, "-c", main, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True

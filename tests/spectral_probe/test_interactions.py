@@ -9,14 +9,9 @@ import pandas as pd
 import pytest
 
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.interactions import (
-    Dataset,
-    Interactions,
-    ProbeSequences,
-    batches_by_length,
-    leave_one_out,
-    probe_sequences,
-)
+from spectral_probe.interactions.dataset import Dataset, leave_one_out
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import ProbeSequences, batches_by_length, probe_sequences
 
 
 def histories_of(log: Interactions) -> dict[object, list[object]]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from spectral_probe import shards
-from spectral_probe.capture import LayerGrams, capture
 from spectral_probe.errors import ModelError, ResourceError
+from spectral_probe.recording import shards
+from spectral_probe.recording.capture import LayerGrams, capture
 from tests.spectral_probe.tiny_models import N_ITEMS, Toy
 
 KILLED = """

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
-from spectral_probe.item_inputs import (
+from spectral_probe.inputs.item_vectors import (
     UNKNOWN_TITLE,
     id_inputs,
     isometry,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.gft import GraphBases
-from spectral_probe.gram import energies
-from spectral_probe.graph import ItemGraph
-from spectral_probe.nulls import SwapReferences, cyclic_gram, permutation_energy
-from spectral_probe.spectrum import SpectralEnergy, spectral_energy
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
+from spectral_probe.spectrum.gram_algebra import energies
+from spectral_probe.spectrum.nulls import SwapReferences, cyclic_gram, permutation_energy
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import World, grams_of, make_world
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from accelerate import cpu_offload
 
+from spectral_probe.analysis.controls import random_weights
 from spectral_probe.backbones import HFDecoder, load_backbone, weights_fingerprint
-from spectral_probe.backbones.places import execution_device
-from spectral_probe.capture import capture
-from spectral_probe.controls import random_weights
+from spectral_probe.backbones.devices import execution_device
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
+from spectral_probe.recording.capture import capture
 from tests.spectral_probe.tiny_models import N_ITEMS, WIDTH, n_hooks, tiny
 
 SPREAD = {"embed_tokens": "cpu", "layers.0": "cpu", "layers.1": "disk", "layers.2": "disk", "norm": "disk"}

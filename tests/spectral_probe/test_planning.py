@@ -11,12 +11,12 @@ from huggingface_hub import constants
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from spectral_probe.aliases import ALIASES
+from spectral_probe.analysis.cost import plan
 from spectral_probe.backbones import FAMILIES, HFDecoder, load_backbone
+from spectral_probe.backbones.aliases import ALIASES
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
-from spectral_probe.capture import capture
 from spectral_probe.errors import ConfigError, ModelError
-from spectral_probe.planning import plan
+from spectral_probe.recording.capture import capture
 from tests.spectral_probe.tiny_models import CONFIGS, WIDTH, tiny
 
 VARIANTS = {

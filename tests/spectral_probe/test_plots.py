@@ -10,8 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.figure import Figure
 
-from spectral_probe import plots
-from spectral_probe.profile import DecayProfile
+from spectral_probe.figure_style import NULL_GREY, PALETTE, save_figure
+from spectral_probe.profiles.figures import (
+    FINAL_NORM_DEPTH,
+    decay_figure,
+    excess_curve,
+    published_curve,
+    relative_depth,
+    share_curve,
+)
+from spectral_probe.profiles.profile import DecayProfile
 from tests.spectral_probe.test_profile import with_excess
 
 
@@ -50,7 +58,7 @@ def line_of(ax: Axes, label: str):
 BLOCKS = ["block 1", "block 2", "block 3"]
 
 
-@pytest.mark.parametrize(("draw", "value"), [(plots.share_curve, "share"), (plots.excess_curve, "excess")])
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
 def test_the_line_joins_the_blocks_and_nothing_else(profile, ax, draw, value):
     curve = low_curve(profile.table)
     assert draw(profile.to_frame(), null="swap", ax=ax) is ax
@@ -60,7 +68,7 @@ def test_the_line_joins_the_blocks_and_nothing_else(profile, ax, draw, value):
     assert line.get_linestyle() == "-"
 
 
-@pytest.mark.parametrize(("draw", "value"), [(plots.share_curve, "share"), (plots.excess_curve, "excess")])
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
 def test_embed_and_final_norm_are_single_marks_that_no_line_touches(profile, ax, draw, value):
     curve = low_curve(profile.table)
     draw(profile.to_frame(), null="swap", ax=ax)
@@ -75,7 +83,7 @@ def test_embed_and_final_norm_are_single_marks_that_no_line_touches(profile, ax,
         assert max(line.get_xdata()) <= 1.0
 
 
-@pytest.mark.parametrize(("draw", "value"), [(plots.share_curve, "share"), (plots.excess_curve, "excess")])
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
 def test_ribbon_and_whiskers_are_the_intervals(profile, ax, draw, value):
     curve = low_curve(profile.table)
     draw(profile.to_frame(), null="swap", ax=ax)
@@ -92,49 +100,49 @@ def test_ribbon_and_whiskers_are_the_intervals(profile, ax, draw, value):
 
 
 def test_the_null_is_a_dashed_grey_line_over_the_blocks(profile, ax):
-    plots.share_curve(profile.to_frame(), null="swap", ax=ax)
+    share_curve(profile.to_frame(), null="swap", ax=ax)
     (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert dashed.get_color() == plots.NULL_GREY
+    assert dashed.get_color() == NULL_GREY
     np.testing.assert_allclose(dashed.get_xdata(), [1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(dashed.get_ydata(), low_curve(profile.table).loc[BLOCKS, "null_share"])
 
 
 def test_a_curve_without_null_is_drawn_without_one(profile, ax):
     bare = profile.table.query("band == 'low'").assign(null="none", null_share=np.nan, excess=np.nan)
-    plots.share_curve(bare, null=None, ax=ax)
+    share_curve(bare, null=None, ax=ax)
     assert not [line for line in ax.lines if line.get_linestyle() == "--"]
     np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
 
 
 def test_zero_excess_is_marked(profile, ax):
-    plots.excess_curve(profile.to_frame(), null="swap", ax=ax)
+    excess_curve(profile.to_frame(), null="swap", ax=ax)
     assert any(list(line.get_ydata()) == [0.0, 0.0] for line in ax.lines)
 
 
 def test_selected_layers_stand_at_their_depth_and_not_at_equal_steps(profile):
     curve = profile.table.query("band == 'low'").copy()
     curve["layer"] = curve["layer"].map({0: 0, 1: 2, 2: 8, 3: 32, 4: 33})
-    np.testing.assert_allclose(plots.relative_depth(curve), [0, 2 / 32, 8 / 32, 1, plots.FINAL_NORM_DEPTH])
+    np.testing.assert_allclose(relative_depth(curve), [0, 2 / 32, 8 / 32, 1, FINAL_NORM_DEPTH])
 
 
 def test_embed_alone_has_a_depth(profile):
     embed = profile.table.query("band == 'low' and state == 'embed'")
-    assert plots.relative_depth(embed).tolist() == [0.0]
+    assert relative_depth(embed).tolist() == [0.0]
 
 
 def test_layers_are_drawn_in_their_order_whatever_the_order_of_the_rows(profile, ax):
     shuffled = profile.to_frame().sample(frac=1, random_state=1)
-    plots.share_curve(shuffled, null="swap", ax=ax)
+    share_curve(shuffled, null="swap", ax=ax)
     np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
 
 
 def test_curves_of_controls_are_not_mixed_into_the_headline(profile, ax):
     raw = profile.table.assign(control="raw", share=0.999)
-    plots.share_curve(pd.concat([raw, profile.table]), null="swap", ax=ax)
+    share_curve(pd.concat([raw, profile.table]), null="swap", ax=ax)
     np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
 
 
-@pytest.mark.parametrize("draw", [plots.share_curve, plots.excess_curve])
+@pytest.mark.parametrize("draw", [share_curve, excess_curve])
 @pytest.mark.parametrize("n_models", [2, 7, 9])
 def test_every_model_is_drawn_however_many_there_are(profile, ax, draw, n_models):
     tables = [profile.table.assign(model=f"model {i}") for i in range(n_models)]
@@ -142,7 +150,7 @@ def test_every_model_is_drawn_however_many_there_are(profile, ax, draw, n_models
     labels = [line.get_label() for line in ax.lines if str(line.get_label()).startswith("model")]
     assert labels == [f"model {i}" for i in range(n_models)]
     colors = [line_of(ax, label).get_color() for label in labels]
-    assert len(set(colors)) == min(n_models, len(plots.PALETTE))
+    assert len(set(colors)) == min(n_models, len(PALETTE))
 
 
 def test_a_profile_draws_on_the_axes_it_is_given_and_opens_no_other_figure(profile, ax):
@@ -160,7 +168,7 @@ def test_without_axes_a_profile_draws_on_the_current_ones(profile):
 
 def test_the_published_curve_joins_every_entry_of_the_lowest_decile(profile, ax):
     paper = profile.table.query("band == '1'").assign(control="paper", null="none")
-    plots.published_curve(pd.concat([profile.table, paper]), ax=ax)
+    published_curve(pd.concat([profile.table, paper]), ax=ax)
     (line,) = ax.lines
     np.testing.assert_allclose(line.get_xdata(), [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(line.get_ydata(), paper["share"])
@@ -171,7 +179,7 @@ def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_
     table = profile.table
     if has_published:
         table = pd.concat([table, table.query("band == '1'").assign(control="paper", null="none")])
-    figure = plots.decay_figure([table], null="swap")
+    figure = decay_figure([table], null="swap")
     panels = {panel.get_label(): panel for panel in figure.axes}
     assert set(panels) == {"share", "excess", *(["published"] if has_published else [])}
     share, excess = panels["share"], panels["excess"]
@@ -185,9 +193,9 @@ def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_
 
 
 def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files(profile, tmp_path):
-    figure = plots.decay_figure([profile.table], null="swap")
+    figure = decay_figure([profile.table], null="swap")
     for folder in ("a", "b"):
-        plots.save_figure(figure, tmp_path / folder / "decay", profile.table)
+        save_figure(figure, tmp_path / folder / "decay", profile.table)
     written = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert written == ["decay.csv", "decay.pdf", "decay.png"]
     numbers = pd.read_csv(tmp_path / "a" / "decay.csv", dtype={"band": str})

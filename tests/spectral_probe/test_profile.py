@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectral_probe.bootstrap import Interval, percentile_interval, resampled_means
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.graph import ItemGraph
-from spectral_probe.profile import DecayProfile
-from spectral_probe.spectrum import SpectralEnergy, spectral_energy
-from spectral_probe.verdict import Verdict, judge
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.verdict import Verdict, judge
+from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import World, layer_labels
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spectral_probe.bands import Bands
-from spectral_probe.bootstrap import Interval
-from spectral_probe.gft import GraphBases
-from spectral_probe.graph import ItemGraph
-from spectral_probe.interactions import Interactions
-from spectral_probe.spectrum import SpectralEnergy, spectral_energy
-from spectral_probe.verdict import judge
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.verdict import judge
+from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import grams_of
 

@@ -9,16 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from frellm4rec.data import log_fingerprint
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
-from spectral_probe import cli
-from spectral_probe.analyze import analyze, plan_analysis, reanalyze, run_analysis
+from spectral_probe.analysis.cost import plan_analysis
+from spectral_probe.analysis.model import resolve_model
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
+from spectral_probe.cli import main as cli
 from spectral_probe.errors import ConfigError, DataError, ModelError
-from spectral_probe.interactions import Dataset, Interactions
-from spectral_probe.options import AnalysisOptions
-from spectral_probe.resolve import resolve_dataset, resolve_model
-from spectral_probe.runs import RunFolder
-from spectral_probe.saved_models import find_saved_model, trained_on
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.plugins.saved_models import find_saved_model, trained_on
+from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.tiny_models import tiny
 from tests.spectral_probe.worlds import make_world
 
@@ -48,7 +50,7 @@ def model(dataset) -> SASRec:
 def training_run(root, model: SASRec, data: Dataset, log, **request) -> RunFolder:
     run = RunFolder.create(root, model=model.name, dataset=data.name, config={"recipe": str(request)})
     asked = {"model": model.name, "dataset": str(log), "from_dir": None, "kind": "training", **request}
-    run.write_state("finished", request=asked, dataset_fingerprint=log_fingerprint(data))
+    run.write_state("finished", request=asked, dataset_fingerprint=data.fingerprint(titles=False))
     model.save_pretrained(run.path / "model")
     return run
 

@@ -10,11 +10,11 @@ import pytest
 import scipy.linalg
 
 from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError
-from spectral_probe.gft import GraphBases
-from spectral_probe.gram import centre
-from spectral_probe.graph import ItemGraph
-from spectral_probe.layer_grams import LayerGrams
-from spectral_probe.spectrum import SpectralEnergy, spectral_energy
+from spectral_probe.graph.bases import GraphBases
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
+from spectral_probe.spectrum.gram_algebra import centre
 from tests.spectral_probe import slow
 from tests.spectral_probe.worlds import ArrayGrams, World, grams_of
 

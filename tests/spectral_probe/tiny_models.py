@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from spectral_probe.backbones import LayerState
+from spectral_probe.types import LayerState
 
 WIDTH, N_BLOCKS, N_ITEMS = 32, 3, 30
 _COMMON = {"vocab_size": 64, "hidden_size": WIDTH, "num_hidden_layers": N_BLOCKS, "num_attention_heads": 4}

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectral_probe.interactions import Dataset, Interactions, ProbeSequences, probe_sequences
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
 
 Array = np.ndarray
 

@@ -1,1 +1,0 @@
-"""The benchmark cases; ``python -m benchmarks`` runs each in a process of its own."""

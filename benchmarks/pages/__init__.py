@@ -1,0 +1,1 @@
+"""The pages of docs/, written from the tables in figures/."""

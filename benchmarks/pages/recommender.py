@@ -1,0 +1,282 @@
+"""The recommender's part of ``docs/results.md``, from the tables in ``figures/<dataset>/recommender/``.
+
+::
+
+    frellm4rec experiment ablation --dataset lastfm --from-dir DIR --backbone DIR/stories260K --mode prefix \
+        --mode causal --seeds 3 --with-sasrec --out RUN
+    python -m benchmarks.pages.results --experiment RUN
+    python -m benchmarks.pages.recommender --lastfm DIR --out figures/lastfm/recommender/glpf.csv
+
+What is said of a part of the model follows from its interval and from p after Holm's correction; nothing is typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from frellm4rec.data.datasets import lastfm
+from frellm4rec.experiments.definitions import SASREC, Experiment, experiment_names, load_experiment
+from frellm4rec.experiments.figures import experiment_figure, figure_rows
+from frellm4rec.experiments.markdown import LEAKY, difference_text, markdown, mode_label, modes_in_order
+from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
+from frellm4rec.experiments.tables import ExperimentTables, join_folders
+from frellm4rec.modules.glpf import GraphLowPassFilter
+from frellm4rec.runs.pretrained import sasrec_item_table
+from spectral_probe.errors import DataError
+from spectral_probe.figure_style import save_figure
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+
+#: Variant of the ablation → the part that it lacks.
+PARTS = {
+    "wo-glpf": "G-LPF",
+    "wo-tfm": "TFM",
+    "base": "both filters",
+    "wo-id": "ID embeddings",
+    "wo-text": "text embeddings",
+}
+LEVEL = 0.05
+METRIC = "ndcg"
+#: The paper's candidates, which its claims are about, and the whole catalogue.
+RANKINGS = {"99+1": "99+1 candidates", "full": "full ranking"}
+#: Effect of leaving the other one out → how the first stands to it.
+_STANDS = {
+    "helps": "it is below SASRec",
+    "hurts": "it is above SASRec",
+    "no difference shown": "no difference is shown",
+    "no difference shown after correction": "no difference is shown after correction",
+}
+
+
+def collect(runs: Sequence[Path], folder: Path) -> None:
+    """Join the tables of experiments, and draw the figure of each.
+
+    Raises
+    ------
+    DataError
+        If an experiment is not one of the packaged ones.
+    """
+    joined = join_folders(runs, _reference)
+    folder.mkdir(parents=True, exist_ok=True)
+    joined.save(folder)
+    for experiment in _experiments(joined):
+        rows = figure_rows(experiment, joined)
+        if not rows.empty:
+            save_figure(experiment_figure(experiment, joined), folder / experiment.name, rows)
+            # means.csv is the data behind the figure; a second copy of it would only drift.
+            (folder / f"{experiment.name}.csv").unlink()
+
+
+def section(folder: Path) -> list[str]:
+    """Return the lines of the section; none while there are no tables.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``cells.csv``, ``means.csv`` and ``differences.csv``, and lies in ``figures/<dataset>/``.
+    """
+    if not (folder / "cells.csv").exists():
+        return []
+    tables = ExperimentTables.load(folder)
+    lines = ["## FreLLM4Rec", ""]
+    for experiment in _experiments(tables):
+        if experiment.name == "ablation":
+            lines += [*claims(tables.select(experiment="ablation")), *strength(folder / "glpf.csv"), ""]
+        place = f"../figures/{folder.parent.name}/{folder.name}/{experiment.name}.png"
+        lines += [f"![{experiment.title}]({place})", "", markdown(experiment, tables, level=3)]
+    return lines
+
+
+def claims(tables: ExperimentTables) -> list[str]:
+    """Return what the ablation says of each part of the model, and of the model beside SASRec."""
+    rows = tables.differences
+    rows = rows[(rows["metric"] == METRIC) & rows["ranking"].isin(RANKINGS)]
+    rows, own_settings = _settings_apart(rows)
+    experiment = load_experiment("ablation")
+    parts = rows[(rows["against"] == experiment.reference) & rows["variant"].isin(PARTS)]
+    lines: list[str] = []
+    if len(parts):
+        lines += [*_parts(experiment, parts), *own_settings]
+    beside = rows[(rows["against"] == SASREC) & (rows["variant"] == experiment.reference) & (rows["mode"] != LEAKY)]
+    for row in beside.to_dict("records"):
+        lines.append(
+            f"- **FreLLM4Rec beside SASRec**, from which its ID embeddings come ({_place(row)}, "
+            f"{RANKINGS[row['ranking']]}): NDCG@{row['k']} {difference_text(row)}: {_STANDS[effect(row)]}."
+        )
+    return lines
+
+
+def _settings_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without settings that a backbone's name implies, and the lines that say these once."""
+    used = rows[["backbone", "settings"]].drop_duplicates()
+    alone = used[~used["backbone"].duplicated(keep=False) & (used["settings"] != "")]
+    said = [f"- `{row['backbone']}` was trained with {row['settings']}." for row in alone.to_dict("records")]
+    is_implied = rows["backbone"].isin(alone["backbone"])
+    return rows.assign(settings=rows["settings"].mask(is_implied, "")), said
+
+
+def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.3) -> pd.DataFrame:
+    r"""Return how much G-LPF does to the ID embeddings of a data set, one row per seed.
+
+    ``near_one`` is the part of the graph's eigenvalues above 0.9, where :math:`1 - \alpha\lambda` hardly differs;
+    ``changed`` is what is left of the filtered, centred table :math:`Y` beside the best multiple of the centred table
+    :math:`X`: :math:`\min_c \lVert Y - cX \rVert / \lVert Y \rVert`. Centre and scale of a table decide nothing.
+    """
+    graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=True)
+    glpf = GraphLowPassFilter(graph, alpha)
+    eigenvalues = 1.0 - np.linalg.eigvalsh(glpf.adjacency.to_dense().double().numpy())
+    rows = []
+    for seed in seeds:
+        table = torch.from_numpy(sasrec_item_table(dataset, seed=seed)).double()
+        before, after = (values - values.mean(0) for values in (table, glpf(table)))
+        multiple = (before * after).sum() / before.square().sum()
+        changed = float((after - multiple * before).norm() / after.norm())
+        rows.append({"dataset": dataset.name, "seed": seed, "alpha": alpha, "changed": changed})
+    return pd.DataFrame(rows).assign(n_items=dataset.n_items, near_one=float((eigenvalues > 0.9).mean()))
+
+
+def strength(path: Path) -> list[str]:
+    """Return what :func:`measure_strength` found as an item of the list; nothing where it was not measured."""
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path)
+    first = rows.iloc[0]
+    return [
+        f"- **How much G-LPF can do** on {first['dataset']}: {first['near_one']:.0%} of the {first['n_items']} "
+        f"eigenvalues of its graph lie above 0.9, where 1 − αλ is nearly one number. With α = {first['alpha']:g} the "
+        f"filtered ID table is a multiple of the table itself up to {rows['changed'].mean():.0%} "
+        f"(mean over {len(rows)} seeds, root mean square)."
+    ]
+
+
+def effect(row: dict[str, Any]) -> str:
+    """Say what a part does, from the difference of the variant without it: ``helps``, ``hurts``, or neither shown."""
+    if row["low"] <= 0.0 <= row["high"]:
+        return "no difference shown"
+    if row["p_holm"] > LEVEL:
+        return "no difference shown after correction"
+    return "helps" if row["high"] < 0.0 else "hurts"
+
+
+def _parts(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
+    k = int(rows["k"].iloc[0])
+    lines = [
+        f"What a part of the model is worth on test NDCG@{k}: the value with it minus the value without it. A part "
+        "helps or hurts where the 95 % interval leaves out 0 and p, after Holm's correction over the variants, is at "
+        f"most {LEVEL:g}.",
+        "",
+        f"| part | backbone | mode | ranking | with − without | p | paper ({DEFAULT_BACKBONE}) | here |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    said: list[str] = []
+    for name, part in PARTS.items():
+        own = [row for mode in modes_in_order(rows) for row in _records(rows, variant=name, mode=mode)]
+        for row in own:
+            printed = _printed(experiment, row)
+            lines.append(
+                f"| {part} | {_backbone(row)} | {mode_label(row['mode'])} | {row['ranking']} | {_worth(row)} | "
+                f"{_p(row)} | {'–' if printed is None else f'{printed:+.4f}'} | **{effect(row)}** |"
+            )
+        fair = [row for row in own if row["mode"] != LEAKY]
+        if fair:
+            said.append(_claim(part, fair, experiment))
+    return [line.replace("-0.", "−0.") for line in [*lines, "", *said]]
+
+
+def _claim(part: str, rows: list[dict[str, Any]], experiment: Experiment) -> str:
+    """Say in one item what a part does under each ranking, and whether the paper's claim about it holds."""
+    sentences = []
+    for ranking, label in RANKINGS.items():
+        own = [row for row in rows if row["ranking"] == ranking]
+        places: dict[str, list[str]] = {}
+        for row in own:
+            places.setdefault(effect(row), []).append(_place(row))
+        if own:
+            found = "; ".join(f"{what} ({' and '.join(where)})" for what, where in places.items())
+            printed = _printed(experiment, own[0])
+            verdict = "" if printed is None else f" {_verdict(places, printed, len(own))}"
+            sentences.append(f"{label}: {found}.{verdict}")
+    return f"- **{part}**, {' '.join(sentences)}"
+
+
+def _verdict(places: dict[str, list[str]], printed: float, n: int) -> str:
+    """Say whether what the paper claims is what was found in all, some or none of the settings."""
+    claimed, opposite = ("helps", "hurts") if printed > 0 else ("hurts", "helps")
+    n_holds, n_opposite = len(places.get(claimed, [])), len(places.get(opposite, []))
+    if n_holds == n:
+        verdict = "holds here"
+    elif n_holds:
+        verdict = f"holds in {n_holds} of {n} settings here"
+    else:
+        verdict = "is not reproduced here"
+    if n_opposite:
+        verdict += f"; the opposite was found in {n_opposite} of {n}"
+    return f"The paper's claim that it {claimed} ({printed:+.4f}) {verdict}."
+
+
+def _records(rows: pd.DataFrame, **values: str) -> list[dict[str, Any]]:
+    for column, value in values.items():
+        rows = rows[rows[column] == value]
+    return rows.to_dict("records")
+
+
+def _printed(experiment: Experiment, row: dict[str, Any]) -> float | None:
+    """Return the paper's value of the full model minus that of a variant."""
+    if paper_dataset(row["dataset"]) is None or row["ranking"] == "full":
+        return None
+    labels = {"dataset": row["dataset"], "metric": METRIC, "backbone": row["backbone"]}
+    full, without = (
+        paper_value(experiment.variant(name).paper, **labels) for name in (experiment.reference, row["variant"])
+    )
+    return None if full is None or without is None else full - without
+
+
+def _worth(row: dict[str, Any]) -> str:
+    return f"{-row['difference']:+.4f} [{-row['high']:+.4f}, {-row['low']:+.4f}]"
+
+
+def _p(row: dict[str, Any]) -> str:
+    return "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+
+
+def _backbone(row: dict[str, Any]) -> str:
+    return row["backbone"] + (f" ({row['settings']})" if row["settings"] else "")
+
+
+def _place(row: dict[str, Any]) -> str:
+    return f"{_backbone(row)} {mode_label(row['mode'])}"
+
+
+def _experiments(tables: ExperimentTables) -> list[Experiment]:
+    """Return the experiments of the tables, the ablation first."""
+    names = sorted(set(tables.cells["experiment"]), key=lambda name: (name != "ablation", name))
+    return [load_experiment(name) for name in names]
+
+
+def _reference(experiment: str) -> str:
+    if experiment not in experiment_names():
+        raise DataError(f"Only packaged experiments are on the page of results; got {experiment!r}.")
+    return load_experiment(experiment).reference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pages.recommender", description=measure_strength.__doc__
+    )
+    parser.add_argument("--lastfm", type=Path, required=True, help="folder with the raw HetRec files")
+    parser.add_argument("--out", type=Path, required=True, help="CSV to write, figures/lastfm/recommender/glpf.csv")
+    options = parser.parse_args()
+    table = measure_strength(lastfm(from_dir=options.lastfm))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.out, index=False, float_format="%.10g")
+
+
+if __name__ == "__main__":
+    main()

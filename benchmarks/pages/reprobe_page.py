@@ -1,0 +1,199 @@
+"""Does FreLLM4Rec keep the collaborative signal? The section of ``docs/results.md`` from what was collected.
+
+What is said follows from the label of each comparison and from paired intervals; nothing is typed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.pages.reprobe_words import QUANTITY, change_of, gains, interval, signed, story
+from benchmarks.pages.theory import HEADLINE, MEASURED
+from frellm4rec.experiments.markdown import MODES, mode_label
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
+
+#: Rows of the table: quantity, place, digits, name.
+ROWS = (
+    (SHARE, "last block", 4, "low-pass share"),
+    (NULL_SHARE, "last block", 4, "share of other users' states (swap null)"),
+    (EXCESS["swap"], "last block", 4, "excess over swap"),
+    (EXCESS["permutation"], "last block", 4, "excess over permutation"),
+    (EXCESS["cyclic"], "last block", 4, "excess over cyclic"),
+    (EXCESS["swap"], "embed", 4, "excess over swap at `embed`"),
+    ("retention", "last block", 2, "retention (excess over swap, last block by `embed`)"),
+    (QUANTITY, "last block", 4, "published share, last layer"),
+)
+
+
+def section(folder: Path) -> list[str]:
+    """Return the lines of the section; none while nothing was collected.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds a folder of each comparison, and lies in ``figures/<dataset>/``.
+    """
+    places = sorted((path.parent for path in folder.glob("*/comparison.json")), key=_order)
+    if not places:
+        return []
+    parts = [_Part(place) for place in places]
+    lines = [
+        "## Does FreLLM4Rec keep the collaborative signal?",
+        "",
+        "The paper's Fig. 4 shows the low band of base and FreLLM4Rec layer by layer: the base loses it, FreLLM4Rec "
+        "keeps it. It has no null. A filter along time raises the low-pass share of anybody's states, so trained "
+        "recommenders are probed again here, and what rises is set against other users' states on the same graph, "
+        "which went through the same filter (`spectral-probe compare`; the swap null). What rises in their share is "
+        "smoothing; what rises in the excess over it is collaboration.",
+        "",
+        *_in_short(parts),
+        *_on_rayleigh(folder.parent / "rayleigh.csv"),
+        "",
+    ]
+    for part in parts:
+        lines += part.lines(f"../figures/{folder.parent.name}/{folder.name}/{part.place.name}/comparison.png")
+    return lines
+
+
+class _Part:
+    """What was collected of one comparison of a base with one or several models."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.settings: dict[str, Any] = json.loads((place / "settings.json").read_text(encoding="utf-8"))
+        self.comparisons: list[dict[str, Any]] = json.loads((place / "comparison.json").read_text(encoding="utf-8"))
+        self.published = pd.read_csv(place / "published.csv")
+        seed = f", seed {self.settings['seed']}" if self.settings["seed"] else ""
+        self.title = f"{self.settings['backbone']}, {mode_label(self.settings['mode'])}{seed}"
+
+    def changes(self, comparison: dict[str, Any]) -> dict[tuple[str, str], Change]:
+        """Return the changes by quantity and place, the published quantity and the retention among them."""
+        found = {
+            (quantity, place): change_of(quantity, place, values)
+            for quantity, places in comparison["changes"].items()
+            for place, values in places.items()
+        }
+        if comparison["retention"]:
+            found["retention", "last block"] = change_of("retention", "last block", comparison["retention"])
+        for row in self.published[self.published["other_model"] == comparison["other"]].to_dict("records"):
+            values = {
+                part: {"value": row[part], "low": row[f"{part}_low"], "high": row[f"{part}_high"]}
+                for part in ("base", "other", "difference")
+            }
+            found[QUANTITY, row["place"]] = change_of(QUANTITY, row["place"], values)
+        return found
+
+    def lines(self, figure: str) -> list[str]:
+        lines = [f"### {self.title}", "", f"![{self.title}]({figure})", ""]
+        for comparison in self.comparisons:
+            at = self.changes(comparison)
+            lines += [
+                f"**{comparison['other']} against {comparison['base']}: {comparison['label']}.**",
+                "",
+                *_table(comparison, at),
+                "",
+                *story(comparison, at),
+                "",
+                "In the words of `spectral-probe compare`:",
+                "",
+                f"> {comparison['words']}".replace("-0.", "−0."),
+                "",
+            ]
+        return [*lines, _protocol(self.settings, self.comparisons, self.published), ""]
+
+
+def _in_short(parts: Sequence[_Part]) -> list[str]:
+    """Return how often the paper's claim is seen; and of each comparison its label, and what the answer rests on."""
+    lines: list[str] = []
+    n_all = n_published = n_more = n_less = 0
+    for part in parts:
+        for comparison in part.comparisons:
+            at = part.changes(comparison)
+            numbers = ""
+            n_all += 1
+            n_more += gains(comparison["label"]) > 0
+            n_less += gains(comparison["label"]) < 0
+            if comparison["changes"]:
+                n_published += at[QUANTITY, "last block"].is_up
+                shown = {
+                    "published share": (QUANTITY, "last block"),
+                    "excess over swap": (EXCESS["swap"], "last block"),
+                }
+                numbers = "; " + ", ".join(f"{name} {signed(at[key])}" for name, key in shown.items())
+            lines.append(
+                f"- {part.title}, {comparison['other']} against {comparison['base']}: "
+                f"**{comparison['label']}**{numbers}."
+            )
+    counts = (
+        f"Comparisons with the base: {n_all}. At the last layer the published share is higher than the base's in "
+        f"{n_published}; by the nulls there is more collaboration in {n_more}, and less in {n_less}."
+    )
+    return [counts, "", *lines]
+
+
+def _table(comparison: dict[str, Any], at: dict[tuple[str, str], Change]) -> list[str]:
+    base, other = comparison["base"], comparison["other"]
+    lines = [f"| at the last block | {base} | {other} | change |", "|---|---|---|---|"]
+    for quantity, place, digits, name in ROWS:
+        change = at.get((quantity, place))
+        if change is None:
+            lines.append(f"| {name} | – | – | – |")
+            continue
+        own = [interval(value, digits) for value in (change.base, change.other)]
+        lines.append(f"| {name} | {own[0]} | {own[1]} | {signed(change, digits)} |")
+    return lines
+
+
+def _protocol(settings: dict[str, Any], comparisons: Sequence[dict[str, Any]], table: pd.DataFrame) -> str:
+    probed, models = settings["probed"], settings["models"]
+    users = " or ".join(str(n) for n in sorted({comparison["n_users"] for comparison in comparisons}))
+    on_published = " or ".join(str(n) for n in sorted(set(table["n_users"])))
+    trained = "; ".join(
+        f"{model['name']}: inputs {model['inputs']}, α = {model['alpha']:g}, "
+        + ("no TFM" if model["cutoff"] is None else f"cutoff {model['cutoff']:g} (order {model['tfm_order']})")
+        for model in models
+    )
+    ways = {True: "prefix by prefix", False: "in one pass"}
+    passes = {name: [m["name"] for m in models if m["prefix_by_prefix"] is way] for way, name in ways.items()}
+    passed = "; ".join(f"{' and '.join(names)} {way}" for way, names in passes.items() if names)
+    return (
+        f"Protocol: {settings['dataset']} {settings['trained_on'][:8]}; backbone {settings['backbone']}, mode "
+        f"`{settings['mode']}`, one training each (seed {settings['seed']}): intervals are over users and say nothing "
+        f"of other trainings. {trained}. Probed {passed}; {users} users with at least {probed['min_targets']} targets "
+        f"({on_published} for the published share), histories `{probed['sequence']}` of at most "
+        f"{probed['max_length']} items; heat kernel τ = {probed['tau']:g}, at most {probed['n_references']} other "
+        f"users for the swap null, seed {probed['seed']}, {probed['n_bootstrap']} resamples of users, 95 % intervals, "
+        "paired."
+    )
+
+
+def _on_rayleigh(path: Path) -> list[str]:
+    """Point to the table of the Rayleigh quotient: whose graphs see the filter smooth the states of these users."""
+    if not path.exists():
+        return []
+    table = pd.read_csv(path)
+    table = table[(table["cutoff"] == MEASURED[0]) & (table["treatment"] == HEADLINE)]
+    counts = []
+    for mode, rows in table.groupby("mode", sort=False):
+        larger, smaller = int((rows["excess_change_high"] < 0).sum()), int((rows["excess_change_low"] > 0).sum())
+        counts.append(f"`{mode}`, larger in {larger} and smaller in {smaller} of {len(rows)}")
+    models = ", ".join(dict.fromkeys(table["model"]))
+    return [
+        "",
+        f"The filter alone, on states of models trained without it ({models}; cutoff {MEASURED[0]:g}), was asked the "
+        "same of the Rayleigh quotient: the [table in docs/theory.md](theory.md) has a user's own graph against other "
+        "users' graphs at every layer. The fall on the own graph against that on the others', where the interval "
+        f"tells them apart: {'; '.join(counts)} places.",
+    ]
+
+
+def _order(place: Path) -> tuple[str, int, str]:
+    """Sort by backbone, then mode, the default first."""
+    settings = json.loads((place / "settings.json").read_text(encoding="utf-8"))
+    mode = settings["mode"]
+    return settings["backbone"], MODES.index(mode) if mode in MODES else len(MODES), place.name

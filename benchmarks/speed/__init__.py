@@ -1,0 +1,1 @@
+"""Timings, as ratios of two commands on one machine."""

@@ -1,0 +1,117 @@
+"""Print a table of ratios: ``python -m benchmarks.speed [NAME …] --lastfm DIR``.
+
+Each case runs in a process of its own, so that peak memory belongs to it alone; the two sides of a ratio are timed in
+turn, and the median of the pairwise ratios is shown. Threads are stated in every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Case(NamedTuple):
+    """What a case measures, and the threads of BLAS and PyTorch that it runs with."""
+
+    title: str
+    threads: int = 2
+
+
+CASES = {
+    "bases-networkx": Case("local graphs + eigenbases, T = 48, LastFM: NetworkX loop / ours"),
+    "bases-pygsp": Case("local graphs + eigenbases, T = 48, LastFM: PyGSP loop / ours"),
+    "capture-time": Case("forward + hooks + Grams / bare forward, Qwen2 width 896, 6 layers, 32 × 50"),
+    "capture-memory": Case("peak memory of the same two, each in its own process"),
+    "pipeline": Case("capture + bases + energies + nulls / bare forward passes, MiniLM on LastFM"),
+    "cooccurrence": Case("W of 309,555 users, 86,678 items, 1.7 M interactions: seconds; peak memory / bytes of W"),
+    "tfm-operator": Case("TFM / rfft → gain → irfft, 32 × 50 × 896", 1),
+    "tfm-ragged": Case("TFM / the same for each length, 32 histories of 5 to 50, width 896", 1),
+    "tfm-layer": Case("TFM / the Qwen2 layer of width 896 that it follows, 32 × 50", 1),
+    "glpf-lastfm": Case("G-LPF of order 1 / one sparse product in PyTorch, LastFM, 50 features", 1),
+    "glpf-large": Case("G-LPF of order 1 / one sparse product in PyTorch, W of 1.7 M interactions, 50 features", 1),
+    "sasrec-epoch": Case("SASRec epoch on LastFM, full softmax: ours / plain PyTorch loop", 1),
+    "sasrec-evaluation": Case("SASRec full-ranking evaluation on LastFM: ours / plain PyTorch loop", 1),
+    "ranking-200k": Case("metrics of 200,000 users × 101 candidates, after scoring", 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)}; default: all")
+    parser.add_argument("--lastfm", type=Path, help="folder with the raw HetRec files, for the LastFM cases")
+    parser.add_argument("--threads", type=int, help="threads of BLAS and PyTorch (default: those of each case)")
+    parser.add_argument(
+        "--page", type=Path, help="also write the table as Markdown; rows there that were not measured anew are kept"
+    )
+    options = parser.parse_args()
+    rows = []
+    for case in options.cases or CASES:
+        if case not in CASES:
+            parser.error(f"unknown case {case!r}; known: {', '.join(CASES)}")
+        threads = options.threads or CASES[case].threads
+        command = [sys.executable, "-m", "benchmarks.speed.cases", case, str(options.lastfm or ""), str(threads)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            rows.append({"case": case, "measured": "failed", "goal": "", "detail": done.stderr.strip()[-300:]})
+            continue
+        rows.append({"case": case, **json.loads(done.stdout.splitlines()[-1]), "threads": threads})
+        print(f"{case}: {rows[-1]['measured']}", file=sys.stderr)
+    table = Table(title="benchmarks")
+    for column in ("case", "measured", "goal", "threads", "detail"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in ("case", "measured", "goal", "threads", "detail")))
+    Console(width=140).print(table)
+    if options.page is not None:
+        before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
+        options.page.write_text(page(rows, before), encoding="utf-8")
+
+
+def page(rows: list[dict[str, Any]], before: str = "") -> str:
+    """Return the table as Markdown, with the machine it was taken on.
+
+    Cases that were not measured, or failed, keep their rows of the page ``before``, if that is of the same machine and
+    versions.
+    """
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch "
+        f"{version('torch')}, NumPy {version('numpy')}."
+    )
+    lines = before.splitlines() if machine in before else []
+    shown = {name: line for name, case in CASES.items() for line in lines if line.startswith(f"| {case.title} |")}
+    for row in rows:
+        name, threads = row["case"], row.get("threads", "")
+        if row["measured"] != "failed" or name not in shown:
+            cells = (CASES[name].title, row["measured"], row["goal"], threads, row["detail"])
+            shown[name] = f"| {' | '.join(map(str, cells))} |"
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "<!-- Written by `python -m benchmarks.speed --lastfm DIR --page docs/benchmarks.md`; do not edit. -->",
+            "",
+            f"{machine} A shared machine: ratios are of pairs taken in turn, medians of those; absolute times are for "
+            "orientation only. Threads are those of BLAS and PyTorch; work on one thread is timed in processor "
+            "seconds, which other programs do not lengthen.",
+            "",
+            "| what | measured | goal | threads | detail |",
+            "|---|---|---|---|---|",
+            *(shown[name] for name in CASES if name in shown),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command frellm4rec."""

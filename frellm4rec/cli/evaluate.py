@@ -1,0 +1,106 @@
+"""``frellm4rec evaluate``: how well trained models rank what their users took next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spectral_probe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from frellm4rec.evaluation import Evaluation
+
+RANKINGS = ("99+1", "full")
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Training runs, or folders of saved models.")],
+    ranking: Annotated[
+        list[str] | None,
+        typer.Option(help="99+1, 100+1, another N+1, or full; may be repeated. Left out: 99+1 and full."),
+    ] = None,
+    part: Annotated[str, typer.Option(help="Held-out item: test (the last) or valid (the one before).")] = "test",
+    k: Annotated[int, typer.Option(help="Cut of the list.")] = 10,
+    candidates: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Candidate lists of your own (.npz) instead of the stored ones.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the stored candidates.")] = 0,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set of a saved model; of a run, where its data are now.")
+    ] = None,
+    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the evaluation of a saved model; runs keep theirs in evaluation/.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Print NDCG@k, Recall@k and tie rate with the protocol of every number, and keep the values of every user."""
+    if out is not None and len(runs) > 1:
+        raise ConfigError(f"--out holds the evaluation of one model; got {len(runs)}. Evaluate them one by one.")
+    from functools import cache
+
+    from frellm4rec.evaluation.candidates import Candidates, check_part
+    from frellm4rec.runs.evaluations import evaluate_trained, parse_ranking
+    from frellm4rec.runs.trained import open_trained
+    from spectral_probe.plugins.datasets import resolve_dataset
+
+    check_part(part)
+    own = None if candidates is None else Candidates.load(candidates.expanduser())
+    rankings = list(dict.fromkeys(ranking or (RANKINGS if own is None else [f"{own.n_negatives}+1"])))
+    for rule in rankings:
+        parse_ranking(rule)
+    if own is not None and rankings != [f"{own.n_negatives}+1"]:
+        raise ConfigError(
+            f"{candidates} holds {own.n_negatives}+1 candidates; got --ranking {', '.join(rankings)}. Leave out "
+            "--ranking, or --candidates."
+        )
+    load = cache(resolve_dataset)
+    found = []
+    for run in runs:
+        trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
+        if trained.run is not None and trained.run.state()["status"] != "finished":
+            typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
+        for rule in rankings:
+            result = evaluate_trained(
+                trained,
+                ranking=rule,
+                part=part,
+                k=k,
+                seed=seed,
+                candidates=own,
+                out=out,  # type: ignore[arg-type]
+            )
+            found.append((run, result))
+    if as_json:
+        typer.echo(json.dumps([{"run": str(run), **result.summary()} for run, result in found], indent=2))
+    else:
+        _print(found)
+
+
+def _print(found: list[tuple[Path, Evaluation]]) -> None:
+    from spectral_probe.cli.tables import print_rows
+
+    k = found[0][1].k
+    numbers = {protocol: n for n, protocol in enumerate(dict.fromkeys(r.rule for _, r in found), start=1)}
+    print_rows(
+        [
+            {
+                "run": run.name,
+                "model": result.model,
+                "ranking": result.ranking,
+                f"NDCG@{k}": f"{result.ndcg.mean():.4f}",
+                f"Recall@{k}": f"{result.recall.mean():.4f}",
+                "tie rate": f"{result.is_tied.mean():.4f}",
+                "protocol": str(numbers[result.rule]),
+            }
+            for run, result in found
+        ]
+    )
+    for protocol, number in numbers.items():
+        typer.echo(f"protocol {number}: {protocol}")
+    for run, note in dict.fromkeys((run.name, result.note) for run, result in found if result.note):
+        typer.echo(f"note: {run}: {note}")

@@ -1,0 +1,126 @@
+"""``frellm4rec experiment``: a published table or figure, run again on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from frellm4rec.experiments.runner import ExperimentRun
+    from frellm4rec.experiments.tables import ExperimentTables
+
+
+def experiment(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="ablation, alpha, cutoff, kept, backbones, id-networks, or a name for FILE."),
+    ] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="An experiment of your own.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="demo, lastfm, amazon:Gift_Cards, … or a file.")] = None,
+    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Language model; may be repeated. Left out: those of the experiment.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 3,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="prefix, causal or two_sided_leaky; may be repeated, and every variant is run in each."),
+    ] = None,
+    variants: Annotated[str | None, typer.Option(metavar="A,B", help="Only these variants.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="For all variants, as training.n_epochs=8; may be repeated."),
+    ] = None,
+    with_sasrec: Annotated[
+        bool, typer.Option("--with-sasrec", help="Evaluate SASRec, which the ID inputs come from, beside them.")
+    ] = False,
+    ranking: Annotated[
+        list[str] | None, typer.Option(help="99+1, another N+1, or full; may be repeated. Left out: 99+1 and full.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the experiment; runs/experiment-NAME-DATASET when left out.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and what is done of each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Train every cell of a table or figure, skip those that are finished, and write CSV, Markdown and figure.
+
+    Without a name, the experiments are listed. The same command after an interruption goes on where it stopped.
+    """
+    from frellm4rec.experiments.definitions import experiment_names, load_experiment
+    from frellm4rec.experiments.grid import ExperimentRequest
+    from frellm4rec.runs.recipe import parse_assignment
+    from spectral_probe.errors import ConfigError
+
+    if name is None:
+        for known in experiment_names():
+            found = load_experiment(known)
+            typer.echo(f"{known:12} {found.source:8} {found.title} ({len(found.variants)} variants)")
+        return
+    if dataset is None:
+        raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
+    definition = load_experiment(name, None if file is None else file.expanduser())
+    request = ExperimentRequest(
+        dataset=dataset,
+        from_dir=from_dir,
+        backbones=tuple(backbone or ()),
+        modes=tuple(mode or ()),
+        variants=tuple(part.strip() for part in variants.split(",")) if variants is not None else (),
+        n_seeds=seeds,
+        device=device,
+        settings=dict(parse_assignment(text) for text in setting or ()),
+        with_sasrec=with_sasrec,
+        rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
+    )
+    from frellm4rec.experiments.markdown import markdown
+    from frellm4rec.experiments.runner import ExperimentRun, default_folder
+
+    folder = out.expanduser() if out is not None else default_folder(definition, request)
+    run = ExperimentRun.open(definition, request, folder)
+    if dry_run:
+        _print_plan(run, as_json)
+        return
+    typer.echo(f"{len(run.cells)} cells in {folder}", err=True)
+    try:
+        tables = run.run(progress=True, report=lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        typer.echo(f"the finished cells are in {folder}; the same command goes on from there.", err=True)
+        raise
+    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else markdown(definition, tables).rstrip())
+    if run.exit_code:
+        raise typer.Exit(run.exit_code)
+
+
+def _print_plan(run: ExperimentRun, as_json: bool) -> None:
+    plan = [
+        {
+            "variant": cell.variant.name,
+            "mode": cell.mode,
+            "backbone": cell.backbone_label,
+            "seed": cell.seed,
+            "state": run.state(cell),
+            "overrides": dict(cell.overrides),
+        }
+        for cell in run.cells
+    ]
+    if as_json:
+        typer.echo(json.dumps({"folder": str(run.folder), "cells": plan}, indent=2))
+        return
+    for entry, cell in zip(plan, run.cells, strict=True):
+        typer.echo(f"{entry['state']:9} {cell}")
+    n_open = sum(entry["state"] in ("run", "resume") for entry in plan)
+    typer.echo(f"{len(plan)} cells, {n_open} to train; folder {run.folder}")
+
+
+def _content(run: ExperimentRun, tables: ExperimentTables) -> dict[str, Any]:
+    parts = {name: getattr(tables, name) for name in ("cells", "means", "differences")}
+    return {
+        "experiment": run.experiment.name,
+        "folder": str(run.folder),
+        "exit_code": run.exit_code,
+        **{name: json.loads(table.to_json(orient="records")) for name, table in parts.items()},
+    }

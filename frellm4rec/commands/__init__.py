@@ -1,1 +1,0 @@
-"""The commands of ``frellm4rec``, one module each; nothing heavy is imported before one runs."""

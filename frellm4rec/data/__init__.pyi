@@ -1,0 +1,15 @@
+from .amazon import AmazonOptions as AmazonOptions
+from .amazon import load_amazon as load_amazon
+from .core_filter import k_core as k_core
+from .counts import FilterReport as FilterReport
+from .counts import format_report as format_report
+from .counts import report_of as report_of
+from .demo import DemoConfig as DemoConfig
+from .demo import DemoWorld as DemoWorld
+from .demo import make_demo as make_demo
+from .lastfm import load_lastfm as load_lastfm
+from .parsing.titles import clean_title as clean_title
+from .recbole import read_recbole as read_recbole
+from .recbole import write_recbole as write_recbole
+from .s3rec import read_s3rec as read_s3rec
+from .table import read_table as read_table

@@ -1,0 +1,94 @@
+"""JSON lines, one object per line, where a few broken lines are counted and forgiven and many are an error."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from frellm4rec.data.parsing.text_files import GZIP_MAGIC
+from spectral_probe.errors import DataError
+
+#: Largest part of the lines that may be broken. The published files have none; a damaged copy has many.
+MAX_BROKEN_SHARE = 0.01
+
+
+class JsonLines:
+    """The objects of a file, plain or gzipped, read line by line so that the file need not fit into memory.
+
+    Iterate once, call :meth:`reject` for an object that lacks what it must have, and :meth:`check` at the end.
+
+    Attributes
+    ----------
+    n_lines : int
+        Lines read that are not blank.
+    n_broken : int
+        Those that were rejected: no JSON object, or called so with :meth:`reject`.
+    """
+
+    def __init__(self, path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> None:
+        self.path = path
+        self.max_broken_share = max_broken_share
+        self.n_lines = 0
+        self.n_broken = 0
+        self._line_number = 0
+        self._first_broken = ""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for line in self._lines():
+            self._line_number += 1
+            if not line.strip():
+                continue
+            self.n_lines += 1
+            try:
+                # Decoded here: json would also take UTF-16, and bytes that are no text at all.
+                found = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                self.reject(f"is not JSON: {line[:60]!r}")
+                continue
+            if isinstance(found, dict):
+                yield found
+            else:
+                self.reject(f"is not a JSON object: {line[:60]!r}")
+
+    def reject(self, reason: str) -> None:
+        """Count the line just read as broken."""
+        self.n_broken += 1
+        self._first_broken = self._first_broken or f"line {self._line_number} {reason}"
+
+    def check(self) -> None:
+        """Refuse the file if it is empty or too much of it is broken.
+
+        Raises
+        ------
+        DataError
+            With the share of broken lines, the share allowed, and the first of them.
+        """
+        if not self.n_lines:
+            raise DataError(f"{self.path} is empty; it must have one JSON object per line. Fetch it again.")
+        if self.n_broken > self.max_broken_share * self.n_lines:
+            raise DataError(
+                f"{self.path} may have {self.max_broken_share:.1%} broken lines; {self.n_broken} of {self.n_lines} are "
+                f"({self.n_broken / self.n_lines:.1%}), first: {self._first_broken}. Fetch it again."
+            )
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as raw:
+                is_gzip = self.path.suffix == ".gz" or raw.read(2) == GZIP_MAGIC
+                raw.seek(0)
+                if is_gzip:
+                    with gzip.open(raw) as unpacked:
+                        yield from unpacked
+                else:
+                    yield from raw
+        except FileNotFoundError:
+            raise DataError(f"{self.path} does not exist. Check the path.") from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{self.path} must be readable to its end; after line {self._line_number} reading it failed with: "
+                f"{error}. Fetch it again."
+            ) from error

@@ -1,0 +1,98 @@
+"""Item titles: found in files, and cleaned of what a web shop leaves in them."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+
+from frellm4rec.data.parsing.columns import read_columns
+from spectral_probe.errors import DataError
+from spectral_probe.interactions.log import Interactions
+
+TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
+#: The tail of a page's keyword tag, read as a title by whoever collected the pages: ``Duct Tape,3M,90128" />``.
+TAG_TAIL = re.compile(r'"?\s*/>\s*$')
+#: What makes a line of a page's script, not the name of a thing.
+SCRIPT = re.compile(r"getTime\(|var aPageStart|<script", re.IGNORECASE)
+INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\xa0\u200b-\u200f\u2028-\u202f\u2060\ufeff\ud800-\udfff]")
+#: UTF-8 read as Windows-1252: a lead byte, then what may follow one.
+MOJIBAKE = re.compile("[ÂÃ].")
+
+
+def clean_title(value: object, *, category: str = "") -> str:
+    """Return a title as plain text on one line, or an empty string where it names nothing.
+
+    Entities and tags are resolved, whitespace is single, letters are composed (NFC), and UTF-8 that was read as
+    Windows-1252 is put right. Nothing is left of what is not text, of a line of script, and of a title that only
+    repeats the category of the shop.
+
+    Parameters
+    ----------
+    value : object
+        The title as it was read; anything but text is no title.
+    category : str
+        Name of the category as in file names, ``Industrial_and_Scientific``.
+    """
+    if not isinstance(value, str) or SCRIPT.search(value):
+        return ""
+    text = value
+    for _ in range(3):  # entities are sometimes escaped again; each round resolves one layer
+        resolved = html.unescape(text)
+        if resolved == text:
+            break
+        text = resolved
+    text = TAG_TAIL.sub("", TAG.sub(" ", text))
+    text = MOJIBAKE.sub(_as_utf8, text)
+    text = re.sub(r"\s+", " ", INVISIBLE.sub(" ", text)).strip()
+    # What is left of a no-break space that went through the wrong code page.
+    text = re.sub(r"(?<![A-ZÂ-Ý])Â(?= |$)", "", text)
+    text = re.sub(r" {2,}", " ", unicodedata.normalize("NFC", text)).strip()
+    return "" if category and _letters(text) == _letters(category) else text
+
+
+def _as_utf8(match: re.Match[str]) -> str:
+    try:
+        return match.group().encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return match.group()
+
+
+def _letters(text: str) -> str:
+    """Return the words of a name alone: ``Industrial & Scientific`` and ``Industrial_and_Scientific`` are the same."""
+    return re.sub(r"[^a-z0-9]+", " ", text.casefold().replace("&", " and ")).strip()
+
+
+def first_titles(df: pd.DataFrame, item: str, title: str) -> dict[object, str]:
+    """Return the first non-empty title of each item."""
+    known: dict[object, str] = {}
+    for label, text in zip(df[item], df[title], strict=True):
+        if isinstance(text, str) and text.strip():
+            known.setdefault(label, text.strip())
+    return known
+
+
+def titles_from_file(
+    log: Interactions, path: str | Path | None, *, item: str = "item_id", title: str = "title"
+) -> list[str] | None:
+    """Return the title of every item from a file of titles, empty where it has none; None without a file.
+
+    Raises
+    ------
+    DataError
+        If the file or a column is missing or malformed, or it has no title for any item of the log.
+    """
+    if path is None:
+        return None
+    known = first_titles(read_columns(Path(path), [item, title], filled=[item]), item, title)
+    by_text = {str(label): text for label, text in known.items()}
+    found = [by_text.get(str(label), "") for label in log.item_ids]
+    if not any(found):
+        raise DataError(
+            f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(by_text), '')!r}, "
+            f"the log's is {str(log.item_ids[0])!r}. Check that both use the same labels."
+        )
+    return found

@@ -1,0 +1,200 @@
+"""The Markdown of an experiment: our means and differences beside the paper's numbers, from the tidy tables alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from frellm4rec.experiments import paper
+from frellm4rec.experiments.definitions import SASREC, Experiment, Variant
+from frellm4rec.experiments.tables import FINISHED, METRICS, ExperimentTables
+
+LEAKY = "two_sided_leaky"
+MODES = ("prefix", "causal", LEAKY)
+NAMES = {"ndcg": "NDCG", "recall": "Recall"}
+MISSING = "–"
+#: Number of candidates that the paper draws beside the target.
+_PAPER_RANKING = re.compile(r"(99|100)\+1")
+
+
+def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1) -> str:
+    """Return the page of an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Order and labels of the variants, and which numbers of the paper stand beside them.
+    tables : ExperimentTables
+    level : int
+        Of the heading.
+    """
+    tables = tables.select(experiment=experiment.name)
+    lines = [f"{'#' * level} {experiment.title} ({experiment.source} of the paper)", ""]
+    finished = tables.cells[tables.cells["status"] == FINISHED]
+    if finished.empty:
+        lines += ["No cell has finished.", ""]
+    shown = tables.means[tables.means["variant"] != SASREC]
+    for (dataset, ranking), part in shown.groupby(["dataset", "ranking"], sort=False):
+        for (backbone, settings), _ in part.groupby(["backbone", "settings"], sort=False):
+            chosen = tables.select(dataset=dataset, ranking=ranking)
+            lines += [f"{'#' * (level + 1)} {_heading(dataset, ranking, backbone, settings)}", ""]
+            lines += [*_table(experiment, chosen, dataset, ranking, backbone, settings), ""]
+    if not finished.empty:
+        lines += [*_notes(experiment, tables, finished), ""]
+    return "\n".join([*lines, *_unfinished(tables.cells)])
+
+
+def mode_label(mode: str) -> str:
+    """Return the name of a mode; the one whose training sees the future says so."""
+    return "two-sided (leaky)" if mode == LEAKY else mode
+
+
+def modes_in_order(rows: pd.DataFrame) -> list[str]:
+    """Return the modes of a table, the default first."""
+    return sorted(set(rows["mode"]), key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+
+
+def in_order(experiment: Experiment, names: Iterable[str]) -> list[Variant]:
+    """Return the variants of these names in the order of the experiment, the ID network last."""
+    held = set(names)
+    variants = [variant for variant in experiment.variants if variant.name in held]
+    return [*variants, *([Variant.of_sasrec()] if SASREC in held else [])]
+
+
+def rows_of(means: pd.DataFrame, backbone: str, settings: str) -> pd.DataFrame:
+    """Return the rows of a backbone with its settings, and of the ID network, which has neither."""
+    is_own = (means["backbone"] == backbone) & (means["settings"] == settings)
+    return means[is_own | (means["variant"] == SASREC)]
+
+
+def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
+    pool = "full ranking" if ranking == "full" else f"{ranking} candidates"
+    return f"{dataset}, {pool}, backbone {backbone}" + (f", {settings}" if settings else "")
+
+
+def _table(
+    experiment: Experiment, tables: ExperimentTables, dataset: str, ranking: str, backbone: str, settings: str
+) -> list[str]:
+    means = rows_of(tables.means, backbone, settings)
+    differences = tables.select(backbone=backbone, settings=settings).differences
+    k = int(means["k"].iloc[0])
+    against = [name for name in (experiment.reference, SASREC) if (differences["against"] == name).any()]
+    labels = {variant.name: variant.label for variant in in_order(experiment, [*means["variant"], *against])}
+    variants = in_order(experiment, {*means["variant"], *_printed(experiment, dataset, ranking, backbone)})
+    printed = {v.name: _paper(v, dataset, ranking, backbone) for v in variants}
+    has_paper = [m for m in METRICS if k == 10 and any(row.get(m) is not None for row in printed.values())]
+    head = ["variant", "mode", *(f"{NAMES[m]}@{k}" for m in METRICS)]
+    head += [f"NDCG@{k} − {labels[name]}" for name in against]
+    head += [f"paper: {NAMES[m]}@10" for m in has_paper]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for variant in variants:
+        rows = means[means["variant"] == variant.name]
+        for mode in modes_in_order(rows) or [""]:
+            own = rows[rows["mode"] == mode].set_index("metric").to_dict("index")
+            entry = [variant.label, mode_label(mode) or MISSING]
+            entry += [_mean(own.get(m)) for m in METRICS]
+            pairs = differences[(differences["variant"] == variant.name) & (differences["mode"] == mode)]
+            for name in against:
+                found = pairs[(pairs["against"] == name) & (pairs["metric"] == "ndcg")].to_dict("records")
+                entry.append(difference_text(found[0]) if found else MISSING)
+            entry += [_number(printed[variant.name].get(m)) for m in has_paper]
+            lines.append(_row(entry))
+    return lines
+
+
+def difference_text(row: dict[str, Any]) -> str:
+    """Return a difference with its interval and the p-value after Holm's correction."""
+    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], {p}".replace("-", "−")
+
+
+def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFrame) -> list[str]:
+    seeds = sorted({int(n) for n in tables.means["n_seeds"]})
+    if seeds == [1]:
+        what = "One seed, with 95 % bootstrap intervals over users."
+    else:
+        what = (
+            f"Means over {' or '.join(map(str, seeds))} seeds ± standard deviation over seeds, with 95 % bootstrap "
+            "intervals over users, whose values are first averaged over seeds."
+        )
+    lines = [
+        f"{what} Differences are paired by user; p is two-sided, after Holm's correction over the variants of a table, "
+        "backbone and mode.",
+        "",
+    ]
+    for protocol, rows in finished.groupby(finished["protocol"].map(_protocol), sort=False):
+        lines.append(f"- Protocol: {protocol}; highest tie rate {rows['tie_rate'].max():.4f}.")
+    if LEAKY in set(finished["mode"]):
+        lines += [
+            "",
+            f"**{mode_label(LEAKY)}**: in training, the state at each position has seen the item it should predict. "
+            "Such rows reproduce the published training; they are no evidence of quality.",
+        ]
+    trained = finished[finished["variant"] != SASREC]
+    differing = [name for name in dict.fromkeys(trained["backbone"]) if paper.BACKBONES.get(name) is None]
+    if any(paper.paper_dataset(name) for name in trained["dataset"]):
+        lines += [
+            "",
+            f"The paper's numbers are of {paper.DEFAULT_BACKBONE} (where no other backbone is named), 100 candidates "
+            "and one run without intervals."
+            + (
+                f" **The setting here differs** (backbone {', '.join(differing)}): compare directions, not levels."
+                if differing
+                else ""
+            ),
+        ]
+    if experiment.note:
+        lines += ["", experiment.note.strip()]
+    return lines
+
+
+def _unfinished(cells: pd.DataFrame) -> list[str]:
+    """Return one item per variant and reason, with the cells that it holds for."""
+    rows = cells[cells["status"] != FINISHED]
+    if rows.empty:
+        return []
+    lines = ["Not finished:", ""]
+    for (label, status, error), part in rows.groupby(["label", "status", "error"], sort=False):
+        places = [
+            ", ".join(text for text in (row["backbone"], mode_label(row["mode"]), f"seed {row['seed']}") if text)
+            for row in part.to_dict("records")
+        ]
+        lines.append(f"- {label}: {status}: {error} ({places[0] if len(places) == 1 else f'{len(places)} cells'})")
+    return [*lines, ""]
+
+
+def _printed(experiment: Experiment, dataset: str, ranking: str, backbone: str) -> list[str]:
+    """Return the variants for which the paper prints a number and that are left out here for want of a plug-in."""
+    return [
+        v.name for v in experiment.variants if v.needs_input and any(_paper(v, dataset, ranking, backbone).values())
+    ]
+
+
+def _paper(variant: Variant, dataset: str, ranking: str, backbone: str) -> dict[str, float | None]:
+    if not _PAPER_RANKING.fullmatch(ranking):
+        return {}
+    return {m: paper.paper_value(variant.paper, dataset=dataset, metric=m, backbone=backbone) for m in METRICS}
+
+
+def _protocol(line: str) -> str:
+    """Return a protocol line without the tie rate, which differs from model to model."""
+    return re.sub(r" \(rate [^)]*\)$", "", line)
+
+
+def _mean(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return MISSING
+    spread = "" if math.isnan(row["std"]) else f" ± {row['std']:.4f}"
+    return f"{row['value']:.4f}{spread} [{row['low']:.4f}, {row['high']:.4f}]"
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def _row(entries: Iterable[str]) -> str:
+    return f"| {' | '.join(entries)} |"

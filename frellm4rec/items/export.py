@@ -1,0 +1,125 @@
+"""Item embeddings in files that other tools read, and that ``spectral-probe analyze --embeddings`` takes back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean
+from spectral_probe.storage.atomic import disk_errors, whole_file
+
+Vectors = npt.NDArray[np.float32]
+TENSOR_NAME = "item_embeddings"
+
+
+def write_embeddings(
+    path: str | Path, vectors: npt.ArrayLike, item_ids: Sequence[object] | npt.NDArray[np.generic], *, model: str = ""
+) -> list[Path]:
+    """Write one vector per item with the ids of the items; the ending chooses the format.
+
+    ``.safetensors``: one tensor ``item_embeddings``, ids as a JSON list in the metadata ``item_ids``; ``.npy``: the
+    array, ids beside it in ``NAME.ids.csv``; ``.parquet`` and ``.csv``: the columns ``item_id``, ``x0``, ``x1``, ….
+
+    Parameters
+    ----------
+    path : path
+        Not written over.
+    vectors : (n_items, d) float
+        Kept as float32.
+    item_ids : (n_items,)
+    model : str
+        Name and revision, for the metadata of a safetensors file.
+
+    Returns
+    -------
+    list of Path
+        The files written; each appears whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        If the ending is unknown or a file is there already.
+    DataError
+        If vectors and ids do not match or a vector is not finite.
+    MissingDependencyError
+        If Parquet is asked for and pyarrow is not installed.
+    ResourceError
+        If a file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(
+            f"Item embeddings are written as {', '.join(_WRITERS)}; got {path.name!r}."
+            f"{did_you_mean(path.suffix.lower(), _WRITERS)} Choose one of these endings."
+        )
+    table = np.ascontiguousarray(vectors, dtype=np.float32)
+    ids = [str(label) for label in item_ids]
+    if table.ndim != 2 or len(table) != len(ids) or not table.size:
+        raise DataError(f"Item embeddings are (n_items, d) with one id each; got {table.shape} and {len(ids)} ids.")
+    if not np.isfinite(table).all():
+        broken = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise DataError(f"The vector of item {ids[broken]!r} is not finite: the model has diverged. Train it again.")
+    beside = path.with_name(f"{path.stem}.ids.csv")
+    written = [beside, path] if path.suffix.lower() == ".npy" else [path]
+    for file in written:
+        if file.exists():
+            raise ConfigError(f"{file} exists, and nothing is written over. Choose another --out, or delete it.")
+    with disk_errors(path.parent):
+        if beside in written:
+            with whole_file(beside) as partial:
+                _write_ids(partial, ids)
+        with whole_file(path) as partial:
+            _WRITERS[path.suffix.lower()](partial, table, ids, model)
+    return written[::-1]
+
+
+def _write_safetensors(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({TENSOR_NAME: vectors}, str(partial), metadata={"item_ids": json.dumps(ids), "model": model})
+
+
+def _write_npy(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+    np.save(partial, vectors)
+
+
+def _write_ids(partial: Path, ids: list[str]) -> None:
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([["item_id"], *([label] for label in ids)])
+
+
+def _write_csv(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_columns(vectors))
+        # The shortest text that reads back as the same float32.
+        writer.writerows([label, *map(str, row)] for label, row in zip(ids, vectors, strict=True))
+
+
+def _write_parquet(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Parquet files need pyarrow, which is not installed: pip install "spectral-probe[parquet]"'
+        ) from error
+    arrays = [pyarrow.array(ids, pyarrow.string()), *(pyarrow.array(column) for column in vectors.T)]
+    parquet.write_table(pyarrow.table(arrays, names=_columns(vectors)), partial)
+
+
+def _columns(vectors: Vectors) -> list[str]:
+    return ["item_id", *(f"x{feature}" for feature in range(vectors.shape[1]))]
+
+
+_WRITERS: dict[str, Callable[[Path, Vectors, list[str], str], None]] = {
+    ".safetensors": _write_safetensors,
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+}

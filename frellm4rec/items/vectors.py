@@ -1,0 +1,81 @@
+"""Item vectors for a recommender: ID embeddings of a plug-in, and titles read by a backbone."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.backbones import HFDecoder
+from spectral_probe.errors import DataError, ShapeError
+from spectral_probe.inputs.item_vectors import text_inputs
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.registry import load_plugin
+from spectral_probe.storage.atomic import whole_file
+from spectral_probe.storage.cache import cache_root
+from spectral_probe.storage.hashing import settings_hash
+
+logger = logging.getLogger(__name__)
+#: Raised whenever the same model would read the same titles to other vectors.
+_READING_VERSION = 1
+
+
+def id_item_table(
+    dataset: Dataset, source: str = "id", *, seed: int = 0, device: str = "cpu"
+) -> npt.NDArray[np.float32]:
+    """Return ID embeddings of a plug-in in the group ``spectral_probe.inputs``, (n_items, d_id) float32.
+
+    Raises
+    ------
+    ConfigError
+        If no plug-in has the name.
+    ShapeError
+        If it does not give one vector for each item.
+    """
+    vectors = np.asarray(load_plugin("inputs", source)(dataset, seed=seed, device=device), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != dataset.n_items:
+        raise ShapeError(
+            f"ID embeddings must be ({dataset.n_items}, d_id), one row for each item; {source!r} gave {vectors.shape}."
+        )
+    return vectors
+
+
+def text_item_table(dataset: Dataset, backbone: HFDecoder) -> npt.NDArray[np.float32]:
+    """Return every item's title as a backbone reads it, (n_items, d_model) float32, from the cache where it is there.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With titles.
+    backbone : HFDecoder
+        As it was loaded: nothing may be attached to it yet.
+
+    Raises
+    ------
+    DataError
+        If the data set has no titles.
+
+    Notes
+    -----
+    Source: FreLLM4Rec section 3, e_text of Eq. (2); see :func:`~spectral_probe.inputs.item_vectors.text_inputs`. Kept
+    under a hash of the backbone's weights and the titles.
+    """
+    if dataset.item_titles is None:
+        raise DataError(f"Data set {dataset.name!r} has no item titles, so there is no text to read. Use inputs=id.")
+    content = [_READING_VERSION, backbone.revision, str(backbone.dtype), list(dataset.item_titles)]
+    key = settings_hash(content)[:24]
+    path = cache_root() / "text" / f"{key}.npy"
+    if path.is_file():
+        try:
+            kept = np.load(path, allow_pickle=False)
+            if np.shape(kept) != (dataset.n_items, backbone.width):
+                raise ValueError(f"shape {np.shape(kept)}, not {(dataset.n_items, backbone.width)}")
+            return np.asarray(kept, dtype=np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"The text embeddings in {path} are damaged ({error}). Delete the file.") from error
+    logger.info("Reading %d titles with %s; kept in %s.", dataset.n_items, backbone.name, path)
+    table = text_inputs(backbone, dataset.item_titles)
+    with whole_file(path) as partial:
+        np.save(partial, table)
+    return table

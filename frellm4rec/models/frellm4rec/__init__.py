@@ -1,0 +1,1 @@
+"""FreLLM4Rec: its settings and the model."""

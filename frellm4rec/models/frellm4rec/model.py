@@ -1,0 +1,357 @@
+"""FreLLM4Rec: item vectors in a frozen language model, low-passed on the graph before it and along time inside it."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from frellm4rec.items.item_table import GraphFilter, ItemTable
+from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig
+from frellm4rec.models.sequential import SequentialRecommender, Supervision
+from frellm4rec.modules.fusion import FUSIONS
+from frellm4rec.modules.glpf import GraphLowPassFilter, IdealLowPassFilter
+from frellm4rec.modules.tfm import TemporalFrequencyModulation
+from spectral_probe.backbones import HFDecoder, load_backbone
+from spectral_probe.errors import ConfigError, ModelError
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.types import LayerState
+
+#: Which model filters a backbone: two would filter it twice, and one would read the titles through the other's filter.
+_OWNERS: weakref.WeakKeyDictionary[HFDecoder, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+class FreLLM4Rec(SequentialRecommender):
+    r"""A frozen language model that reads one fused vector per item; scores use the same vectors.
+
+    .. math:: x_i = \mathrm{MLP}([h(L)\,e_{id}(i);\ e_{text}(i)]), \qquad s_{ui} = \langle h_u, x_i \rangle
+
+    with :math:`h_u` the final state at the last item of the history, and the output of every block of the model
+    low-passed along time. Only the fusion is trained.
+
+    Parameters
+    ----------
+    config : FreLLM4RecConfig
+    tables : {"id" | "text": ItemTable}
+        What is known of the items; see :meth:`from_dataset`.
+    backbone : HFDecoder, optional
+        The language model; loaded by its name when left out. It is frozen, and filtered for as long as this model
+        lives.
+    seed : int
+        Draws the initial weights of the fusion.
+
+    Raises
+    ------
+    ModelError
+        If the backbone is unavailable, or not the one that the config points to.
+    ConfigError
+        If the mode needs a causal backbone and this one is not, or the backbone belongs to another model already.
+
+    Notes
+    -----
+    Source: FreLLM4Rec section 4, Eqs. (2), (3), (5) to (9). The fusion starts as loud as the model's own tokens. What
+    is saved: the trained parameters, the item tables and the pointer to the backbone, never the backbone.
+    """
+
+    name: ClassVar[str] = "frellm4rec"
+    config_class = FreLLM4RecConfig
+    config: FreLLM4RecConfig
+
+    def __init__(
+        self,
+        config: FreLLM4RecConfig,
+        tables: Mapping[str, ItemTable],
+        *,
+        backbone: HFDecoder | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision)
+        _check_is_free(backbone)
+        self.config = _pointed(config, backbone)
+        expected = SOURCES[config.inputs]
+        if tuple(tables) != expected or any(table.n_items != config.n_items for table in tables.values()):
+            seen = {name: table.n_items for name, table in tables.items()}
+            raise ConfigError(
+                f"inputs {config.inputs!r} needs tables {expected} of {config.n_items} items; got {seen}."
+            )
+        if config.mode == "causal" and not backbone.is_causal:
+            raise ConfigError(f"{backbone.name!r} reads in both directions, so mode 'causal' would leak. Use 'prefix'.")
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.tables = nn.ModuleDict(tables)
+        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; give its state back
+            torch.manual_seed(seed)
+            widths = [table.width for table in tables.values()]
+            self.fusion = FUSIONS[config.fusion](widths, backbone.width, config.n_hidden, config.dropout)
+            self.fusion.to(backbone.device)
+            self.tables.to(backbone.device)
+        self._match_loudness()
+        self.tfm = TemporalFrequencyModulation(
+            config.cutoff,
+            config.tfm_order,
+            config.mode,
+            layers=config.layers,
+            learnable=config.learnable_cutoff,
+            n_layers=backbone.n_blocks,
+        ).to(backbone.device)
+        if config.train_norms:
+            for parameter in self._norms().values():
+                parameter.requires_grad_(True)
+        self._attach()
+        self._cached: tuple[object, torch.Tensor] | None = None
+
+    @classmethod
+    def from_dataset(
+        cls,
+        config: FreLLM4RecConfig,
+        dataset: Dataset,
+        *,
+        backbone: HFDecoder | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Self:
+        """Build a model for a data set: ID embeddings and graph from training interactions alone, text from titles.
+
+        Parameters
+        ----------
+        config : FreLLM4RecConfig
+        dataset : Dataset
+        backbone : HFDecoder, optional
+            Loaded by its name when left out.
+        seed : int
+            Of the ID embeddings and of the fusion's initial weights.
+        device : str
+
+        Raises
+        ------
+        DataError
+            If text is wanted and the data set has no titles.
+        """
+        from frellm4rec.items.vectors import id_item_table, text_item_table
+
+        backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision, device=device)
+        _check_is_free(backbone)
+        graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=config.self_loops)
+        tables = {}
+        for source in SOURCES[config.inputs]:
+            if source == "id":
+                vectors = id_item_table(dataset, config.id_source, seed=seed, device=device)
+            else:
+                vectors = text_item_table(dataset, backbone)
+            graph_filter = _graph_filter(config, graph) if source in config.glpf_targets else None
+            tables[source] = ItemTable.filtered(torch.from_numpy(vectors), graph_filter)
+        return cls(config, tables, backbone=backbone, seed=seed)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: str | torch.device = "cpu", backbone: HFDecoder | str | None = None
+    ) -> Self:
+        """Load what :meth:`save_pretrained` wrote, in evaluation mode.
+
+        Parameters
+        ----------
+        folder : path
+        device : str or torch.device
+        backbone : HFDecoder or str, optional
+            Where the language model is now, if it is not where the config says; its weights must be the same.
+
+        Raises
+        ------
+        ModelError
+            If a file is unreadable, or the backbone is absent or not the one the model was trained on.
+        """
+        config, weights = cls.read_saved(folder)
+        if isinstance(backbone, str):
+            backbone = load_backbone(backbone, device=str(device))
+        backbone = backbone or load_backbone(
+            config.backbone,
+            revision=config.backbone_revision,
+            device=str(device),
+            dtype=config.backbone_dtype or "auto",
+        )
+        try:
+            tables = {source: ItemTable.from_saved(weights, f"tables.{source}.") for source in SOURCES[config.inputs]}
+        except KeyError as error:
+            raise ModelError(f"The weights in {folder} lack {error}. Train the model again.") from error
+        return cls.fill(cls(config, tables, backbone=backbone), weights, folder).to(device)
+
+    @property
+    def is_causal(self) -> bool:  # type: ignore[override]
+        """Whether the state at t depends on items up to t alone; else it is probed prefix by prefix."""
+        return self.backbone.is_causal and self.tfm.is_causal
+
+    @property
+    def supervision(self) -> Supervision:
+        """Where the loss is taken: the mode says, also where the filter is off, so that variants stay comparable."""
+        return "prefix" if self.config.mode == "prefix" else "every"
+
+    @property
+    def note(self) -> str:
+        """What a reader of the states must know."""
+        leaky = "trained with later items in view (two_sided_leaky)" if self.config.mode == "two_sided_leaky" else ""
+        return "; ".join(part for part in (self.backbone.note, leaky) if part)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the fusion; the backbone stays in evaluation mode."""
+        super().train(mode)
+        checkpointed = [part for part in self.backbone.modules() if getattr(part, "gradient_checkpointing", False)]
+        self.backbone.eval()
+        for part in checkpointed:  # its own flag alone: dropout inside the layer stays off
+            part.training = mode
+        return self
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the backbone's blocks in the backward pass: less memory, one more forward pass."""
+        self.backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.train(self.training)
+
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the final states, (batch, position, feature) float32; see the base class.
+
+        In the two-sided modes the last valid row is the state of the whole history; rows before it have seen later
+        items.
+        """
+        self.check_inputs(inputs, lengths)
+        return self.backbone.run(self.item_vectors(inputs), lengths).float()
+
+    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
+        """Return the fused vectors of items of any shape, (…, d_model)."""
+        return self.fusion(*(table(items) for table in self.tables.values()))
+
+    def item_embeddings(self) -> torch.Tensor:
+        """Return the fused vectors of all items, (n_items, d_model); kept between calls that need no gradient."""
+        if torch.is_grad_enabled() or self.training:
+            return self._fuse_all()
+        parameters = [*self.fusion.parameters(), *self.tables.parameters()]
+        key = tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)
+        if self._cached is None or self._cached[0] != key:
+            self._cached = (key, self._fuse_all())
+        return self._cached[1]
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return the backbone's layers; a block's state is what leaves it after the filter along time."""
+        return self.backbone.layers()
+
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Run the model on right-padded item indices, without gradients and in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self(inputs, lengths)
+        finally:
+            self.train(was_training)
+
+    def input_modules(self) -> list[nn.Module]:
+        """Return the modules that make the inputs of the first block: a control that redraws weights keeps them."""
+        return [self.tables, self.fusion]
+
+    def saved_state(self) -> dict[str, torch.Tensor]:
+        """Return the trained parameters and the item tables; of the backbone only norms, and only if trained."""
+        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+        return own | (self._norms() if self.config.train_norms else {})
+
+    def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over what :meth:`saved_state` gave; the backbone's frozen weights stay as they are."""
+        expected = set(self.saved_state())
+        if expected != set(weights):
+            raise RuntimeError(f"names differ in {sorted(expected ^ set(weights))[:4]}")
+        self.load_state_dict(dict(weights), strict=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy model and backbone; the copy is filtered by its own hooks."""
+        self._attachment.remove()
+        try:
+            tables = {name: copy.deepcopy(table, memo) for name, table in self.tables.items()}
+            # Trained norms are part of the copy's backbone, whose hash is then not that of the one pointed to.
+            config = replace(self.config, backbone_weights=None)
+            twin = type(self)(config, tables, backbone=copy.deepcopy(self.backbone, memo))
+            twin.config = self.config
+            twin.load_saved_state(self.saved_state())
+        finally:
+            self._attach()
+        return twin.to(self.backbone.device).train(self.training)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move or cast everything, but leave a backbone that is spread over devices where it is."""
+        if not self.backbone.is_spread:
+            return super()._apply(fn, recurse)
+        for part in (self.tables, self.fusion, self.tfm):
+            part._apply(fn, recurse)
+        return self
+
+    def _attach(self) -> None:
+        """Filter the backbone for as long as this model lives."""
+        self._attachment = self.tfm.attach(self.backbone)
+        weakref.finalize(self, self._attachment.remove)
+        _OWNERS[self.backbone] = weakref.ref(self)
+
+    def _fuse_all(self) -> torch.Tensor:
+        return self.fusion(*(table() for table in self.tables.values()))
+
+    def _norms(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the backbone's norms by their names in this model."""
+        return {
+            f"backbone.{path}.{name}": parameter
+            for path, part in self.backbone.named_modules()
+            if "norm" in type(part).__name__.lower()
+            for name, parameter in part.named_parameters(recurse=False)
+        }
+
+    @torch.no_grad()
+    def _match_loudness(self) -> None:
+        """Scale the fusion's last layers so that item vectors start as loud as the backbone's own tokens."""
+        self.fusion.eval()  # dropout would draw from the global generator, and the scale would be its lottery
+        rms = float(self._fuse_all().square().mean().sqrt())
+        self.fusion.train()
+        factor = self.backbone.token_rms() / rms
+        last = [self.fusion.out] if self.config.fusion == "mlp" else list(self.fusion.projections)
+        for layer in last:
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
+
+
+def _graph_filter(config: FreLLM4RecConfig, graph: ItemGraph) -> GraphFilter:
+    """Return the graph filter that a config asks for."""
+    if config.glpf_keep is not None:
+        return IdealLowPassFilter(graph, config.glpf_keep, config.self_loops)
+    return GraphLowPassFilter(
+        graph, config.alpha, config.glpf_order, config.self_loops, learnable=config.learnable_alpha
+    )
+
+
+def _check_is_free(backbone: HFDecoder) -> None:
+    """Refuse a backbone that a living model filters."""
+    owner = _OWNERS.get(backbone)
+    if owner is not None and owner() is not None:
+        raise ConfigError(
+            f"Backbone {backbone.name!r} belongs to another FreLLM4Rec, whose filter along time is on it. Load it once "
+            "for each model, or delete the other one first."
+        )
+
+
+def _pointed(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
+    """Return the config with a full pointer to the backbone; a backbone with other weights is refused."""
+    weights = backbone.revision
+    if config.backbone_weights not in (None, weights):
+        raise ModelError(
+            f"This model was trained on backbone {config.backbone!r} with weights {config.backbone_weights}; the one "
+            f"at hand, {backbone.name!r}, has {weights}. Its states would mean something else. Give the backbone it "
+            "was trained on."
+        )
+    folder = Path(config.backbone).expanduser()
+    place = str(folder.resolve()) if folder.is_dir() else config.backbone
+    return replace(
+        config,
+        backbone=place,
+        backbone_weights=weights,
+        backbone_dtype=str(backbone.dtype).removeprefix("torch."),
+        backbone_revision=config.backbone_revision or backbone.hub_revision,
+    )

@@ -1,0 +1,216 @@
+"""Recommenders whose score is an inner product of a state with an item table."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from frellm4rec.models.base import CONFIG_FILE, WEIGHTS_FILE, RecommenderConfig
+from spectral_probe.errors import DataError, ModelError, ShapeError
+from spectral_probe.storage.atomic import whole_file, write_text
+from spectral_probe.storage.hashing import digest
+
+Model = TypeVar("Model", bound="SequentialRecommender")
+#: Where the training loss is taken: at every position, or at the last one of a prefix drawn anew for each step.
+Supervision = Literal["every", "prefix"]
+
+
+class SequentialRecommender(nn.Module, ABC):
+    """A model that reads item histories and scores the catalogue.
+
+    Histories come as right-padded item indices 0…n_items − 1 with their lengths; padded places hold 0 and only
+    ``lengths`` tells them apart. A user's states and scores depend neither on the other rows of the batch nor on how
+    far it is padded.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[RecommenderConfig]]
+    config: RecommenderConfig
+    is_causal: bool
+
+    @property
+    def supervision(self) -> Supervision:
+        """Where the loss may be taken; a model whose states see later items says ``prefix``."""
+        return "every" if self.is_causal else "prefix"
+
+    @abstractmethod
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the states from which scores are taken.
+
+        Parameters
+        ----------
+        inputs : (batch, position) int
+        lengths : (batch,) int
+
+        Returns
+        -------
+        (batch, position, feature) float
+            Row t has read items 0…t and predicts item t + 1; rows from the length on have no meaning.
+        """
+
+    @abstractmethod
+    def item_embeddings(self) -> torch.Tensor:
+        """Return the table that scores are inner products with, (n_items, feature)."""
+
+    def check_inputs(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Refuse a batch that does not meet the contract."""
+        if inputs.ndim != 2 or lengths.shape != inputs.shape[:1]:
+            raise ShapeError(
+                f"A batch is (batch, position) item indices with (batch,) lengths; got inputs {tuple(inputs.shape)} "
+                f"and lengths {tuple(lengths.shape)}. Right-pad the histories with 0."
+            )
+        if inputs.shape[1] > self.config.max_length:
+            raise ShapeError(
+                f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
+                f"Keep the most recent ones; where it is probed, with --max-length {self.config.max_length}."
+            )
+        if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
+            raise ShapeError(
+                f"Lengths must lie in 1…{inputs.shape[1]}; got {lengths.tolist()[:8]}. Leave out empty histories."
+            )
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high >= self.config.n_items:
+            raise DataError(
+                f"Item indices must lie in 0…{self.config.n_items - 1}; seen {low}…{high}. "
+                "Use the data set that the model was trained on."
+            )
+
+    @torch.no_grad()
+    def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return how well items fit as the next one; higher is better.
+
+        Parameters
+        ----------
+        inputs, lengths : (batch, position) and (batch,) int
+        items : (batch, n_candidates) int, optional
+            Which items to score; all of them when left out.
+
+        Returns
+        -------
+        (batch, n_candidates) or (batch, n_items) float
+            Inner products of the last valid state with the item embeddings, in the type of these.
+
+        Notes
+        -----
+        Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is put back afterwards.
+        """
+        return self.score_and_tolerance(inputs, lengths, items)[0].to(self.item_embeddings().dtype)
+
+    @torch.no_grad()
+    def score_and_tolerance(
+        self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Return the scores and, for each row, how far rounding may bring the scores of equal items apart.
+
+        A matrix product rounds its last columns in another order than the others, so two items with equal vectors get
+        scores that differ in their last digits, in places that depend on the processor. With d features, two such
+        inner products differ by at most :math:`d\,\epsilon\,\lVert h \rVert \lVert w \rVert`. The product is taken in
+        float64, where this is far below any difference that training makes.
+
+        Parameters
+        ----------
+        inputs, lengths, items
+            As in :meth:`score`.
+
+        Returns
+        -------
+        scores : (batch, n_candidates) or (batch, n_items) float64
+            Float32 on a device without float64.
+        tolerance : (batch,) float
+            Items whose scores differ by no more than this are tied. It does not depend on ``items``.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            states = self(inputs, lengths)
+            last = states[torch.arange(len(inputs), device=inputs.device), lengths - 1]
+            table = self.item_embeddings()
+        finally:
+            self.train(was_training)
+        # The metal backend has no float64. Autocast leaves float64 alone.
+        precise = torch.float32 if last.device.type == "mps" else torch.float64
+        last, vectors = last.to(precise), table.to(precise)
+        longest = torch.linalg.vector_norm(vectors, dim=1).max()
+        width = last.shape[1]
+        # Twice the bound: the norms are rounded too.
+        tolerance = 2 * width * torch.finfo(precise).eps * torch.linalg.vector_norm(last, dim=1) * longest
+        if items is None:
+            return last @ vectors.T, tolerance
+        return torch.einsum("bd,bcd->bc", last, vectors[items]), tolerance
+
+    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""
+        return self.item_embeddings()[items]
+
+    def saved_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that make the model what it is: what is saved, hashed and kept by a checkpoint."""
+        return dict(self.state_dict())
+
+    def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over what :meth:`saved_state` gave; a RuntimeError if it does not fit."""
+        self.load_state_dict(dict(weights))
+
+    @property
+    def revision(self) -> str:
+        """Short SHA-256 of the weights: equal weights, equal revision."""
+        parts: list[str | npt.NDArray[Any]] = []
+        for name, tensor in sorted(self.saved_state().items()):
+            parts += [f"{name}{tuple(tensor.shape)}{tensor.dtype}", tensor.detach().cpu().contiguous().numpy()]
+        return digest(parts)[:12]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
+        folder = Path(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state().items()}
+        with whole_file(folder / WEIGHTS_FILE) as partial:
+            save_file(weights, str(partial), metadata={"model": type(self).name})
+        write_text(folder / CONFIG_FILE, json.dumps({"model": type(self).name, **self.config.to_dict()}, indent=2))
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load what :meth:`save_pretrained` wrote, in evaluation mode.
+
+        Raises
+        ------
+        ModelError
+            If a file is missing or unreadable, of another model, or its weights do not fit the config.
+        ConfigError
+            If the config has an unknown or forbidden setting.
+        """
+        config, weights = cls.read_saved(folder)
+        return cls.fill(cls(config), weights, folder).to(device)
+
+    @classmethod
+    def read_saved(cls, folder: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return the config and the tensors of a saved model of this class, or raise the error that says why not."""
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / CONFIG_FILE).read_text())
+            weights = load_file(str(folder / WEIGHTS_FILE))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(
+                f"A saved {cls.name} is a folder with readable {CONFIG_FILE} and {WEIGHTS_FILE}; reading {folder} "
+                f"failed with: {error}. Give such a folder, or train the model again."
+            ) from error
+        if not isinstance(values, dict) or values.pop("model", None) != cls.name:
+            raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
+        return cls.config_class.from_dict(values), weights
+
+    @staticmethod
+    def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:
+        """Put saved tensors into a model of the same config; it is handed back in evaluation mode."""
+        try:
+            model.load_saved_state(weights)
+        except RuntimeError as error:
+            raise ModelError(f"The weights in {folder} do not fit their config: {error}. Train again.") from error
+        return model.eval()

@@ -1,0 +1,247 @@
+"""From a recipe to a run folder with a trained model in it, resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frellm4rec.models.frellm4rec.config import FreLLM4RecConfig
+from frellm4rec.models.frellm4rec.model import FreLLM4Rec
+from frellm4rec.models.sasrec import SASRec, SASRecConfig
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.runs.recipe import Recipe
+from frellm4rec.training.config import TrainingRecord
+from frellm4rec.training.trainer import train
+from spectral_probe.backbones import weights_fingerprint
+from spectral_probe.backbones.devices import parse_device
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.runs.folder import RunFolder, logged
+from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.hashing import settings_hash
+
+logger = logging.getLogger("frellm4rec")
+MODEL_FOLDER, CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "model", "checkpoints", "metrics.jsonl", "summary.json"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished training run.
+
+    Attributes
+    ----------
+    path : Path
+        The run folder; ``model/`` in it is what ``from_pretrained`` reads.
+    record : TrainingRecord
+    model : SequentialRecommender
+        With its best weights, in evaluation mode.
+    """
+
+    path: Path
+    record: TrainingRecord
+    model: SequentialRecommender
+
+
+def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return what decides the trained weights: the resolved recipe without names and places, and the data's hash."""
+    resolved = {name: value for name, value in recipe.to_dict().items() if name not in ("name", "from_dir", "dataset")}
+    return {**resolved, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
+
+
+def find_finished(out: Path, recipe: Recipe, dataset: Dataset) -> RunFolder | None:
+    """Return the newest finished run of the same identity under ``out``, or None."""
+    digest = settings_hash(identity(recipe, dataset))
+    for path in sorted(out.glob(f"*-{digest[:8]}"), reverse=True):
+        try:
+            state = RunFolder(path).state()
+        except DataError:
+            continue
+        if state["config_hash"] == digest and state["status"] == "finished":
+            return RunFolder(path)
+    return None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe of a run folder, with the names and places of its request, or that of a YAML file."""
+    if not path.is_dir():
+        return Recipe.from_yaml(path)
+    run = RunFolder.open(path)
+    values = {name: value for name, value in run.config().items() if name != "dataset_fingerprint"}
+    request = run.request()
+    if request.get("kind") != "training":
+        raise DataError(f"{path} is not a training run. Give a folder that `frellm4rec train` made, or a recipe.")
+    return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")})
+
+
+def build_model(recipe: Recipe, dataset: Dataset) -> SequentialRecommender:
+    """Return the untrained model of a recipe, on its device."""
+    config = recipe.config(dataset.n_items)
+    device = parse_device(recipe.device)
+    if isinstance(config, SASRecConfig):
+        return SASRec(config, seed=recipe.seed).to(device)
+    assert isinstance(config, FreLLM4RecConfig)
+    from spectral_probe.backbones import load_backbone
+
+    backbone = load_backbone(config.backbone, revision=config.backbone_revision, device=str(device), dtype=recipe.dtype)
+    return FreLLM4Rec.from_dataset(config, dataset, backbone=backbone, seed=recipe.seed, device=str(device))
+
+
+def train_recipe(
+    recipe: Recipe,
+    *,
+    out: Path,
+    resume: bool = False,
+    dataset: Dataset | None = None,
+    progress: bool = False,
+    tensorboard: bool = False,
+) -> TrainingRun:
+    """Train what a recipe describes in a run folder under ``out``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    out : path
+    resume : bool
+        Go on with the newest unfinished run of the same identity; its weights end as those of an undisturbed run.
+        Where there is none, a finished run of that identity is handed back as it is.
+    dataset : Dataset, optional
+        Already loaded; must be what ``recipe.dataset`` names.
+    progress : bool
+    tensorboard : bool
+        Also write losses and validations for TensorBoard, into ``tensorboard/`` of the run.
+
+    Raises
+    ------
+    SpectralProbeError
+        One of the family in :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes > 1:
+        raise ConfigError(
+            f"A run folder belongs to one process; got WORLD_SIZE={n_processes}. Start frellm4rec train without a "
+            "launcher; several processes can share the steps of frellm4rec.training.train in a program of your own."
+        )
+    dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
+    content = identity(recipe, dataset)
+    run = RunFolder.newest_unfinished(out, content) if resume else None
+    finished = find_finished(out, recipe, dataset) if resume and run is None else None
+    if finished is not None:
+        return load_run(finished.path, device=str(parse_device(recipe.device)))
+    model = build_model(recipe, dataset)  # a model that is not there leaves no folder behind
+    if run is None:
+        model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
+        run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)
+    request = {"model": recipe.model, "kind": "training"}
+    request |= {"dataset": recipe.dataset, "from_dir": recipe.from_dir, "name": recipe.name}
+    run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
+    with logged(run.path, logger):
+        try:
+            return _train(model, recipe, dataset, run, resume, progress, tensorboard)
+        except Exception as error:
+            run.write_state("failed", error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def _train(
+    model: SequentialRecommender,
+    recipe: Recipe,
+    dataset: Dataset,
+    run: RunFolder,
+    resume: bool,
+    progress: bool,
+    tensorboard: bool,
+) -> TrainingRun:
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info("%s on %s: %d trained parameters", recipe.model, dataset.name, n_trained)
+    with disk_errors(run.path), _metrics(run.path, tensorboard) as log:
+        record = train(
+            model,
+            dataset,
+            recipe.training,
+            seed=recipe.seed,
+            checkpoints=run.path / CHECKPOINT_FOLDER,
+            resume=resume,
+            keep_best=lambda best: best.save_pretrained(run.path / MODEL_FOLDER),
+            log=log,
+            progress=progress,
+        )
+        _check_backbone(model)
+        model.save_pretrained(run.path / MODEL_FOLDER)
+        summary = {"revision": model.revision, "n_trained_parameters": n_trained, "record": record.to_dict()}
+        write_text(run.path / SUMMARY_FILE, json.dumps(summary, indent=2))
+    run.write_state("finished", error=None)
+    logger.info("best validation NDCG %.4f in epoch %d", record.best_ndcg, record.best_epoch)
+    return TrainingRun(run.path, record, model)
+
+
+def load_run(path: Path, *, device: str = "cpu") -> TrainingRun:
+    """Return a finished run from its folder."""
+    from frellm4rec.models.registry import load_model
+
+    try:
+        values = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))["record"]
+        record = TrainingRecord(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a finished training run ({error}). Finish it with --resume.") from error
+    return TrainingRun(path, record, load_model(path, device=device))
+
+
+def _check_backbone(model: SequentialRecommender) -> None:
+    """Hash the backbone anew: training must have left its weights as they were."""
+    if isinstance(model, FreLLM4Rec) and not model.config.train_norms:
+        found = weights_fingerprint(model.backbone.model)[:16]
+        if found != model.config.backbone_weights:
+            raise ModelError(
+                f"The frozen backbone changed during training, from {model.config.backbone_weights} to {found}. "
+                "This is a bug: please report it with the run's config.yaml."
+            )
+
+
+@contextmanager
+def _metrics(folder: Path, tensorboard: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that appends an entry to ``metrics.jsonl``, and to TensorBoard where asked for."""
+    writer = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
+    path = folder / METRICS_FILE
+
+    def log(entry: dict[str, Any]) -> None:
+        # A resumed run repeats what came after its last checkpoint: its entries replace those.
+        kept = [line for line in _lines(path) if json.loads(line)["step"] < entry["step"]]
+        write_text(path, "\n".join([*kept, json.dumps(entry)]))
+        if writer is not None:
+            for name in ("loss", "ndcg", "learning_rate"):
+                if name in entry:
+                    writer.add_scalar(name, entry[name], entry["step"])
+
+    try:
+        yield log
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "TensorBoard is not installed. Run: pip install 'spectral-probe[tensorboard]', or leave out --tensorboard."
+        ) from error
+    return SummaryWriter(str(folder))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False)

@@ -1,0 +1,90 @@
+"""Trained weights kept by content: the same data, settings and seed are trained once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from frellm4rec.models.base import RecommenderConfig
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.training.config import TrainingConfig, TrainingRecord
+from spectral_probe.errors import ModelError
+from spectral_probe.storage.atomic import disk_errors, whole_folder, write_text
+from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
+from spectral_probe.storage.hashing import settings_hash
+
+#: Raised whenever the same settings would train to other weights; old weights are then left unused.
+RECIPE_VERSION = 1
+_FIRST_SETTINGS = ("n_epochs", "batch_size", "learning_rate", "validate_every", "patience", "k")
+RECORD_FILE = "training.json"
+
+Model = TypeVar("Model", bound=SequentialRecommender)
+
+
+def training_key(name: str, fingerprint: str, config: RecommenderConfig, training: TrainingConfig, seed: int) -> str:
+    """Return the hash of everything that decides the trained weights."""
+    content = {
+        "model": name,
+        "recipe": RECIPE_VERSION,
+        "log": fingerprint,
+        "config": config.to_dict(),
+        "training": _deciding(training),
+        "seed": seed,
+    }
+    return settings_hash(content)[:16]
+
+
+def _deciding(training: TrainingConfig) -> dict[str, Any]:
+    """Return the settings that were always there, and later ones where they are not at their default."""
+    default = TrainingConfig().to_dict()
+    return {n: v for n, v in training.to_dict().items() if n in _FIRST_SETTINGS or v != default[n]}
+
+
+def checkpoint_folder(name: str, key: str) -> Path:
+    """Return where weights of this key lie, present or not."""
+    return cache_root() / name / key
+
+
+def save_checkpoint(
+    model: SequentialRecommender, record: TrainingRecord, training: TrainingConfig, folder: Path
+) -> Path:
+    """Write weights, config and training record; the folder appears whole or not at all.
+
+    Raises
+    ------
+    ResourceError
+        If the folder cannot be written.
+    """
+    next_step = f"Free space there, or set {CACHE_VARIABLE} to another folder."
+    content = {"training": training.to_dict(), "record": record.to_dict(), "revision": model.revision}
+    # Where another process was faster, its folder holds the same weights: that one is kept.
+    with disk_errors(folder, what="Writing trained weights", next_step=next_step), whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        write_text(partial / RECORD_FILE, json.dumps(content, indent=2))
+    return folder
+
+
+def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:
+    """Return the model kept in a folder, or None where there is none.
+
+    Raises
+    ------
+    ModelError
+        If the folder exists but its weights are damaged or not those that were written.
+    """
+    if not folder.exists():
+        return None
+    model = model_class.from_pretrained(folder)
+    try:
+        expected = json.loads((folder / RECORD_FILE).read_text())["revision"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The training record in {folder} is damaged ({error}). Delete the folder to train again."
+        ) from error
+    if model.revision != expected:
+        raise ModelError(
+            f"The weights in {folder} must have revision {expected}; they have {model.revision}. "
+            "Delete the folder to train again."
+        )
+    return model

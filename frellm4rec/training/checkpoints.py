@@ -1,0 +1,125 @@
+"""Where a training run stands: everything that a killed run needs to end with the weights of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.training.config import TrainingRecord
+from spectral_probe.errors import ModelError
+from spectral_probe.storage.atomic import disk_errors, remove_partials, whole_folder, write_text
+
+WEIGHTS, STATE = "state.safetensors", "state.json"
+
+
+@dataclass
+class Progress:
+    """The state of a run between two steps.
+
+    Attributes
+    ----------
+    epoch : int
+        Epoch under way, from 1.
+    step : int
+        Optimizer steps taken in it.
+    n_steps : int
+        Optimizer steps taken in all.
+    loss_sum : float
+        Sum of the epoch's losses, weighted by targets.
+    n_targets : int
+        Targets of the epoch so far.
+    record : TrainingRecord
+        Validations so far.
+    seconds : float
+        Time spent training, over all sittings.
+    is_done : bool
+        Whether there is nothing left to train.
+    """
+
+    record: TrainingRecord
+    epoch: int = 1
+    step: int = 0
+    n_steps: int = 0
+    loss_sum: float = 0.0
+    n_targets: int = 0
+    seconds: float = 0.0
+    is_done: bool = False
+    generators: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class CheckpointFolder:
+    """The last checkpoint of a run, in a folder that holds one subfolder per checkpoint and soon only the newest.
+
+    A checkpoint appears whole, by one rename, before its predecessor is deleted: whenever a process is killed, one is
+    left. Optimizer and random states are tensors in a safetensors file; nothing is pickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, model: SequentialRecommender, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write a checkpoint and delete the ones before it.
+
+        Raises
+        ------
+        ResourceError
+            If the disk does not suffice; the checkpoint before stays.
+        """
+        tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.saved_state().items()}
+        tensors |= {f"random.{name}": state for name, state in progress.generators.items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).cpu() for name, value in values.items()}
+        content = {name: value for name, value in vars(progress).items() if name not in ("record", "generators")}
+        content["record"] = progress.record.to_dict()
+        older = self._checkpoints()
+        name = f"step-{progress.n_steps:09d}" + ("-end" if progress.step == 0 else "")
+        next_step = "The checkpoint before it is kept; free some space and go on with --resume."
+        with disk_errors(self.path, what="Writing a checkpoint", next_step=next_step):
+            with whole_folder(self.path / name, replace=True) as partial:
+                save_file(tensors, str(partial / WEIGHTS))
+                write_text(partial / STATE, json.dumps(content, indent=2))
+            remove_partials(self.path)
+        for folder in older:
+            if folder.name != name:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def load(self, model: SequentialRecommender, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Bring model and optimizer to the newest checkpoint; None where there is none.
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint is damaged or belongs to another model.
+        """
+        checkpoints = self._checkpoints()
+        if not checkpoints:
+            return None
+        folder = checkpoints[-1]
+        try:
+            tensors = load_file(str(folder / WEIGHTS))
+            content: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            model.load_saved_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer."):
+                    _, index, moment = name.split(".")
+                    moments.setdefault(int(index), {})[moment] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            generators = {n.removeprefix("random."): t for n, t in tensors.items() if n.startswith("random.")}
+            return Progress(**{**content, "record": TrainingRecord(**content["record"])}, generators=generators)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"The checkpoint {folder} cannot be read ({error}). Delete it to go on from the start of the run."
+            ) from error
+
+    def _checkpoints(self) -> list[Path]:
+        """Return the whole checkpoints, oldest first."""
+        return sorted(self.path.glob("step-*"))

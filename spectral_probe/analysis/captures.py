@@ -1,0 +1,118 @@
+"""Which captures an analysis needs: the headline, and one more for each control that needs the model again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tqdm import tqdm
+
+from spectral_probe.analysis.controls import random_weights, shuffle_history
+from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.backbones import HFDecoder, LayeredModel
+from spectral_probe.errors import ResourceError
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
+from spectral_probe.recording.capture import capture
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.runs.analysis_run import AnalysisRun
+
+
+@dataclass(frozen=True)
+class CaptureTask:
+    """One run of a model over the users; the model of a control is made when its turn comes."""
+
+    name: str
+    model: Callable[[], LayeredModel]
+    sequences: ProbeSequences
+    state_norm: Literal["final"] | None = None
+
+
+def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> list[CaptureTask]:
+    """Return one task for the headline and one for each control that needs the model again.
+
+    Their names: ``main``, ``random-weights``, ``shuffled-history`` and ``paper``, as far as asked for.
+
+    Raises
+    ------
+    DataError
+        If nobody can be probed.
+    ResourceError
+        If the Grams cannot fit into this machine's memory; refused before the model runs.
+    """
+
+    def sequences(part: Literal["train", "valid", "full"]) -> ProbeSequences:
+        return probe_sequences(
+            dataset, part=part, max_length=options.max_length, max_users=options.users, seed=options.seed
+        )
+
+    probe = sequences(options.sequence)
+    tasks = [CaptureTask(MAIN, lambda: model, probe)]
+    if "random-weights" in options.controls:
+        tasks.append(CaptureTask("random-weights", lambda: random_weights(model, seed=options.seed), probe))
+    if "shuffled-history" in options.controls:
+        tasks.append(CaptureTask("shuffled-history", lambda: model, shuffle_history(probe, seed=options.seed)))
+    if options.preset == "paper":
+        tasks.append(CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model)))
+    _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), len(tasks))
+    return tasks
+
+
+def capture_names(options: AnalysisOptions) -> list[str]:
+    """Return the names of the captures that :func:`plan_captures` plans."""
+    extra = [name for name in CAPTURED_CONTROLS if name in options.controls]
+    return [MAIN, *extra, *(["paper"] if options.preset == "paper" else [])]
+
+
+def run_captures(
+    tasks: Sequence[CaptureTask], options: AnalysisOptions, run: AnalysisRun | None, *, resume: bool, progress: bool
+) -> dict[str, LayerGrams]:
+    """Run every task, its shards under the run folder if there is one; return the Grams by name."""
+    return {task.name: _capture(task, options, run, resume=resume, progress=progress) for task in tasks}
+
+
+def _capture(
+    task: CaptureTask, options: AnalysisOptions, run: AnalysisRun | None, *, resume: bool, progress: bool
+) -> LayerGrams:
+    model, sequences = task.model(), task.sequences
+    folder = None if run is None else run.grams_path(task.name)
+    with tqdm(
+        total=len(sequences), desc=f"{model.name}: {task.name}", unit=" users", disable=not progress, delay=2
+    ) as bar:
+
+        def advance(done: int, _total: int) -> None:
+            bar.update(done - bar.n)
+
+        return capture(
+            model,
+            sequences.inputs,
+            sequences.lengths,
+            targets=sequences.targets,
+            users=sequences.users,
+            batch_size=options.batch_size,
+            state_norm=task.state_norm,
+            prefixes=options.prefixes,
+            layers=options.layers,
+            out=folder,
+            resume=resume and folder is not None and (folder / "manifest.json").exists(),
+            progress=advance,
+        )
+
+
+def _published_state_norm(model: LayeredModel) -> Literal["final"] | None:
+    """The authors apply SASRec's final norm to every state, and take a language model's as they come."""
+    has_final_norm = any(state == "final_norm" for _, state, _ in model.layers())
+    return "final" if has_final_norm and not isinstance(model, HFDecoder) else None
+
+
+def _check_memory(n: int, T: int, n_layers: int, n_captures: int) -> None:
+    """Refuse before the model runs, not after, if the Grams and what is made of them cannot fit."""
+    needed = n * T * T * 4 * n_layers * n_captures + 6 * n * T * T * 8
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    if memory is not None and needed > 0.8 * memory:
+        raise ResourceError(
+            f"{n} users of up to {T} targets at {n_layers} layers need about {needed / 2**30:.0f} GiB for their Grams; "
+            f"this machine has {memory / 2**30:.0f} GiB. Draw fewer users (--users), or a shorter --max-length."
+        )

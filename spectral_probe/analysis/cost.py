@@ -1,0 +1,288 @@
+"""What a capture will cost, from the configuration of a model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spectral_probe.analysis.captures import capture_names
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
+from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
+from spectral_probe.backbones.devices import parse_device, parse_dtype
+from spectral_probe.backbones.hub import locate
+from spectral_probe.backbones.hub_access import HubAccess
+from spectral_probe.backbones.hub_errors import failure
+from spectral_probe.errors import ConfigError, ModelError
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.plugins.registry import plugin_names
+from spectral_probe.plugins.saved_models import find_saved_model
+
+#: What Python, PyTorch and transformers take beside any model: resident bytes, measured on Linux with the CPU build.
+RUNTIME_BYTES = 460 * 2**20
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """Sizes of a capture; every ``_bytes`` and ``_flops`` is an upper bound for histories of ``max_length`` targets.
+
+    Attributes
+    ----------
+    model, source, family : str
+        The name given, the repository or folder it stands for, and its ``model_type``.
+    n_layers, n_states : int
+        Blocks of the model, and layers that are kept.
+    width, n_parameters : int
+        Of the body, without a head.
+    dtype, device : str
+    weight_bytes : int
+    n_users, max_length, batch_size : int
+    n_captures : int
+        Times the model runs over all users: once, and once more for each control that needs it.
+    is_by_prefix : bool
+        Whether every prefix of a history is a sequence of its own.
+    gram_bytes : int
+        Grams of all captures, in memory and, but for their compression by length, on disk.
+    forward_flops, gram_flops : int
+        Multiplications and additions of the forward passes, and of reducing the states to Grams.
+    activation_bytes : int
+        What a forward pass holds beside the weights, for one batch.
+    analysis_bytes : int
+        Bases and energies made from the Grams, in float64.
+    peak_device_bytes, peak_host_bytes : int
+        Expected peaks of memory that must be had. On the CPU the first is part of the second; for another device the
+        weights pass through main memory. Pages of the checkpoint's file that are mapped while it is read come on top
+        in what a process monitor shows, and are given back when others need them.
+    """
+
+    model: str
+    source: str
+    family: str
+    n_layers: int
+    n_states: int
+    width: int
+    n_parameters: int
+    dtype: str
+    device: str
+    weight_bytes: int
+    n_users: int
+    max_length: int
+    batch_size: int
+    n_captures: int
+    is_by_prefix: bool
+    gram_bytes: int
+    forward_flops: int
+    gram_flops: int
+    activation_bytes: int
+    analysis_bytes: int
+    peak_device_bytes: int
+    peak_host_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per quantity: ``quantity``, ``value``, and ``text`` with a unit for people."""
+        rows = [
+            {"quantity": name, "value": value, "text": _text(name, value)} for name, value in self.to_dict().items()
+        ]
+        return pd.DataFrame(rows).astype({"value": object})
+
+
+def plan(
+    model: str | Mapping[str, Any] | Any,
+    n_users: int,
+    max_length: int = 50,
+    *,
+    batch_size: int = 32,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: Literal["8bit"] | None = None,
+    revision: str | None = None,
+    layers: Sequence[str] | None = None,
+    n_captures: int = 1,
+    prefixes: bool | Literal["auto"] = "auto",
+    n_items: int = 0,
+) -> CapturePlan:
+    r"""Return what a capture will take, before any weights are fetched or read.
+
+    .. math:: \mathrm{FLOPs} = 2 N_b W t + 4 N_b T a t, \quad t = n_u T
+
+    with :math:`N_b` blocks of W matrix entries and attention width a: a multiplication and an addition for each entry
+    and place, and scores and sums over T places. Embedding tables are looked up, not multiplied.
+
+    Parameters
+    ----------
+    model : str, mapping or PretrainedConfig
+        An alias, a folder, a hub repository, or a configuration. Built-in aliases need no network.
+    n_users, max_length : int
+        Histories, and targets of the longest.
+    batch_size, dtype, device, quantize, revision, layers, prefixes
+        As in :func:`spectral_probe.recording.capture.capture` and :func:`spectral_probe.backbones.load_backbone`.
+    n_captures : int
+        1, and one more for each control that runs the model again.
+    n_items : int
+        Rows of the table of item vectors held beside the model.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not positive, or ``max_length`` exceeds the model's positions.
+    ModelError
+        If the model is absent, not reachable, or of a family whose layers are not known.
+    """
+    for name, value in (("n_users", n_users), ("max_length", max_length), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; got {value}.")
+    label, source, sizes, wanted = _resolve(model, revision)
+    if sizes.n_positions is not None and max_length > sizes.n_positions:
+        raise ConfigError(
+            f"{label!r} has {sizes.n_positions} positions; got max_length {max_length}. "
+            f"Use --max-length {sizes.n_positions}."
+        )
+    place, number_type = parse_device(device), parse_dtype(wanted if dtype == "auto" and wanted else dtype)
+    kind = str(number_type or (sizes.dtype if place.type != "cpu" else "float32")).removeprefix("torch.")
+    size = _BYTES.get(kind, 4)
+    matrices = sizes.n_blocks * sizes.n_block_weights
+    weights = sizes.n_parameters * size if quantize is None else matrices + (sizes.n_parameters - matrices) * size
+    by_prefix = (not sizes.is_causal) if prefixes == "auto" else bool(prefixes)
+    n_states = sizes.n_states if layers is None else len({*layers, "embed", f"block {sizes.n_blocks}"})
+
+    rows = np.arange(1, max_length + 1, dtype=object) if by_prefix else np.array([max_length], dtype=object)
+    tokens, pairs = n_users * int(rows.sum()), n_users * int((rows**2).sum())
+    attention = sizes.n_heads * sizes.head_width
+    forward = n_captures * sizes.n_blocks * (2 * sizes.n_block_weights * tokens + 4 * attention * pairs)
+    grams = 4 * n_captures * n_users * n_states * max_length**2
+    activations = _activations(sizes, batch_size, max_length, size, n_states)
+    analysis = 6 * 8 * n_users * max_length**2
+    device_bytes = weights + activations + n_items * sizes.width * size
+    return CapturePlan(
+        model=label,
+        source=source,
+        family=sizes.family,
+        n_layers=sizes.n_blocks,
+        n_states=n_states,
+        width=sizes.width,
+        n_parameters=sizes.n_parameters,
+        dtype=kind if quantize is None else f"{kind}, blocks in {quantize}",
+        device=place.type,
+        weight_bytes=weights,
+        n_users=n_users,
+        max_length=max_length,
+        batch_size=batch_size,
+        n_captures=n_captures,
+        is_by_prefix=by_prefix,
+        gram_bytes=grams,
+        forward_flops=forward,
+        gram_flops=2 * n_captures * n_users * n_states * max_length**2 * sizes.width,
+        activation_bytes=activations,
+        analysis_bytes=analysis,
+        peak_device_bytes=device_bytes,
+        peak_host_bytes=RUNTIME_BYTES + grams + analysis + (device_bytes if place.type == "cpu" else weights),
+    )
+
+
+def _activations(sizes: Architecture, batch: int, T: int, size: int, n_states: int) -> int:
+    """Bytes beside the weights while one batch runs: states, the widest moment of a block, mask, Grams, logits none."""
+    places = batch * T
+    attention = 4 * sizes.n_heads * sizes.head_width
+    state = places * size * (3 * sizes.width + max(4 * sizes.mlp_width, attention))
+    return state + 4 * places * sizes.width + 2 * size * batch * sizes.n_heads * T**2 + 4 * n_states * batch * T**2
+
+
+def _resolve(model: Any, revision: str | None) -> tuple[str, str, Architecture, str | None]:
+    """Return name, source, sizes, and the number type an alias asks for."""
+    if not isinstance(model, str):
+        sizes = Architecture.from_config(model)
+        name = str(getattr(model, "name_or_path", "") or sizes.family)
+        return name, name, sizes, None
+    alias = known_aliases().get(model) or Alias("hub", model, "")
+    if alias.kind == "random":
+        return model, model, Architecture.from_config({"model_type": alias.target, **TINY_CONFIG}), alias.dtype
+    if alias.target in KNOWN_CONFIGS and not Path(alias.target).is_dir():
+        return model, alias.target, Architecture.from_config(KNOWN_CONFIGS[alias.target]), alias.dtype
+    return model, alias.target, Architecture.from_config(_read_config(alias.target, revision)), alias.dtype
+
+
+def _read_config(source: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    from spectral_probe.backbones.loading import checked_folder, is_on_hub
+
+    access = HubAccess()
+    if is_on_hub(source):
+        access = locate(source, revision)
+    else:
+        source = str(checked_folder(source))
+    try:
+        with access.reading():
+            return AutoConfig.from_pretrained(
+                source, revision=access.revision, local_files_only=access.local_files_only, trust_remote_code=False
+            )
+    except ModelError:
+        raise
+    except Exception as error:
+        raise failure(source, error, access) from error
+
+
+def _text(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+    if name.endswith("_flops"):
+        return f"{value / 1e12:.3g} TFLOP"
+    if name == "n_parameters":
+        return f"{value / 1e9:.2f} billion" if value >= 1e9 else f"{value / 1e6:.2f} million"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def plan_analysis(
+    model: str, dataset: str, options: AnalysisOptions, *, from_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """Return what an analysis would take, without running or loading the model.
+
+    Returns
+    -------
+    list of {"quantity", "value", "text"}
+        The captures and the number of users first; then, for a language model, its sizes (see
+        :class:`CapturePlan`). A plug-in is made for the data set, and a model that a plug-in
+        reads is known to it alone: neither has a plan of its own.
+    """
+    pass
+
+    data = resolve_dataset(dataset, from_dir)
+    probe = probe_sequences(
+        data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
+    )
+    captures = capture_names(options)
+    rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
+    head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
+    text = ""
+    if model in plugin_names("models"):
+        text = "plug-in, made for the data set before it is probed"
+    elif (saved := find_saved_model(model)) is not None:
+        saved.check_plugin()
+        text = f"saved {saved.kind} model"
+    if text:
+        return [*head, {"quantity": "model", "value": model, "text": f"{model} ({text})"}]
+    sizes = plan(
+        model,
+        len(probe),
+        probe.inputs.shape[1],
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        device=options.device,
+        quantize=options.quantize,
+        revision=options.revision,
+        layers=options.layers,
+        n_captures=len(captures),
+        prefixes=options.prefixes,
+    ).to_frame()
+    return [*head, *(row for row in sizes.to_dict("records") if row["quantity"] != "n_users")]

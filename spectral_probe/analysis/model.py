@@ -1,0 +1,118 @@
+"""From the names a user gives to the objects they stand for: data set, model, item inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
+from spectral_probe.backbones.devices import parse_device
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.inputs.item_vectors import id_inputs, joint_inputs, scaled_inputs, text_inputs
+from spectral_probe.inputs.vector_files import load_embeddings
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.registry import load_plugin, plugin_names
+from spectral_probe.plugins.saved_models import find_saved_model
+
+
+def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, options: AnalysisOptions) -> LayeredModel:
+    """Return the layered model that a name or an object stands for.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError, MissingDependencyError
+        See :func:`spectral_probe.backbones.load_backbone`, :func:`spectral_probe.plugins.registry.load_plugin` and
+        :class:`spectral_probe.saved_models.SavedModel`.
+    """
+    if isinstance(model, str):
+        if model in plugin_names("models"):
+            device = "cpu" if options.device == "auto" else options.device
+            plugged: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
+            return plugged
+        saved = find_saved_model(model)
+        if saved is not None:
+            _refuse_options_of_checkpoints(model, options)
+            return saved.load(dataset, str(parse_device(options.device)))
+        return load_backbone(
+            model,
+            device=options.device,
+            dtype=options.dtype,
+            revision=options.revision,
+            adapter=options.adapter,
+            device_map=options.device_map,
+            quantize=options.quantize,
+            trust_remote_code=options.trust_remote_code,
+            allow_pickle=options.allow_pickle,
+        )
+    if isinstance(model, LayeredModel):
+        return model
+    if isinstance(model, nn.Module) and hasattr(model, "config"):
+        return HFDecoder(model)
+    raise ConfigError(
+        f"A model must be a name, a Hugging Face decoder, or have name, is_causal, layers() and forward_sequences(); "
+        f"got {type(model).__name__}, which lacks "
+        f"{[a for a in ('name', 'is_causal', 'layers', 'forward_sequences') if not hasattr(model, a)]}."
+    )
+
+
+def _refuse_options_of_checkpoints(model: str, options: AnalysisOptions) -> None:
+    """A saved model brings its inputs, its number type and its weights; what would change them is refused."""
+    default = AnalysisOptions()
+    for name in ("inputs", "embeddings", "dtype", "revision", "adapter", "device_map", "quantize"):
+        if getattr(options, name) != getattr(default, name):
+            raise ConfigError(
+                f"A saved model is probed as it was saved, and {name} is for language models; got "
+                f"{name}={getattr(options, name)!r} for {model!r}. Leave it out, or probe the two in runs of their own."
+            )
+
+
+def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> str:
+    """Give a language model its item vectors; return what outputs call them.
+
+    A model with an item table of its own keeps it (``own``).
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the vectors cannot be had or do not fit the model.
+    """
+    if not isinstance(model, HFDecoder):
+        return "own"
+    if options.embeddings is not None:
+        path = Path(options.embeddings).expanduser()
+        vectors = load_embeddings(path, dataset.n_items, item_ids=dataset.item_ids)
+        model.set_item_embeddings(scaled_inputs(model, vectors, seed=options.seed))
+        return f"file:{path.name}"
+    if options.inputs == "id":
+        table = id_inputs(model, _id_vectors(dataset, options), seed=options.seed)
+    elif options.inputs == "text":
+        table = text_inputs(model, _titles(dataset))
+    else:
+        table = joint_inputs(model, _id_vectors(dataset, options), _titles(dataset), seed=options.seed)
+    model.set_item_embeddings(table)
+    return options.inputs
+
+
+def _id_vectors(dataset: Dataset, options: AnalysisOptions) -> npt.NDArray[np.float32]:
+    device = "cpu" if options.device == "auto" else options.device
+    vectors = load_plugin("inputs", "id")(dataset, seed=options.seed, device=device)
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _titles(dataset: Dataset) -> list[str]:
+    if dataset.item_titles is None:
+        raise DataError(
+            f"Data set {dataset.name!r} has no item titles, which text inputs are made from. "
+            "Use --inputs id, or give vectors with --embeddings FILE."
+        )
+    return dataset.item_titles
+
+
+def revision_of(model: Any) -> str:
+    """Return what identifies the weights of a model, as far as the model says."""
+    return str(getattr(model, "revision", "") or "")

@@ -1,0 +1,153 @@
+"""The options of an analysis, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.graph.filters import heat_kernel
+from spectral_probe.interactions.sequences import HELD_OUT, SequencePart
+from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.energy import MIN_TARGETS, NULLS
+from spectral_probe.spectrum.nulls import MIN_REFERENCES
+
+#: Controls that need the model to run again, and those that follow from the saved Grams.
+CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
+GRAM_CONTROLS = ("normalized-rows", "long-histories", "path-graph")
+#: Targets that the control ``long-histories`` asks for: from here on a user's excess is mostly signal.
+LONG_HISTORY = 12
+CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS)
+INPUTS = ("id", "text", "id+text")
+#: Options that the Grams depend on: on saved Grams they cannot change.
+BEFORE_THE_GRAMS = (
+    *("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "prefixes"),
+    *("device", "dtype", "revision", "adapter", "device_map", "quantize", "trust_remote_code", "allow_pickle"),
+)
+
+
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """Everything an analysis depends on beside the model and the data set.
+
+    Attributes
+    ----------
+    inputs : {"id", "text", "id+text"}
+        What a language model reads at each position; models with an item table of their own ignore it.
+    embeddings : str or None
+        File with anybody's item vectors, instead of ``inputs``.
+    sequence : {"train", "valid", "full"}
+        Which part of a history is probed.
+    max_length : int
+        Most recent targets kept.
+    users : int or None
+        Draw that many users; None takes all.
+    bands, tau, own_user, null
+        See :func:`spectral_probe.spectrum.energy.spectral_energy` and :class:`spectral_probe.spectrum.bands.Bands`.
+    controls : tuple of str
+        Any of :data:`CONTROLS`; ``raw`` always comes.
+    preset : {None, "paper"}
+        ``paper`` adds the published curve beside the corrected one.
+    layers : tuple of str or None
+        Names of the layers to keep; ``embed`` and the last block are kept anyway.
+    batch_size : int
+    device, dtype, revision : str
+        Where and in what precision a language model runs, and which commit of it.
+    adapter : str or None
+        Folder or repository of a LoRA adapter.
+    device_map : {None, "auto"}
+        ``auto`` spreads the model over all devices.
+    quantize : {None, "8bit"}
+    trust_remote_code, allow_pickle : bool
+        Off unless asked for: no code of a repository is run, and only safetensors are read.
+    prefixes : "auto" or False
+        False probes a two-sided model in one pass: its curve is leaky and gets no verdict.
+    n_bootstrap, n_references, min_targets, seed : int
+
+    Raises
+    ------
+    ConfigError
+        If a value is not allowed.
+    """
+
+    inputs: Literal["id", "text", "id+text"] = "id"
+    embeddings: str | None = None
+    sequence: SequencePart = "valid"
+    max_length: int = 50
+    users: int | None = None
+    bands: int | str = 4
+    tau: float = 5.0
+    own_user: Literal["drop", "keep"] = "drop"
+    null: str = "swap"
+    controls: tuple[str, ...] = ()
+    preset: str | None = None
+    layers: tuple[str, ...] | None = None
+    batch_size: int = 32
+    device: str = "auto"
+    dtype: str = "auto"
+    revision: str | None = None
+    adapter: str | None = None
+    device_map: str | None = None
+    quantize: Literal["8bit"] | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    prefixes: Literal["auto", False] = "auto"
+    n_bootstrap: int = 1000
+    n_references: int = 256
+    min_targets: int = MIN_TARGETS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("inputs", self.inputs, INPUTS)
+        _one_of("sequence", self.sequence, tuple(HELD_OUT))
+        _one_of("own_user", self.own_user, ("drop", "keep"))
+        _one_of("null", self.null, NULLS)
+        if self.preset is not None:
+            _one_of("preset", self.preset, ("paper",))
+        if self.quantize is not None:
+            _one_of("quantize", self.quantize, ("8bit",))
+        if self.device_map is not None:
+            _one_of("device_map", self.device_map, ("auto",))
+        for control in self.controls:
+            _one_of("controls", control, CONTROLS)
+        Bands.parse(self.bands)
+        heat_kernel(np.empty(0), self.tau)
+        for name, least in (
+            ("max_length", 1),
+            ("batch_size", 1),
+            ("n_bootstrap", 100),
+            ("n_references", MIN_REFERENCES),
+            ("min_targets", MIN_TARGETS),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+        if self.max_length > 512:
+            raise ConfigError(f"max_length must be at most 512; got {self.max_length}.")
+        if self.users is not None and self.users < 1:
+            raise ConfigError(f"users must be at least 1; got {self.users}. Leave it out to probe everybody.")
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> AnalysisOptions:
+        """Build options from keywords; an unknown one is an error with a suggestion."""
+        known = {f.name for f in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"Unknown option {name!r}; known: {sorted(known)}.{did_you_mean(name, known)}")
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tuples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for YAML and JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.{did_you_mean(str(value), allowed)}")
+
+
+#: The capture that the headline is made from; the others are named after their control.
+MAIN = "main"

@@ -1,0 +1,221 @@
+"""The one wiring point: model + data set → Grams → profile → run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from platformdirs import user_cache_dir
+from torch import nn
+
+from spectral_probe.analysis.captures import plan_captures, run_captures
+from spectral_probe.analysis.measure import measure
+from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
+from spectral_probe.analysis.options import BEFORE_THE_GRAMS, CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.backbones import LayeredModel
+from spectral_probe.errors import ConfigError
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.report.folder import write_results
+from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.folder import logged
+from spectral_probe.storage.atomic import disk_errors
+
+logger = logging.getLogger("spectral_probe")
+
+
+def analyze(
+    model: str | nn.Module | LayeredModel,
+    dataset: str | Dataset | pd.DataFrame,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    from_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> DecayProfile:
+    """Measure what the layers of a model keep of the collaborative signal in its inputs.
+
+    Parameters
+    ----------
+    model : str, nn.Module or LayeredModel
+        A plug-in (``"sasrec"``), an alias, a local folder (of Hugging Face, of a saved recommender, or a training run)
+        or hub repository; a Hugging Face decoder; or any object that meets
+        :class:`spectral_probe.backbones.LayeredModel`.
+    dataset : str, Dataset or DataFrame
+        See :func:`spectral_probe.plugins.datasets.resolve_dataset`.
+    out : path, optional
+        Folder in which a run folder is made. Without it nothing is written.
+    resume : bool
+        Go on with the newest unfinished run in ``out`` that has the same configuration, if there is one.
+    from_dir : path, optional
+        Where the raw files of a named data set lie.
+    progress : bool
+        Show progress bars on stderr.
+    **options
+        Fields of :class:`spectral_probe.analysis.options.AnalysisOptions`.
+
+    Raises
+    ------
+    SpectralProbeError
+        One of the family in :mod:`spectral_probe.errors`, with what failed, the value seen and the next step.
+    """
+    return run_analysis(
+        model,
+        dataset,
+        AnalysisOptions.from_mapping(options),
+        out=None if out is None else Path(out),
+        resume=resume,
+        from_dir=None if from_dir is None else Path(from_dir),
+        progress=progress,
+    ).profile
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A profile and, if it was written, its run."""
+
+    profile: DecayProfile
+    run: AnalysisRun | None
+
+
+def run_analysis(
+    model: str | nn.Module | LayeredModel,
+    dataset: str | Dataset | pd.DataFrame,
+    options: AnalysisOptions,
+    *,
+    out: Path | None,
+    resume: bool = False,
+    from_dir: Path | None = None,
+    progress: bool = False,
+) -> Analysis:
+    """Do the work of :func:`analyze` and say where the run lies."""
+    data = resolve_dataset(dataset, from_dir)
+    layered = resolve_model(model, data, options)
+    inputs = give_inputs(layered, data, options)
+    labels = {
+        "model": layered.name,
+        "revision": revision_of(layered),
+        "dataset": data.name,
+        "inputs": inputs,
+        "own_user": options.own_user,
+    }
+    config = {
+        **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
+        "dataset_fingerprint": data.fingerprint(),
+        "hub_revision": getattr(layered, "hub_revision", None),
+        "options": options.to_dict(),
+    }
+    tasks = plan_captures(layered, data, options)
+    run = _run_folder(out, layered.name, data.name, config, resume)
+    if run is not None and isinstance(model, str) and isinstance(dataset, str):
+        request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
+        run.write_state("running", request=request)
+    with nullcontext() if run is None else logged(run.path, logger):
+        logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
+        graph = ItemGraph.from_interactions(data.train.user_items)
+        if run is not None:
+            with disk_errors(run.path):
+                run.save_graph(graph)
+        captures = run_captures(tasks, options, run, resume=resume, progress=progress)
+        profile = measure(captures, graph, options, labels, cache_dir=cache_root() / "heat")
+        profile = _with_users(profile, captures[MAIN], data)
+        profile = replace(profile, protocol={**config, **profile.protocol})
+        if run is not None:
+            write_results(run, profile)
+        logger.info("verdict: %s", profile.verdict)
+    return Analysis(profile, run)
+
+
+def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
+    """Analyse the saved Grams of a run again with other options; no model and no data set needed.
+
+    Parameters
+    ----------
+    path : Path
+        A run folder.
+    changes : dict
+        Options that differ from the run's own. Those that the Grams depend on cannot change.
+    out : Path, optional
+        Folder in which the new run is made; it points to the old one for its Grams.
+
+    Raises
+    ------
+    ConfigError
+        If a change needs the model.
+    DataError
+        If the run or its Grams cannot be read.
+    """
+    source = AnalysisRun.open(path).grams_run()
+    stored = source.config()
+    before = AnalysisOptions.from_mapping(stored["options"])
+    options = AnalysisOptions.from_mapping({**before.to_dict(), **changes})
+    captures = source.load_captures()
+    _refuse_new_captures(before, options, captures)
+    graph = source.load_graph()
+    config = {**stored, "options": options.to_dict(), "grams_from": source.path.name}
+    labels = {
+        "model": captures[MAIN].settings["model"],
+        **{name: stored[name] for name in ("revision", "dataset", "inputs")},
+        "own_user": options.own_user,
+    }
+    run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
+    with nullcontext() if run is None else logged(run.path, logger):
+        profile = measure(captures, graph, options, labels, cache_dir=cache_root() / "heat")
+        profile = replace(profile, protocol={**config, **profile.protocol})
+        if run is not None:
+            run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
+            write_results(run, profile)
+    return Analysis(profile, run)
+
+
+def cache_root() -> Path:
+    """Return where results that depend on data alone are kept: ``SPECTRAL_PROBE_CACHE`` or the user's cache folder."""
+    return Path(os.environ.get("SPECTRAL_PROBE_CACHE") or user_cache_dir("spectral-probe"))
+
+
+def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:
+    if out is None:
+        return None
+    if resume:
+        found = AnalysisRun.newest_unfinished(out, config)
+        if found is not None:
+            logger.info("going on with %s", found.path)
+            return found
+    return AnalysisRun.create(out, model=model, dataset=dataset, config=config)
+
+
+def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:
+    for name in BEFORE_THE_GRAMS:
+        if getattr(before, name) != getattr(after, name):
+            raise ConfigError(
+                f"{name} is {getattr(before, name)!r} in the saved Grams and cannot become {getattr(after, name)!r} "
+                "without the model. Run the analysis again with --model and --dataset."
+            )
+    wanted = {"paper"} if after.preset == "paper" else set()
+    wanted |= {name for name in after.controls if name in CAPTURED_CONTROLS}
+    missing = sorted(wanted - captures.keys())
+    if missing:
+        raise ConfigError(
+            f"{missing} need the model again; the run holds Grams of {sorted(captures)} only. "
+            "Run the analysis again with --model and --dataset."
+        )
+
+
+def _with_users(profile: DecayProfile, grams: LayerGrams, dataset: Dataset) -> DecayProfile:
+    """Name the users in the per-user table, and say so if they are a draw."""
+    assert grams.users is not None
+    labels = dataset.user_ids[grams.users[profile.per_user["sequence"].to_numpy()]]
+    table = profile.per_user.copy()
+    table.insert(0, "user_id", labels)
+    n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
+    caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
+    return replace(profile, per_user=table, caveats=caveats)

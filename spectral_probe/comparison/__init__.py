@@ -1,0 +1,1 @@
+"""What changes from one profile to another."""

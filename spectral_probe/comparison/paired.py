@@ -1,0 +1,158 @@
+"""What changes from one profile to another, over the users on both curves, with paired intervals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.spectrum.energy import NULLS
+from spectral_probe.types import FloatArray
+
+Place = Literal["embed", "last block", "last block − embed"]
+#: Where a change is read: at the input, at the last block, and the second less the first.
+PLACES: tuple[Place, ...] = ("embed", "last block", "last block − embed")
+#: Differences of this size are the rounding of Grams in float32, as between one pass and a pass for every prefix.
+RESOLUTION = 1e-6
+SHARE, NULL_SHARE = "share", "null_share_swap"
+EXCESS = {null: f"excess_{null}" for null in NULLS}
+QUANTITIES = (SHARE, NULL_SHARE, *EXCESS.values())
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity at one place: its means over users in both profiles, and other − base, each with its interval."""
+
+    quantity: str
+    place: Place
+    base: Interval
+    other: Interval
+    difference: Interval
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the interval of the difference lies above 0, by more than rounding."""
+        return self.difference.low > RESOLUTION
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the interval of the difference lies below 0, by more than rounding."""
+        return self.difference.high < -RESOLUTION
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All changes from one profile to another.
+
+    Attributes
+    ----------
+    n_users : int
+        Users on both curves, with every null; all intervals are over these.
+    at : {(quantity, place): Change}
+        Quantities :data:`QUANTITIES`, places :data:`PLACES`. At ``last block − embed`` the difference is the
+        difference in differences: what the layers add to it, beside what the inputs brought.
+    retention : Change or None
+        Swap excess at the last block over that at ``embed``, each relative to its own; None where one of the two has
+        no measurable excess at ``embed``.
+    """
+
+    n_users: int
+    at: dict[tuple[str, Place], Change]
+    retention: Change | None
+
+    def every(self) -> list[Change]:
+        """Return all changes, and that of the retention last if there is one."""
+        return [*self.at.values(), *([self.retention] if self.retention else [])]
+
+    def in_short(self) -> list[Change]:
+        """Return the changes that the words rest on: all at the last block, and the swap excess at every place."""
+        chosen = [change for (_, place), change in self.at.items() if place == "last block"]
+        chosen += [self.at[EXCESS["swap"], place] for place in PLACES if place != "last block" and self.at]
+        return [*chosen, *([self.retention] if self.retention else [])]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per quantity and place."""
+        rows = []
+        for change in self.every():
+            row: dict[str, Any] = {"quantity": change.quantity, "place": change.place, "n_users": self.n_users}
+            for name in ("base", "other", "difference"):
+                interval = asdict(getattr(change, name))
+                row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
+    """Return what changes from ``base`` to ``other`` at ``embed``, at the last block, and between the two.
+
+    Paired percentile bootstrap over the users on both curves, with the settings of ``base``; nulls are held fixed. The
+    last blocks may have different names. With no common user, or without the swap null, ``n_users`` is 0 and there is
+    no change.
+    """
+    values = _aligned(base, other)
+    if not len(values):
+        return Changes(0, {}, None)
+    n_bootstrap = int(base.protocol.get("n_bootstrap", 1000))
+    resampled = resampled_means(values, n_bootstrap=n_bootstrap, seed=int(base.protocol.get("bootstrap_seed", 0)))
+    means = values.mean(axis=0)
+    lows, highs = percentile_interval(resampled)
+    lows_of_change, highs_of_change = percentile_interval(resampled[:, 1] - resampled[:, 0])
+
+    at: dict[tuple[str, Place], Change] = {}
+    for p, place in enumerate(PLACES):
+        for q, quantity in enumerate(QUANTITIES):
+            two = [Interval(float(means[m, p, q]), float(lows[m, p, q]), float(highs[m, p, q])) for m in (0, 1)]
+            low, high = float(lows_of_change[p, q]), float(highs_of_change[p, q])
+            difference = Interval(float(means[1, p, q] - means[0, p, q]), low, high)
+            at[quantity, place] = Change(quantity, place, two[0], two[1], difference)
+    swap = QUANTITIES.index(EXCESS["swap"])
+    retention = _retention(means[..., swap], resampled[..., swap]) if (lows[:, 0, swap] > 0).all() else None
+    return Changes(len(values), at, retention)
+
+
+def _aligned(base: DecayProfile, other: DecayProfile) -> FloatArray:
+    """Return (n_users, 2 profiles, places, quantities) of the users on both curves who have every quantity."""
+    tables = [_per_user(profile) for profile in (base, other)]
+    if any(table is None for table in tables):
+        return np.empty((0, 2, len(PLACES), len(QUANTITIES)))
+    both = pd.concat(tables, axis=1, join="inner", keys=["base", "other"]).dropna()
+    return np.asarray(both, dtype=np.float64).reshape(len(both), 2, len(PLACES), len(QUANTITIES))
+
+
+def _per_user(profile: DecayProfile) -> pd.DataFrame | None:
+    """Return one row per user and one column per place × quantity; None where the profile lacks one of them."""
+    first, last = embed_and_last(profile)
+    table = profile.per_user
+    if not first or not last or not set(EXCESS.values()) <= set(table.columns):
+        return None
+    table = table.assign(**{NULL_SHARE: table["share"] - table[EXCESS["swap"]]})
+    key = "user_id" if "user_id" in table else "sequence"
+    # Names that are numbers come back from a file as text.
+    table = table.assign(**{key: table[key].astype(str)})
+    places = {
+        place: table[table["layer_name"] == layer].set_index(key)[list(QUANTITIES)]
+        for place, layer in zip(PLACES, (first, last), strict=False)
+    }
+    places["last block − embed"] = places["last block"] - places["embed"]
+    return pd.concat(places, axis=1)
+
+
+def embed_and_last(profile: DecayProfile) -> tuple[str, str]:
+    """Return the names of ``embed`` and of the last block; empty where the curve has none."""
+    layers = profile.table.drop_duplicates("layer").sort_values("layer")
+    names = {state: layers.loc[layers["state"] == state, "layer_name"].tolist() for state in ("embed", "block")}
+    return str((names["embed"] or [""])[0]), str((names["block"] or [""])[-1])
+
+
+def _retention(excess: FloatArray, resampled: FloatArray) -> Change:
+    """Return the retention of both profiles and its change, from swap excess (2, places) and its resamples."""
+    values, ratios = excess[:, 1] / excess[:, 0], resampled[:, :, 1] / resampled[:, :, 0]
+    lows, highs = percentile_interval(ratios)
+    low, high = percentile_interval(ratios[:, 1] - ratios[:, 0])
+    two = [Interval(float(values[m]), float(lows[m]), float(highs[m])) for m in (0, 1)]
+    difference = Interval(float(values[1] - values[0]), float(low), float(high))
+    return Change("retention", "last block", two[0], two[1], difference)

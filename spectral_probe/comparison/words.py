@@ -1,0 +1,171 @@
+r"""Is a higher low-pass share preserved collaboration, or smoothing by construction? From intervals to words.
+
+A filter that averages positions raises the low-pass share of every user on every graph, whatever the items are. The
+swap null has the same filter in it: other users' states went through the same layers. So
+
+.. math:: \Delta\,\text{share} = \Delta\,\text{null share (swap)} + \Delta\,\text{excess (swap)},
+
+and what rises in the null share is smoothing, what rises in the excess is the fit of these states to these items. The
+permutation null reorders positions and thereby destroys smoothness in time, so that a filter in time raises the excess
+over it by construction; the cyclic null keeps what smoothness is the same all along the history, and no more.
+
+Every statement is read off 95 % intervals of paired differences (other − base) at the last block: *rises* is an
+interval above 0, *falls* one below 0.
+
+=============  ======================================  =========================================================
+share          excess over swap                        label
+=============  ======================================  =========================================================
+rises          rises, and other's own is above 0       preserved or restored collaboration (beyond smoothing)
+rises          falls, and base's own was above 0       smoothing by construction, and collaboration lost
+rises          does not rise; the null share rises     smoothing by construction
+does not rise  rises, and other's own is above 0       more collaboration, without a higher share
+does not rise  falls, and base's own was above 0       collaboration lost
+falls          neither                                 lower share
+neither        neither                                 no measurable change
+=============  ======================================  =========================================================
+
+Anything else is inconclusive, as is every comparison over fewer than 20 common users. An interval that holds 0 does not
+show that nothing rose, so the words give its upper end: more of the rise than that is not collaboration. A share that
+rises together with the swap excess may in part be smoothing too; the words give both parts.
+
+Inputs may differ between the two (G-LPF changes them), so the difference in differences (last block − embed) says
+whether the layers or the inputs brought the change, and retention compares each with its own input. Comparisons with
+several models stand each on its own; nothing is corrected for their number.
+"""
+
+from __future__ import annotations
+
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change, Changes
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.verdict import MIN_USERS
+
+COLLABORATION = "preserved or restored collaboration (beyond smoothing)"
+SMOOTHING = "smoothing by construction"
+SMOOTHING_AND_LOSS = "smoothing by construction, and collaboration lost"
+WITHOUT_SHARE = "more collaboration, without a higher share"
+LOSS = "collaboration lost"
+LOWER = "lower share"
+NO_CHANGE = "no measurable change"
+INCONCLUSIVE = "inconclusive"
+NONE = "none"
+_SWAP, _PERMUTATION, _CYCLIC = (EXCESS[null] for null in ("swap", "permutation", "cyclic"))
+
+
+def label_of(changes: Changes) -> str:
+    """Return the label that the intervals at the last block allow; see the table of this module."""
+    if changes.n_users < MIN_USERS:
+        return INCONCLUSIVE
+    share, swap = changes.at[SHARE, "last block"], changes.at[_SWAP, "last block"]
+    gains, loses = swap.is_up and swap.other.low > 0, swap.is_down and swap.base.low > 0
+    if gains:
+        return COLLABORATION if share.is_up else WITHOUT_SHARE
+    if loses:
+        return SMOOTHING_AND_LOSS if share.is_up else LOSS
+    if share.is_up:
+        is_smoothed = changes.at[NULL_SHARE, "last block"].is_up and not swap.is_up
+        return SMOOTHING if is_smoothed else INCONCLUSIVE
+    if swap.is_up or swap.is_down:
+        return INCONCLUSIVE
+    return LOWER if share.is_down else NO_CHANGE
+
+
+def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -> list[str]:
+    """Return what may be said of ``names[1]`` against ``names[0]``, from the intervals alone.
+
+    Parameters
+    ----------
+    label : str
+        From :func:`label_of`.
+    changes : Changes
+    names : (base, other)
+    last : str
+        What to call the last block.
+    """
+    first = f"{names[1]} against {names[0]}: {label}."
+    if changes.n_users < MIN_USERS:
+        return [
+            first,
+            f"{changes.n_users} users are on both curves with every null; it takes at least {MIN_USERS}.",
+        ]
+    said = [
+        first,
+        _headline(label, changes, last),
+        _time_smoothing(changes),
+        _inputs_and_layers(changes),
+        _retention(changes, names),
+        f"{changes.n_users} users, paired; 95 % intervals.",
+    ]
+    return [sentence for sentence in said if sentence]
+
+
+def _headline(label: str, changes: Changes, last: str) -> str:
+    share, null, swap = (changes.at[q, "last block"] for q in (SHARE, NULL_SHARE, _SWAP))
+    first = f"At {last} the low-pass share {_moves(share)}"
+    excess = f"its excess over the swap null {_moves(swap)}"
+    others = f"other users' states on the same graph {_moves(null, plural=True)}"
+    if label == SMOOTHING:
+        most = "none of it is" if swap.difference.high <= 0 else f"no more than {swap.difference.high:.4f} of it is"
+        return f"{first}, but {others}, and {excess}: as far as these users can tell, {most} collaboration."
+    if label in (COLLABORATION, SMOOTHING_AND_LOSS):
+        return f"{first}, {excess}, and {others}."
+    if label == INCONCLUSIVE and (swap.is_up or swap.is_down):
+        whose = "the excess that is left is" if swap.is_up else "the excess it falls from was"
+        return f"{first} and {excess}, but {whose} not measurably above 0 itself."
+    if label == INCONCLUSIVE:
+        return f"{first}; whether as smoothing ({others}) or as collaboration ({excess}) cannot be told."
+    return f"{first}, and {excess}."
+
+
+def _time_smoothing(changes: Changes) -> str:
+    """Say so where the nulls that time smoothing fools rise, and the one that it does not fool does not."""
+    weak = {"permutation": changes.at[_PERMUTATION, "last block"], "cyclic": changes.at[_CYCLIC, "last block"]}
+    rising = [f"{null} {_signed(change.difference)}" for null, change in weak.items() if change.is_up]
+    if not rising or changes.at[_SWAP, "last block"].is_up:
+        return ""
+    return (
+        f"The excess over weaker nulls rises ({', '.join(rising)}) while that over swap does not: the signature of "
+        "smoothing in time, which swap keeps and those nulls do not."
+    )
+
+
+def _inputs_and_layers(changes: Changes) -> str:
+    embed, gain = changes.at[_SWAP, "embed"], changes.at[_SWAP, "last block − embed"]
+    inputs = "more" if embed.is_up else "less" if embed.is_down else "neither measurably more nor less"
+    layers = (
+        "the layers add to the difference"
+        if gain.is_up
+        else "the layers take from the difference"
+        if gain.is_down
+        else "no effect of the layers on the difference can be measured"
+    )
+    return (
+        f"The inputs carry {inputs} of it (swap excess at embed {_signed(embed.difference)}), and {layers} "
+        f"(last block − embed {_signed(gain.difference)})."
+    )
+
+
+def _retention(changes: Changes, names: tuple[str, str]) -> str:
+    kept = changes.retention
+    if kept is None:
+        excess = changes.at[_SWAP, "embed"]
+        missing = [name for name, own in zip(names, (excess.base, excess.other), strict=True) if not own.low > 0]
+        return f"Retention is not compared: the inputs of {' and '.join(missing)} have no measurable excess."
+    more = "more" if kept.is_up else "less" if kept.is_down else "neither measurably more nor less"
+    return (
+        f"Relative to its own inputs {names[1]} keeps {more}: {kept.other.value:.2f} against {kept.base.value:.2f}, "
+        f"difference {_signed(kept.difference, 2)}."
+    )
+
+
+def _moves(change: Change, *, plural: bool = False) -> str:
+    verb, rest = ("rise", "do") if plural else ("rises", "does")
+    if change.is_up:
+        return f"{verb} ({_signed(change.difference)})"
+    if change.is_down:
+        return f"{'fall' if plural else 'falls'} ({_signed(change.difference)})"
+    return f"{rest} not measurably change ({_signed(change.difference)})"
+
+
+def _signed(interval: Interval, digits: int = 4) -> str:
+    value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"

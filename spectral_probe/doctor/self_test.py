@@ -1,0 +1,101 @@
+"""The whole chain on made-up data whose verdict is known: states that fit the graph, and states that do not."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.backbones import load_backbone
+from spectral_probe.doctor.check import Check
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.recording.capture import capture
+from spectral_probe.spectrum.energy import spectral_energy
+
+_N_USERS, _N_TASTES, _ITEMS_PER_TASTE, _WIDTH = 80, 5, 9, 64
+_NO_SIGNAL = "no measurable collaborative signal"
+
+
+def self_test(seconds: float = 5.0) -> list[Check]:
+    """Run data, graph, capture, nulls and verdict once, and say whether each came out as it must.
+
+    Users draw items of two tastes. A tiny random decoder reads (a) vectors that targets of one taste share, which the
+    graph knows, and (b) noise drawn for every place anew, which it does not. Seeded: it comes out the same every time.
+
+    Parameters
+    ----------
+    seconds : float
+        What it may take, imports apart; longer is a warning.
+    """
+    model = load_backbone("tiny-random:qwen2", device="cpu")
+    start = time.perf_counter()
+    rng = np.random.default_rng(0)
+    dataset, taste = _world(rng)
+    probe = probe_sequences(dataset)
+    n, T = probe.inputs.shape
+    noise = rng.standard_normal((n, T, _WIDTH)).astype(np.float32)
+    smooth = rng.standard_normal((_N_TASTES, _WIDTH)).astype(np.float32)[taste[probe.targets]] + 0.5 * noise
+    found = []
+    for name, vectors, is_signal in (("graph-smooth states", smooth, True), ("random states", noise, False)):
+        grams = capture(model, vectors, probe.lengths, targets=probe.targets, users=probe.users)
+        if is_signal:
+            found.append(_exact(grams.grams[:, 0], vectors, probe))
+        bases = ItemGraph.from_interactions(dataset.train.user_items).local_bases(
+            probe.targets, probe.lengths, users=probe.users
+        )
+        profile = DecayProfile.from_energy(spectral_energy(grams, bases, nulls=("swap",)), n_bootstrap=200)
+        has_signal = profile.verdict.label != _NO_SIGNAL
+        excess = profile.summary()["embed_excess"]
+        found.append(
+            Check(
+                f"self-test: {name}",
+                "ok" if has_signal == is_signal else "fail",
+                f"{'a' if has_signal else 'no'} signal: excess {excess['value']:+.3f} "
+                f"[{excess['low']:+.3f}, {excess['high']:+.3f}]",
+                ""
+                if has_signal == is_signal
+                else f"There {'is one' if is_signal else 'is none'}: the instrument does not work here. Reinstall the "
+                "package and the versions in constraints.txt.",
+            )
+        )
+    took = time.perf_counter() - start
+    found.append(
+        Check(
+            "self-test: time",
+            "ok" if took <= seconds else "warn",
+            f"{took:.1f} s of {seconds:g} s",
+            "" if took <= seconds else "The machine is slow or busy; draw fewer users (--users) for a first look.",
+        )
+    )
+    return found
+
+
+def _world(rng: np.random.Generator) -> tuple[Dataset, npt.NDArray[np.int64]]:
+    """Return a data set whose users have two of five tastes, and the taste of each item."""
+    n_items = _N_TASTES * _ITEMS_PER_TASTE
+    taste = np.arange(n_items) % _N_TASTES
+    histories = []
+    for _ in range(_N_USERS):
+        liked = np.flatnonzero(np.isin(taste, rng.choice(_N_TASTES, size=2, replace=False)))
+        histories.append(rng.choice(liked, size=int(rng.integers(9, 15)), replace=False))
+    log = Interactions.from_sequences(histories, n_items=n_items)
+    return Dataset.from_interactions(log, name="self-test"), taste
+
+
+def _exact(found: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], probe: ProbeSequences) -> Check:
+    """Compare the Grams of ``embed`` with the vectors that were fed in."""
+    valid = np.arange(vectors.shape[1]) < probe.lengths[:, None]
+    fed = np.where(valid[..., None], vectors, 0).astype(np.float64)
+    expected = fed @ fed.transpose(0, 2, 1)
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    return Check(
+        "self-test: Gram matrices",
+        "ok" if error < 1e-5 else "fail",
+        f"relative error {error:.1e}",
+        "" if error < 1e-5 else "Matrix products are wrong on this machine; install another build of PyTorch.",
+    )

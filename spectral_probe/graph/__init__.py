@@ -1,0 +1,1 @@
+"""The item graph W = RᵀR and the local graphs of the users."""

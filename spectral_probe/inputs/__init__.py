@@ -1,0 +1,1 @@
+"""What a language model reads at each position."""

@@ -1,0 +1,1 @@
+"""Models, data sets and item inputs that other packages bring."""

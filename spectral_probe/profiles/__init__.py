@@ -1,0 +1,1 @@
+"""Curves over layers with intervals and a verdict."""

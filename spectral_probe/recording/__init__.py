@@ -1,0 +1,1 @@
+"""Run the model once and keep one Gram matrix per layer."""

@@ -1,0 +1,140 @@
+"""Forward hooks that reduce each layer's state the moment it appears, and always leave the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectral_probe.backbones.protocol import LayeredModel
+from spectral_probe.errors import ModelError
+from spectral_probe.types import LayerState
+
+Layer = tuple[str, LayerState, nn.Module]
+
+
+class LayerRecorder:
+    """Runs a model and keeps, of every layer, only what :meth:`grams` or :meth:`last_states` asks for.
+
+    Parameters
+    ----------
+    model : LayeredModel
+    layers : list of (layer_name, layer_state, module)
+        The layers to record; each must run exactly once in a forward pass.
+    norm : nn.Module, optional
+        Applied to ``embed`` and block states before anything else is done with them.
+
+    Notes
+    -----
+    Used as a context manager: the hooks live inside the ``with`` block only, whatever happens in it.
+    """
+
+    def __init__(self, model: LayeredModel, layers: Sequence[Layer], norm: nn.Module | None = None) -> None:
+        self._model, self._layers, self._norm = model, list(layers), norm
+        self._handles: list[Any] = []
+        self._lengths = torch.empty(0, dtype=torch.long)
+        self._positions = 0
+        self._grams: torch.Tensor | None = None
+        self._last: list[torch.Tensor] = []
+        self._runs: list[int] = []
+
+    def __enter__(self) -> LayerRecorder:
+        try:
+            for index, (_, state, module) in enumerate(self._layers):
+                if state == "embed":
+                    hook = module.register_forward_pre_hook(self._before(index), with_kwargs=True)
+                else:
+                    hook = module.register_forward_hook(self._after(index))
+                self._handles.append(hook)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._grams, self._last = None, []
+
+    def grams(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the (n_layers, batch, position, position) Grams of one forward pass, in float32 on its device."""
+        batch, positions = inputs.shape[:2]
+        # Set aside before the pass: small arrays that outlive the big ones around them would fragment the memory.
+        grams = torch.empty((len(self._layers), batch, positions, positions), device=inputs.device)
+        self._grams = grams
+        self._run(inputs, lengths)
+        self._grams = None
+        valid = torch.arange(positions, device=grams.device) < lengths.to(grams.device)[:, None]
+        # Filled, not multiplied by zero: whatever a model leaves at padded places, NaN included, must not survive.
+        return grams.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
+
+    def last_states(self, inputs: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+        """Return, of each layer, the (batch, feature) states at the last valid position, in float32."""
+        self._last = [inputs] * len(self._layers)
+        self._run(inputs, lengths)
+        last, self._last = self._last, []
+        return last
+
+    def _run(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
+        self._lengths, self._positions = lengths, inputs.shape[1]
+        self._runs = [0] * len(self._layers)
+        self._model.forward_sequences(inputs, lengths)
+        for (name, _, _), runs in zip(self._layers, self._runs, strict=True):
+            if runs != 1:
+                raise ModelError(
+                    f"A layer must run exactly once in a forward pass; {name!r} of {self._model.name!r} ran "
+                    f"{runs} times. List in layers() only modules that forward_sequences() runs once."
+                )
+
+    def _before(self, index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(index, args or (kwargs.get("hidden_states", next(iter(kwargs.values()), None)),))
+
+        return hook
+
+    def _after(self, index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._keep(index, output)
+
+        return hook
+
+    def _keep(self, index: int, value: Any) -> None:
+        name, kind, _ = self._layers[index]
+        state = value[0] if isinstance(value, (tuple, list)) and value else value  # transformers < 5 returns tuples
+        expected = (len(self._lengths), self._positions)
+        if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != expected:
+            seen = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
+            raise ModelError(
+                f"The state of a layer must be a (batch, position, feature) tensor with one row per input, here "
+                f"{(*expected, 'd')}; {name!r} of {self._model.name!r} gave {seen}. Correct its layers()."
+            )
+        self._runs[index] += 1
+        if self._grams is None:
+            rows = torch.arange(len(self._lengths), device=state.device)
+            state = state[rows, self._lengths.to(state.device) - 1][:, None]
+        if self._norm is not None and kind != "final_norm":
+            # forward, not a call: a call would fire the hook that records the norm's own output.
+            state = self._norm.forward(state)
+        state = state.detach().float()
+        if self._grams is None:
+            self._last[index] = state[:, 0]
+        elif state.device == self._grams.device:
+            torch.bmm(state, state.mT, out=self._grams[index])
+        else:  # a model spread over several devices
+            self._grams[index] = torch.bmm(state, state.mT).to(self._grams.device)
+
+
+@contextmanager
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put modules into evaluation mode for a while: dropout would make the states a lottery."""
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, flag in training:
+            part.training = flag

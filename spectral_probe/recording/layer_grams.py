@@ -1,0 +1,229 @@
+"""The Gram matrix of every layer of every sequence: all that a graph energy needs of the states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.errors import DataError, ResourceError, ShapeError
+from spectral_probe.recording.shards import ShardFolder
+from spectral_probe.storage.hashing import array_hash, settings_hash
+from spectral_probe.types import Float32Array, LayerState
+
+#: Sequences in one file of a saved result.
+_ROWS_PER_SHARD = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGrams:
+    r"""Inner products of the states of each layer, :math:`G_u^{(l)} = H_u^{(l)} H_u^{(l)\top}`.
+
+    Attributes
+    ----------
+    grams : (n_sequences, n_layers, T, T) float32
+        Unit: squared activation. Zero where either place is padding.
+    lengths : (n_sequences,) int
+        Valid positions of each sequence; row t < length is the state that predicts target t.
+    layer_names : tuple of str, (n_layers,)
+        ``embed``, ``block 1`` …, ``final_norm``.
+    layer_states : tuple of str, (n_layers,)
+        ``embed``, ``block`` or ``final_norm``; a curve never joins the last to the others.
+    is_causal : bool
+        Whether row t depends on items v_1 … v_t alone: the model is causal, or was probed prefix by prefix.
+    users : (n_sequences,) int or None
+        Row of each sequence in the training log.
+    targets : (n_sequences, T) int or None
+        Items v_2 … v_{T+1}: the nodes of each sequence's graph.
+    settings : dict
+        How the Grams came about; plain JSON values.
+
+    Raises
+    ------
+    ShapeError
+        If the arrays do not fit together, or a length is not in 1 … T.
+    """
+
+    grams: Float32Array
+    lengths: npt.NDArray[np.int64]
+    layer_names: tuple[str, ...]
+    layer_states: tuple[LayerState, ...]
+    is_causal: bool = True
+    users: npt.NDArray[np.int64] | None = None
+    targets: npt.NDArray[np.int64] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, n_layers, T = len(self.lengths), len(self.layer_names), self.grams.shape[-1]
+        if self.grams.shape != (n, n_layers, T, T) or len(self.layer_states) != n_layers:
+            raise ShapeError(
+                f"grams must be (n_sequences, n_layers, T, T) with one name and state per layer; got "
+                f"{self.grams.shape} for {n} lengths, {n_layers} names and {len(self.layer_states)} states."
+            )
+        check_lengths(self.lengths, T)
+        if self.users is not None and self.users.shape != (n,):
+            raise ShapeError(f"users must be ({n},), one per sequence; got {self.users.shape}.")
+        if self.targets is not None and self.targets.shape != (n, T):
+            raise ShapeError(f"targets must be ({n}, {T}) like the sequences; got {self.targets.shape}.")
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.lengths)
+
+    @classmethod
+    def from_states(
+        cls,
+        states: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+        lengths: npt.ArrayLike,
+        layer_names: Sequence[str],
+        *,
+        layer_states: Sequence[LayerState] | None = None,
+        is_causal: bool = True,
+        users: npt.ArrayLike | None = None,
+        targets: npt.ArrayLike | None = None,
+    ) -> LayerGrams:
+        """Reduce states that are already at hand.
+
+        Parameters
+        ----------
+        states : (n_sequences, n_layers, T, d) array, or one (n_sequences, T, d) array per layer
+            What stands at padded places is ignored. With a list, d may differ from layer to layer.
+        lengths : (n_sequences,) int
+        layer_names : (n_layers,) str
+        layer_states : (n_layers,), optional
+            Default: ``embed`` and ``final_norm`` for layers of these names, ``block`` for all others.
+        is_causal, users, targets
+            As the attributes of this class.
+        """
+        if isinstance(states, np.ndarray) and states.ndim == 4:
+            states = [states[:, layer] for layer in range(states.shape[1])]
+        lengths = np.asarray(lengths, dtype=np.int64)
+        if not len(states) or any(state.ndim != 3 or state.shape[:2] != states[0].shape[:2] for state in states):
+            raise ShapeError(
+                "states must be (n_sequences, n_layers, T, d), or a list of (n_sequences, T, d) with equal n_sequences "
+                f"and T; got {[np.shape(state) for state in states]}."
+            )
+        n, T = states[0].shape[:2]
+        if len(lengths) != n:
+            raise ShapeError(f"lengths must be ({n},), one per sequence; got {lengths.shape}.")
+        valid = np.arange(T) < lengths[:, None]
+        grams = np.empty((n, len(states), T, T), dtype=np.float32)
+        for layer, state in enumerate(states):
+            clean = np.where(valid[..., None], state, 0).astype(np.float64)
+            grams[:, layer] = clean @ clean.transpose(0, 2, 1)
+        return cls(
+            grams,
+            lengths,
+            tuple(layer_names),
+            tuple(layer_states) if layer_states is not None else tuple(_state_of(name) for name in layer_names),
+            is_causal,
+            None if users is None else np.asarray(users, dtype=np.int64),
+            None if targets is None else np.asarray(targets, dtype=np.int64),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the Grams to a new folder, in the format that :func:`spectral_probe.recording.capture.capture` writes.
+
+        Raises
+        ------
+        ConfigError
+            If the folder holds Grams already.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {"lengths": self.lengths, "order": np.arange(len(self))}
+        arrays |= {} if self.users is None else {"users": self.users}
+        arrays |= {} if self.targets is None else {"targets": self.targets}
+        manifest = {
+            "settings": self.settings,
+            "layer_names": list(self.layer_names),
+            "layer_states": list(self.layer_states),
+            "is_causal": self.is_causal,
+            "n_sequences": len(self),
+            "max_length": self.grams.shape[-1],
+            "rows_per_shard": _ROWS_PER_SHARD,
+        }
+        content = {name: array_hash(array) for name, array in {**arrays, "grams": self.grams}.items()}
+        manifest["config_hash"] = settings_hash({**manifest, "content": content})
+        folder = ShardFolder.create(path, manifest, arrays)
+        folder.begin()
+        for shard in range(len(folder)):
+            rows = folder.rows(shard)
+            longest = int(self.lengths[rows].max())
+            folder.write(shard, np.ascontiguousarray(self.grams[rows, :, :longest, :longest]))
+        return folder.path
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerGrams:
+        """Read a folder that :meth:`save` or a finished capture left; no model is needed.
+
+        Raises
+        ------
+        DataError
+            If the folder is not one of Grams, is damaged, or its capture was not finished.
+        """
+        folder = ShardFolder.open(path)
+        grams = empty_grams(folder)
+        missing = 0
+        for shard in range(len(folder)):
+            part = folder.read(shard)
+            if part is None:
+                missing += 1
+            else:
+                place(grams, folder.rows(shard), part)
+        if missing:
+            raise DataError(
+                f"{missing} of {len(folder)} shards in {str(folder.path)!r} are missing or damaged. Finish the "
+                "capture with resume=True (--resume)."
+            )
+        return from_folder(folder, grams)
+
+
+def check_lengths(lengths: npt.NDArray[np.int64], T: int) -> None:
+    """Raise ShapeError unless every length is in 1 … T."""
+    if not len(lengths) or lengths.ndim != 1 or lengths.min() < 1 or lengths.max() > T:
+        seen = f"{lengths.min()}…{lengths.max()}" if lengths.size else "none"
+        raise ShapeError(
+            f"There must be at least one sequence and every length must lie in 1…{T}, the width of the padded arrays; "
+            f"got {seen}. Leave empty sequences out."
+        )
+
+
+def empty_grams(folder: ShardFolder) -> Float32Array:
+    """Return zeros of the shape of a finished capture."""
+    m = folder.manifest
+    shape = (m["n_sequences"], len(m["layer_names"]), m["max_length"], m["max_length"])
+    try:
+        return np.zeros(shape, dtype=np.float32)
+    except MemoryError as error:
+        raise ResourceError(
+            f"Grams of shape {shape} need {4 * math.prod(shape) / 2**30:.1f} GiB of memory, which is not to be had. "
+            "Probe fewer users, fewer layers, or shorter histories."
+        ) from error
+
+
+def place(grams: Float32Array, rows: npt.NDArray[np.int64], part: Float32Array) -> None:
+    """Put the Grams of some sequences, cut to their longest, where they belong."""
+    longest = part.shape[-1]
+    grams[rows, :, :longest, :longest] = part
+
+
+def from_folder(folder: ShardFolder, grams: Float32Array) -> LayerGrams:
+    """Join assembled Grams to what their folder says about them."""
+    return LayerGrams(
+        grams,
+        folder.arrays["lengths"],
+        tuple(folder.manifest["layer_names"]),
+        tuple(folder.manifest["layer_states"]),
+        bool(folder.manifest["is_causal"]),
+        folder.arrays.get("users"),
+        folder.arrays.get("targets"),
+        folder.manifest["settings"],
+    )
+
+
+def _state_of(name: str) -> LayerState:
+    return "embed" if name == "embed" else "final_norm" if name == "final_norm" else "block"

@@ -1,0 +1,181 @@
+"""Grams on disk: a folder of shards that a run can be cut off from and go on with.
+
+::
+
+    manifest.json      configuration hash, settings, layers, sizes; written first
+    sequences.npz      lengths, row order and, where known, users and targets
+    shard-00000.npz    Grams of rows order[0:rows_per_shard], cut to their own longest sequence; …
+
+Every file appears whole or not at all, so a file that is there is whole unless the disk failed; the
+checksums inside an ``.npz`` find the rest. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.storage.atomic import disk_errors, remove_partials, write_npz, write_text
+from spectral_probe.types import Float32Array
+
+FORMAT = 1
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """A folder of Gram shards and what it says about itself.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : dict
+        ``format``, ``config_hash``, ``settings``, ``layer_names``, ``layer_states``, ``is_causal``, ``n_sequences``,
+        ``max_length`` and ``rows_per_shard``.
+    arrays : dict of arrays
+        ``lengths`` and ``order``, both (n_sequences,), and possibly ``users`` and ``targets``.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def create(
+        cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> ShardFolder:
+        """Return a folder to be written; nothing is, before :meth:`begin`.
+
+        Raises
+        ------
+        ConfigError
+            If the folder holds Grams already.
+        """
+        folder = cls(Path(path), {"format": FORMAT, **manifest}, dict(arrays))
+        if (folder.path / "manifest.json").exists():
+            raise ConfigError(
+                f"Saved Grams are never overwritten, and {str(folder.path)!r} holds some. Choose another folder, or "
+                "go on with the unfinished ones (resume=True, --resume)."
+            )
+        return folder
+
+    def begin(self) -> None:
+        """Write what the folder says about itself, unless it does already; clear what a killed process left."""
+        with self._disk_errors():
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_partials(self.path)
+            if not (self.path / "manifest.json").exists():
+                write_npz(self.path / "sequences.npz", self.arrays)
+                write_text(self.path / "manifest.json", json.dumps(self.manifest, indent=1, sort_keys=True))
+
+    @classmethod
+    def open(cls, path: str | Path) -> ShardFolder:
+        """Read what a folder says about itself.
+
+        Raises
+        ------
+        DataError
+            If it is not a folder of Grams, or damaged.
+        """
+        path = Path(path)
+        try:
+            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            with np.load(path / "sequences.npz", allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            folder = cls(path, manifest, arrays)
+            known = manifest["format"] == FORMAT and len(arrays["order"]) == manifest["n_sequences"]
+        except _UNREADABLE as error:
+            raise DataError(
+                f"A folder of Grams holds manifest.json and sequences.npz; {str(path)!r} cannot be read: {error}. "
+                "Give the grams/ folder of a run, or capture again."
+            ) from error
+        if not known:
+            raise DataError(
+                f"Grams are read in format {FORMAT}; {str(path)!r} has format {manifest['format']}. Capture again."
+            )
+        return folder
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> ShardFolder:
+        """Open a folder of the same configuration to go on with it; where there is none, return a new one.
+
+        Raises
+        ------
+        ConfigError
+            If its shards belong to another configuration.
+        """
+        if not (Path(path) / "manifest.json").exists():
+            return cls.create(path, manifest, arrays)
+        folder = cls.open(path)
+        if folder.manifest["config_hash"] != manifest["config_hash"]:
+            old, new = folder.manifest["settings"], manifest["settings"]
+            differing = [
+                f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)"
+                for key in sorted(set(old) | set(new))
+                if old.get(key) != new.get(key)
+            ]
+            raise ConfigError(
+                f"A capture goes on only with shards of its own configuration; {str(folder.path)!r} differs in "
+                f"{', '.join(differing) or 'what it was made from'}. Use the same options, or another folder."
+            )
+        return folder
+
+    def __len__(self) -> int:
+        """Number of shards of the finished capture."""
+        return -(-int(self.manifest["n_sequences"]) // int(self.manifest["rows_per_shard"]))
+
+    def rows(self, shard: int) -> npt.NDArray[np.int64]:
+        """Return the sequences whose Grams a shard holds, in its order."""
+        step = int(self.manifest["rows_per_shard"])
+        return np.asarray(self.arrays["order"][shard * step : (shard + 1) * step], dtype=np.int64)
+
+    def write(self, shard: int, grams: Float32Array) -> None:
+        """Store one finished shard."""
+        with self._disk_errors():
+            write_npz(self._file(shard), {"grams": grams, "config_hash": np.array(str(self.manifest["config_hash"]))})
+
+    def read(self, shard: int) -> Float32Array | None:
+        """Return a shard's Grams, or None if it is missing or damaged.
+
+        Raises
+        ------
+        ConfigError
+            If the shard is whole but was made under another configuration.
+        """
+        rows = self.rows(shard)
+        longest = int(self.arrays["lengths"][rows].max())
+        expected = (len(rows), len(self.manifest["layer_names"]), longest, longest)
+        try:
+            with np.load(self._file(shard), allow_pickle=False) as stored:
+                grams, made_under = stored["grams"], str(stored["config_hash"])
+        except _UNREADABLE:
+            return None
+        if made_under != self.manifest["config_hash"]:
+            raise ConfigError(
+                f"{str(self._file(shard))!r} was made under another configuration than its manifest "
+                f"({made_under[:8]}, not {self.manifest['config_hash'][:8]}). Remove the file, or use another folder."
+            )
+        if grams.shape != expected or grams.dtype != np.float32 or not np.isfinite(grams).all():
+            return None
+        return np.asarray(grams, dtype=np.float32)
+
+    def _disk_errors(self) -> AbstractContextManager[None]:
+        next_step = (
+            "Free some space or choose another folder; finished shards are kept, so resume=True goes on from them."
+        )
+        return disk_errors(self.path, what="Writing Grams", next_step=next_step)
+
+    def _file(self, shard: int) -> Path:
+        return self.path / f"shard-{shard:05d}.npz"

@@ -1,0 +1,1 @@
+"""What a reader gets: tables, figures and the page of a run."""

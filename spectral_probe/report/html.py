@@ -1,0 +1,159 @@
+"""A self-contained ``report.html``: the verdict in words, figures, controls, users, protocol, caveats."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from spectral_probe.comparison.comparison import Comparison
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.figures import select_curve
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.report.words import CAVEATS, CONTROLS_IN_WORDS, QUANTITIES_IN_WORDS, verdict_in_words
+from spectral_probe.storage.atomic import write_text
+
+FIGURES = {
+    "comparison.png": (
+        "Above, from the left: the low-pass share of raw states, as the paper's Fig. 4 shows it; the corrected share "
+        "(solid) and that of other users' states on the same graph (dashed: what smoothing alone gives); and what "
+        "changes against the first model at the last block. Below: the excess over each null. A filter in time raises "
+        "the excess over permutation by construction, and that over cyclic where it smooths unevenly; over swap it "
+        "cancels. Shaded bands and bars: 95 % bootstrap intervals over users. “Prefix by prefix”: every prefix of a "
+        "history was run on its own, so that no row has seen its answer."
+    ),
+    "decay.png": "Low-pass share and its excess over the null, by depth. Shaded: 95 % bootstrap intervals over users.",
+    "heatmap.png": "Mean excess share over the null (one-sided), by layer and graph frequency.",
+}
+N_USERS_SHOWN = 5
+
+
+def write_report(
+    folder: Path,
+    profiles: Sequence[DecayProfile],
+    versions: Mapping[str, str] | None = None,
+    comparisons: Sequence[Comparison] = (),
+) -> Path:
+    """Write ``report.html`` into the folder that holds the ``figures`` of these profiles; return its path."""
+    environment = Environment(
+        loader=PackageLoader("spectral_probe.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=", ".join(str(profile.table["model"].iloc[0]) for profile in profiles),
+        dataset=str(profiles[0].table["dataset"].iloc[0]),
+        figures=[
+            (caption, base64.b64encode((folder / "figures" / name).read_bytes()).decode())
+            for name, caption in FIGURES.items()
+            if (folder / "figures" / name).is_file()
+        ],
+        profiles=[_content(profile) for profile in profiles],
+        comparisons=[_comparison(comparison) for comparison in comparisons],
+        versions=dict(versions or {}),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _content(profile: DecayProfile) -> dict[str, Any]:
+    """Return what the template shows of one profile, every number as the text to print."""
+    curve = select_curve(profile.table, null=profile.null)
+    return {
+        "model": str(profile.table["model"].iloc[0]),
+        "words": verdict_in_words(profile),
+        "verdict": profile.verdict,
+        "null": profile.null or curve["null"].iloc[0],
+        "layers": [_layer(row) for row in curve.to_dict("records")],
+        "controls": [
+            {
+                "name": name,
+                "words": CONTROLS_IN_WORDS.get(name, ""),
+                "verdict": str(control.verdict),
+                "retention": str(control.retention) if control.retention is not None else "",
+            }
+            for name, control in profile.controls.items()
+        ],
+        "users": _extreme_users(profile),
+        "n_users": profile.n_users,
+        "skipped": profile.skipped,
+        "caveats": [(code, CAVEATS[code]) for code in profile.caveats],
+        "protocol": _flat(profile.protocol),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return what the template shows of one comparison."""
+    return {
+        "base": comparison.base,
+        "other": comparison.other,
+        "words": comparison.words,
+        "changes": [
+            {
+                "quantity": QUANTITIES_IN_WORDS[change.quantity],
+                "place": change.place,
+                **{name: _of(getattr(change, name)) for name in ("base", "other", "difference")},
+            }
+            for change in comparison.changes.every()
+        ],
+    }
+
+
+def _of(interval: Interval) -> str:
+    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+
+
+def _layer(row: Mapping[Any, Any]) -> dict[str, str]:
+    def interval(name: str, digits: int) -> str:
+        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+        return "" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    return {
+        "name": str(row["layer_name"]),
+        "share": interval("share", 4),
+        "null_share": "" if pd.isna(row["null_share"]) else f"{row['null_share']:.4f}",
+        "excess": interval("excess", 4),
+        "retention": interval("retention", 2),
+    }
+
+
+def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
+    """Return the users with the largest and the smallest excess at the input, and what is left of it."""
+    column = f"excess_{profile.null}"
+    if profile.null is None or column not in profile.per_user or not profile.retention_layer:
+        return []
+    key = "user_id" if "user_id" in profile.per_user else "sequence"
+    wide = profile.per_user.pivot(index=[key, "n_targets"], columns="layer_name", values=column).reset_index()
+    first = str(profile.per_user["layer_name"].iloc[0])
+    ranked = wide.dropna(subset=[first]).sort_values(first, ascending=False, kind="stable")
+    if len(ranked) < 2 * N_USERS_SHOWN:
+        shown = ranked
+    else:
+        shown = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
+    return [
+        {
+            "user": str(row[key]),
+            "n_targets": str(row["n_targets"]),
+            "first": f"{row[first]:+.4f}",
+            "last": f"{row[profile.retention_layer]:+.4f}",
+        }
+        for row in shown.to_dict("records")
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, text) pairs."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return pairs

@@ -1,0 +1,1 @@
+"""Folders on disk that hold a result and everything it depends on."""

@@ -1,0 +1,97 @@
+"""Runs of the instrument: the graph, the Grams and, of a comparison, the runs it compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.runs.folder import RunFolder
+from spectral_probe.storage.atomic import write_npz
+
+
+@dataclass(frozen=True)
+class AnalysisRun(RunFolder):
+    """A run folder with what an analysis or a comparison keeps in it.
+
+    ::
+
+        graph.npz  grams/<capture>/
+        bands.csv  spectrum.npz  per_user.csv.gz  summary.json  figures/decay.{png,pdf,csv}  report.html
+    """
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a run that has Grams or results of the instrument.
+
+        Raises
+        ------
+        ConfigError
+            If the folder is a training run: it has a model and nothing measured.
+        DataError
+            See :meth:`open`.
+        """
+        run = super().open(path)
+        if run.is_training:
+            raise ConfigError(
+                f"{path} is a training run: it holds a model, and no Grams. "
+                f"Probe it with: spectral-probe analyze --model {path}"
+            )
+        return run
+
+    def save_graph(self, graph: ItemGraph) -> None:
+        """Keep the training interactions, from which any graph of this run is rebuilt."""
+        R = graph.user_items
+        arrays = {"indptr": R.indptr, "indices": R.indices, "shape": np.array(R.shape)}
+        write_npz(self.path / "graph.npz", arrays, is_compressed=True)
+
+    def load_graph(self) -> ItemGraph:
+        """Return the graph of the saved training interactions."""
+        path = self.grams_run().path / "graph.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                indptr, indices, shape = stored["indptr"], stored["indices"], tuple(stored["shape"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise DataError(f"{path} cannot be read ({error}). Run the analysis again from the model.") from error
+        return ItemGraph.from_interactions(csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=shape))
+
+    def grams_run(self) -> AnalysisRun:
+        """Return the run whose Grams this one reads: itself, unless it analysed saved Grams again."""
+        source = self.state().get("grams_from")
+        if source is None:
+            return self
+        return AnalysisRun.open((self.path / source).resolve())
+
+    def compared_runs(self) -> list[AnalysisRun]:
+        """Return the runs that a comparison was made of, the base first.
+
+        Raises
+        ------
+        DataError
+            If this is no comparison, or one that does not name its runs, or one of them is gone.
+        """
+        named = self.state().get("compared_runs")
+        if not named:
+            raise DataError(
+                f"{self.path} does not name the runs it compares. Give the folder of a comparison, made by "
+                "spectral-probe compare."
+            )
+        return [AnalysisRun.open((self.path / name).resolve()) for name in named]
+
+    def grams_path(self, capture: str) -> Path:
+        """Return the folder of one capture."""
+        return self.path / "grams" / capture
+
+    def load_captures(self) -> dict[str, LayerGrams]:
+        """Return all saved captures."""
+        folder = self.grams_run().path / "grams"
+        captures = {path.name: LayerGrams.load(path) for path in sorted(folder.glob("*")) if path.is_dir()}
+        if not captures:
+            raise DataError(f"{folder} holds no saved Grams. Run the analysis again from the model.")
+        return captures

@@ -1,0 +1,173 @@
+"""Run folders: everything a result depends on, beside the result; never overwritten, and resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.hashing import settings_hash
+
+FORMAT = 1
+_PACKAGES = ("spectral-probe", "torch", "transformers", "numpy", "scipy", "pandas")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One folder ``<UTC>-<model>-<dataset>-<hash8>`` with ``run.json``, ``config.yaml`` and ``log.txt``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path, *, model: str, dataset: str, config: Mapping[str, Any]) -> Self:
+        """Start a new run.
+
+        Raises
+        ------
+        ConfigError
+            If ``root`` is itself a run, or a run of the same name exists.
+        """
+        if (root / "run.json").exists():
+            raise ConfigError(
+                f"{root} is a run already, and runs are never overwritten. Give the folder that runs lie in "
+                f"(--out {root.parent}), or finish this one with --resume."
+            )
+        digest = settings_hash(config)
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_slug(model)}-{_slug(dataset)}-{digest[:8]}"
+        run = cls(root / name)
+        with disk_errors(root):
+            try:
+                run.path.mkdir(parents=True)
+            except FileExistsError as error:
+                raise ConfigError(f"The run {run.path} exists already; wait a second and start again.") from error
+            write_text(run.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).rstrip("\n"))
+            run.write_state("running", config_hash=digest, versions=_versions())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run.
+
+        Raises
+        ------
+        DataError
+            If the folder is not a run, or its ``run.json`` cannot be read.
+        """
+        run = cls(path)
+        run.state()
+        return run
+
+    @classmethod
+    def newest_unfinished(cls, root: Path, config: Mapping[str, Any]) -> Self | None:
+        """Return the newest run under ``root`` with this configuration that was not finished."""
+        digest = settings_hash(config)
+        for path in sorted(root.glob(f"*-{digest[:8]}"), reverse=True):
+            try:
+                state = cls(path).state()
+            except DataError:
+                continue
+            if state["config_hash"] == digest and state["status"] != "finished":
+                return cls(path)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Return ``run.json``."""
+        try:
+            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            if state["format"] != FORMAT:
+                raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+            return dict(state)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path} is not a readable run ({type(error).__name__}: {error}). "
+                "Give the folder of a run; it holds run.json."
+            ) from error
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this run trained a model."""
+        return dict(self.state().get("request") or {}).get("kind") == "training"
+
+    def write_state(self, status: str, **values: Any) -> None:
+        """Set the status, and further values, in ``run.json``."""
+        known = self.state() if (self.path / "run.json").exists() else {"format": FORMAT, "created": _now()}
+        write_text(
+            self.path / "run.json", json.dumps({**known, **values, "status": status, "changed": _now()}, indent=2)
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return ``config.yaml``."""
+        try:
+            return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise DataError(f"{self.path / 'config.yaml'} cannot be read: {error}. Restore it or run again.") from error
+
+    def request(self) -> dict[str, Any]:
+        """Return the names that the run was asked for with: ``model``, ``dataset``, ``from_dir``.
+
+        Raises
+        ------
+        DataError
+            If the run was made from objects in memory, which no name brings back.
+        """
+        request = self.state().get("request")
+        if request is None:
+            raise DataError(
+                f"{self.path} was made from a model or data in memory and cannot be finished by its path. "
+                "Call analyze(..., out=, resume=True) with the same objects."
+            )
+        return dict(request)
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self.write_state("finished")
+
+
+@contextmanager
+def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
+    """Write what a logger says, and the error that ends the block, to ``log.txt`` in a run folder."""
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        logger.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", os.path.basename(name.rstrip("/"))).strip("-.").lower()[:40] or "unnamed"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,1 @@
+"""Energies of graph frequencies and their exact nulls."""

@@ -1,0 +1,357 @@
+r"""Energies of graph frequencies, the low-pass share and their nulls, from Gram matrices alone.
+
+Since :math:`E(l, k) = \lVert (U^\top H^{(l)})_k \rVert^2 = u_k^\top (H H^\top) u_k`, the Gram matrix of a layer is all
+that any graph energy needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, did_you_mean
+from spectral_probe.graph.bases import GraphBases, groups_by_length
+from spectral_probe.graph.filters import graph_operator, heat_kernel
+from spectral_probe.graph.threads import for_each
+from spectral_probe.spectrum.gram_algebra import energies, prepare_gram
+from spectral_probe.spectrum.nulls import MIN_REFERENCES, SwapNull, SwapReferences, cyclic_gram, permutation_energy
+from spectral_probe.storage.atomic import write_npz
+from spectral_probe.types import FloatArray, IntArray
+
+NULLS = ("swap", "permutation", "cyclic")
+MIN_TARGETS = 4
+#: A centred Gram with less than this part of the uncentred energy is rounding, not signal.
+MIN_CENTRED_ENERGY = 1e-5
+
+
+class Grams(Protocol):
+    """What is read of :class:`spectral_probe.recording.capture.LayerGrams`."""
+
+    @property
+    def grams(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def lengths(self) -> IntArray: ...  # noqa: D102
+    @property
+    def layer_names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def layer_states(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def is_causal(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralEnergy:
+    r"""Energy of every graph frequency at every layer, with the nulls.
+
+    Rows of users who are not on the curve (see ``skipped``) are NaN; padded frequencies of the others are 0.
+
+    Attributes
+    ----------
+    energy : (n, n_layers, T − drop_first)
+        :math:`E_k = u_k^\top \tilde G u_k`; unit: squared activation.
+    total : (n, n_layers)
+        :math:`\operatorname{tr} \tilde G`.
+    null_energy : {null: (n, n_layers, T − drop_first)}
+        Energy under each null, one-sided: the user's own graph with averaged states.
+    low : (n, n_layers)
+        Low-pass share :math:`\operatorname{tr}(e^{-\tau L} \tilde G) / \operatorname{tr} \tilde G`.
+    null_low : {null: (n, n_layers)}
+        The same under each null; two-sided for ``swap``.
+    eigenvalues : (n, T − drop_first)
+        Graph frequencies, NaN where padded.
+    lengths : (n,) int
+        Number of targets before the drop.
+    is_valid : (n,) bool
+        Whether the user is on the curve: valid at every layer of it.
+    skipped : {reason: count}
+    layer_names, layer_states : tuple of str
+    layer_index : tuple of int
+        Depth of each layer in the model: 0 for ``embed``, i for block i, one more than the last block for
+        ``final_norm``; not consecutive where layers were selected.
+    settings : dict
+    """
+
+    energy: FloatArray
+    total: FloatArray
+    null_energy: dict[str, FloatArray]
+    low: FloatArray
+    null_low: dict[str, FloatArray]
+    eigenvalues: FloatArray
+    lengths: IntArray
+    is_valid: npt.NDArray[np.bool_]
+    skipped: dict[str, int]
+    layer_names: tuple[str, ...]
+    layer_states: tuple[str, ...]
+    layer_index: tuple[int, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rayleigh(self) -> FloatArray:
+        r"""Rayleigh quotient :math:`\operatorname{tr}(L \tilde G)/\operatorname{tr} \tilde G`, (n, n_layers)."""
+        weighted = np.einsum("nlk,nk->nl", self.energy, np.nan_to_num(self.eigenvalues))
+        return np.asarray(weighted / self.total)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as a compressed ``.npz`` file."""
+        arrays = {
+            "energy": self.energy,
+            "total": self.total,
+            "low": self.low,
+            "eigenvalues": self.eigenvalues,
+            "lengths": self.lengths,
+            "is_valid": self.is_valid,
+            "layer_names": np.array(self.layer_names),
+            "layer_states": np.array(self.layer_states),
+            "layer_index": np.array(self.layer_index),
+            **{f"null_energy.{name}": value for name, value in self.null_energy.items()},
+            **{f"null_low.{name}": value for name, value in self.null_low.items()},
+        }
+        write_npz(path, arrays, is_compressed=True)
+
+
+def spectral_energy(
+    grams: Grams,
+    bases: GraphBases,
+    *,
+    drop_first: int = 1,
+    center: bool = True,
+    normalize_rows: bool = False,
+    nulls: Sequence[str] = NULLS,
+    tau: float = 5.0,
+    n_references: int = 256,
+    min_targets: int = MIN_TARGETS,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+) -> SpectralEnergy:
+    r"""Energy of every graph frequency, from the Gram matrices of the layers.
+
+    .. math:: E_u(l, k) = u_k^\top \tilde G_u^{(l)} u_k, \qquad \tilde G = J G J
+
+    with the first ``drop_first`` positions (and their nodes) removed, rows scaled to unit norm if asked, and then the
+    mean over positions removed.
+
+    Parameters
+    ----------
+    grams : LayerGrams, (n, n_layers, T, T)
+        Inner products of the states; unit: squared activation.
+    bases : GraphBases, (n, T)
+        Local graphs of the same sequences, before the drop.
+    drop_first : int
+        Leading positions to remove; the Laplacian of what is left is computed anew.
+    center, normalize_rows : bool
+    nulls : sequence of {"swap", "permutation", "cyclic"}
+    tau : float
+        Diffusion time of the heat kernel :math:`e^{-\tau L}`.
+    n_references : int
+        Users drawn per length for the swap null.
+    min_targets : int
+        Users with fewer targets are left out of the curve. At least 4; a larger number trades users for less noise
+        (see ``docs/calibration.md``).
+    seed : int
+        Of that draw.
+    cache_dir : Path, optional
+        Where the averaged heat kernels of the references, which depend on the data set only, are kept.
+
+    Raises
+    ------
+    ShapeError
+        If ``grams`` and ``bases`` differ in n, T or lengths.
+    ConfigError
+        If an option is out of range.
+    DataError
+        If no user is left on the curve.
+    NonFiniteStateError
+        If a Gram holds NaN or infinity.
+
+    Notes
+    -----
+    Source: FreLLM4Rec Eq. (4); with ``drop_first=0, center=False`` it is Eq. (4) exactly. Deviation: the headline
+    drops the first position and centres, without which the curve is mostly the mean vector and the attention sink.
+    Cost: O(n_layers · T³) per sequence, independent of the width of the model.
+    """
+    n, n_layers, T = grams.grams.shape[:3]
+    if bases.eigenvalues.shape != (n, T) or not np.array_equal(grams.lengths, bases.lengths):
+        raise ShapeError(
+            f"Grams are for {n} sequences of up to {T} targets, bases for {bases.eigenvalues.shape}, or their lengths "
+            "differ. Build both from the same targets and lengths."
+        )
+    for name in nulls:
+        if name not in NULLS:
+            raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
+    if not 0 <= drop_first < MIN_TARGETS:
+        raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {drop_first}.")
+    if min_targets < MIN_TARGETS:
+        raise ConfigError(f"min_targets must be at least {MIN_TARGETS}; got {min_targets}.")
+    if n_references < MIN_REFERENCES:
+        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
+
+    _check_finite(grams)
+    kept = bases.drop_first(drop_first)
+    with threadpool_limits(1):
+        is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
+        is_valid, skipped = _valid_users(grams.lengths, kept, is_usable, min_targets)
+        references = None
+        if "swap" in nulls:
+            references = SwapReferences.draw(
+                bases,
+                is_usable,
+                grams.lengths[is_valid],
+                is_causal=grams.is_causal,
+                drop_first=drop_first,
+                tau=tau,
+                n_references=n_references,
+                seed=seed,
+                cache_dir=cache_dir,
+            )
+        shape = (n, n_layers, T - drop_first)
+        result = SpectralEnergy(
+            energy=np.full(shape, np.nan),
+            total=np.full(shape[:2], np.nan),
+            null_energy={name: np.full(shape, np.nan) for name in nulls},
+            low=np.full(shape[:2], np.nan),
+            null_low={name: np.full(shape[:2], np.nan) for name in nulls},
+            eigenvalues=kept.eigenvalues,
+            lengths=grams.lengths,
+            is_valid=is_valid,
+            skipped=skipped,
+            layer_names=tuple(grams.layer_names),
+            layer_states=tuple(grams.layer_states),
+            layer_index=_depths(grams.layer_names, grams.layer_states),
+            settings={
+                "drop_first": drop_first,
+                "center": center,
+                "normalize_rows": normalize_rows,
+                "tau": tau,
+                "n_references": n_references,
+                "min_targets": min_targets,
+                "seed": seed,
+            },
+        )
+        result.energy[is_valid] = 0.0
+        for values in result.null_energy.values():
+            values[is_valid] = 0.0
+        groups = [
+            _Group.of(rows, length, kept, tau, references)
+            for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0))
+        ]
+        for_each(lambda task: _fill(result, grams.grams, *task), list(product(groups, range(n_layers))))
+    return result
+
+
+def _check_finite(grams: Grams) -> None:
+    """Raise NonFiniteStateError if a Gram is not finite; it would pass for one without variation."""
+    for layer, name in enumerate(grams.layer_names):
+        rows = np.flatnonzero(~np.isfinite(grams.grams[:, layer]).all(axis=(1, 2)))
+        if rows.size:
+            raise NonFiniteStateError(
+                f"The Gram matrix of layer {name!r} holds NaN or infinity in {rows.size} of {len(grams.lengths)} "
+                f"sequences, first in row {rows[0]}. Run the model in float32, or leave these sequences out."
+            )
+
+
+def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:
+    """Return the depth of each layer: the number in a block's name, else its place among the recorded layers."""
+    depths: list[int] = []
+    for name, state in zip(names, states, strict=True):
+        number = name.rpartition(" ")[2]
+        following = depths[-1] + 1 if depths else 0
+        depths.append(int(number) if state == "block" and number.isdigit() else following)
+    return tuple(depths)
+
+
+def _usable_blocks(
+    grams: npt.NDArray[np.float32], lengths: IntArray, drop_first: int, center: bool, normalize_rows: bool
+) -> npt.NDArray[np.bool_]:
+    """Return whether the leading m kept rows of each Gram carry energy at every layer, for every m.
+
+    Traces and sums of all leading blocks come from cumulative sums, without forming a block.
+    """
+    n_layers, T = grams.shape[1:3]
+    usable = np.arange(1, T - drop_first + 1) <= (lengths - drop_first)[:, None]
+    size = np.arange(1, T - drop_first + 1)
+    for layer in range(n_layers):
+        G = prepare_gram(grams[:, layer], drop_first=drop_first, center=False, normalize_rows=normalize_rows)
+        diagonal = np.diagonal(G, axis1=-2, axis2=-1)
+        trace = np.cumsum(diagonal, axis=-1)
+        if center:
+            block_sum = np.cumsum(2 * np.tril(G, -1).sum(axis=-1) + diagonal, axis=-1)
+            usable &= trace - block_sum / size > MIN_CENTRED_ENERGY * trace
+        else:
+            usable &= trace > 0
+    return np.asarray(usable)
+
+
+def _valid_users(
+    lengths: IntArray, kept: GraphBases, is_usable: npt.NDArray[np.bool_], min_targets: int
+) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
+    """Return who is on the curve, and how many are not, by the first reason that applies."""
+    last = np.maximum(kept.lengths - 1, 0)
+    has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
+    too_short = lengths < min_targets
+    edgeless = ~too_short & ~kept.has_edges
+    flat = ~too_short & ~edgeless & ~has_energy
+    skipped = {
+        f"fewer than {min_targets} targets": int(too_short.sum()),
+        "local graph without an edge": int(edgeless.sum()),
+        "no variation over positions at some layer": int(flat.sum()),
+    }
+    is_valid = ~(too_short | edgeless | flat)
+    if not is_valid.any():
+        raise DataError(
+            f"None of the {len(lengths)} users can be measured: {skipped}. "
+            "Probe longer histories, or check that the states differ between positions."
+        )
+    return is_valid, skipped
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Users of equal length: their rows, basis, low-pass response and swap null."""
+
+    rows: IntArray
+    length: int
+    U: FloatArray
+    h: FloatArray
+    swap: SwapNull | None
+
+    @classmethod
+    def of(cls, rows: IntArray, length: int, kept: GraphBases, tau: float, references: SwapReferences | None) -> _Group:
+        m = int(kept.lengths[rows[0]])
+        U, h = kept.eigenvectors[rows, :m, :m], heat_kernel(kept.eigenvalues[rows, :m], tau)
+        if references is None:
+            return cls(rows, length, U, h, None)
+        P = graph_operator(U, h)
+        return cls(rows, length, U, h, SwapNull(rows, references.rows[length], references.heat[length], P))
+
+
+def _fill(result: SpectralEnergy, grams: npt.NDArray[np.float32], group: _Group, layer: int) -> None:
+    """Compute all energies of one group at one layer into ``result``; no two calls write to the same place."""
+    center = result.settings["center"]
+    treatment = {name: result.settings[name] for name in ("drop_first", "normalize_rows")}
+    rows, length, U, h = group.rows, group.length, group.U, group.h
+    m = U.shape[-1]
+    G = prepare_gram(grams[rows, layer, :length, :length], center=center, **treatment)
+    total = np.trace(G, axis1=-2, axis2=-1)
+    energy = energies(G, U)
+    low = (h * energy).sum(axis=-1) / total
+    result.energy[rows, layer, :m] = energy
+    result.total[rows, layer] = total
+    result.low[rows, layer] = low
+    for name in result.null_energy:
+        if group.swap is not None and name == "swap":
+            others = grams[group.swap.references, layer, :length, :length]
+            blocks = prepare_gram(others, center=False, **treatment)
+            share, null_low = group.swap(blocks, center, G / total[:, None, None], energy / total[:, None], low, U)
+            null_energy = share * total[:, None]
+        else:
+            null_energy = permutation_energy(G, U) if name == "permutation" else energies(cyclic_gram(G), U)
+            null_low = (h * null_energy).sum(axis=-1) / total
+        result.null_energy[name][rows, layer, :m] = null_energy
+        result.null_low[name][rows, layer] = null_low

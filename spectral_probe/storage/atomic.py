@@ -1,0 +1,160 @@
+"""Files and folders that appear whole or not at all.
+
+Everything is written under a hidden name beside its path, ``.partial-<process id>-<name>``, and renamed when it is
+complete. The hidden name keeps the ending, because NumPy, pandas and safetensors choose the format by it. Nothing else
+in the two packages opens a file for writing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from spectral_probe.errors import ResourceError
+
+_PARTIAL = ".partial-"
+_NEXT_STEP = "Free some space or choose another --out; what is already there stays, and --resume goes on from it."
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path to write to; the file gets its own name when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path
+        The name of the finished file. Its folder is made if it is missing; a file of this name is replaced.
+
+    Yields
+    ------
+    Path
+        A hidden path in the same folder with the same ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a folder to write into; it gets its own name when the block ends without an error.
+
+    Parameters
+    ----------
+    path : path
+        The name of the finished folder.
+    replace : bool
+        True: a folder of this name is deleted first. False: it stays, and what was written is thrown away; another
+        process was faster.
+    """
+    path = Path(path)
+    with scratch_folder(path) as partial:
+        yield partial
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            try:
+                os.rename(partial, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside ``path``; it is deleted when the block ends, with what is still in it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a finished file of the same disk its own name, in one step."""
+    os.replace(source, target)
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Delete the half-written files and folders that a killed process left in a folder."""
+    for partial in Path(folder).glob(f"{_PARTIAL}*"):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text and a final newline, in UTF-8 with Unix line ends on every system."""
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, npt.ArrayLike], *, is_compressed: bool = False) -> None:
+    """Write arrays to one ``.npz`` file. Every member has the same date, so equal arrays give equal bytes."""
+    save: Any = np.savez_compressed if is_compressed else np.savez
+    with whole_file(path) as partial, partial.open("wb") as file:
+        save(file, allow_pickle=False, **arrays)
+
+
+def write_csv(path: str | Path, table: pd.DataFrame, *, float_format: str | None = None) -> None:
+    """Write a table without its index, compressed where the name ends with ``.gz``.
+
+    An archive holds no time of writing, so equal tables give equal bytes.
+    """
+    path = Path(path)
+    with whole_file(path) as partial:
+        if path.suffix != ".gz":
+            table.to_csv(partial, index=False, float_format=float_format)
+            return
+        # An archive names its content: the finished name, not the hidden one with the process id.
+        with partial.open("wb") as file, gzip.GzipFile(path.name, "wb", fileobj=file, mtime=0) as archive:
+            table.to_csv(archive, index=False, float_format=float_format)
+
+
+@contextmanager
+def disk_errors(path: str | Path, *, what: str = "Writing", next_step: str = _NEXT_STEP) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what to do.
+
+    Parameters
+    ----------
+    path : path
+        Where the block writes.
+    what : str
+        Beginning of the message.
+    next_step : str
+        Its end.
+
+    Raises
+    ------
+    ResourceError
+        Instead of an OSError; a ResourceError passes as it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
+        raise ResourceError(f"{what} to {path} failed: {error.strerror or error}. {next_step}") from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
