@@ -28,6 +28,7 @@ from spectral_probe.analysis.published import published
 from spectral_probe.comparison.paired import PLACES
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.bootstrap import percentile_interval, resampled_means
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.spectrum.bands import Bands
 
@@ -46,9 +47,9 @@ def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
     DataError
         If the way from a comparison to its training runs is broken, or the published curve was not asked for.
     """
-    gathered: dict[str, tuple[RunFolder, dict[str, Any]]] = {}
+    gathered: dict[str, tuple[AnalysisRun, dict[str, Any]]] = {}
     for path in comparisons:
-        comparison = RunFolder.open(path)
+        comparison = AnalysisRun.open(path)
         settings = _settings(comparison)
         label = "-".join([settings["backbone"], settings["mode"], *([f"seed{s}"] if (s := settings["seed"]) else [])])
         if label in gathered:
@@ -70,7 +71,7 @@ def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
     return folders
 
 
-def published_changes(runs: Sequence[RunFolder], names: Sequence[str]) -> pd.DataFrame:
+def published_changes(runs: Sequence[AnalysisRun], names: Sequence[str]) -> pd.DataFrame:
     """Return what the published quantity does from the first run to each other, paired over users, from saved Grams.
 
     The sites are those of :data:`spectral_probe.comparison.paired.PLACES`; ``last block`` is the last layer of the
@@ -105,7 +106,7 @@ def published_changes(runs: Sequence[RunFolder], names: Sequence[str]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def _published_shares(run: RunFolder) -> tuple[np.ndarray, np.ndarray, AnalysisOptions]:
+def _published_shares(run: AnalysisRun) -> tuple[np.ndarray, np.ndarray, AnalysisOptions]:
     """Return histories, lowest tenth of the published curve (n_users, 3 places; NaN off the curve), options."""
     source = run.grams_run()
     options = AnalysisOptions.from_mapping(source.config()["options"])
@@ -124,7 +125,7 @@ def _published_shares(run: RunFolder) -> tuple[np.ndarray, np.ndarray, AnalysisO
     return targets, places, options
 
 
-def _settings(comparison: RunFolder) -> dict[str, Any]:
+def _settings(comparison: AnalysisRun) -> dict[str, Any]:
     """Return what the models of a comparison were trained and probed with."""
     runs = comparison.compared_runs()  # first: a folder of another kind is refused here
     protocols = comparison.config()["compared"]

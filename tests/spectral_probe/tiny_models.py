@@ -90,3 +90,31 @@ class Toy(nn.Module):
 def n_hooks(model: nn.Module) -> int:
     """Return how many forward hooks a model carries."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+class MixingModel(nn.Module):
+    """Two causal blocks over an item table: enough of a model for every rule of the main path."""
+
+    name = "mixing"
+    is_causal = True
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Embedding.from_pretrained(torch.randn(n_items, 12, generator=generator))
+        self.blocks = nn.ModuleList(nn.Linear(12, 12) for _ in range(2))
+        for block in self.blocks:
+            with torch.no_grad():
+                block.weight.copy_(torch.randn(12, 12, generator=generator) / 4)
+                block.bias.zero_()
+        self.norm = nn.LayerNorm(12)
+
+    def layers(self):
+        blocks = [(f"block {i + 1}", "block", block) for i, block in enumerate(self.blocks)]
+        return [("embed", "embed", self.blocks[0]), *blocks, ("final_norm", "final_norm", self.norm)]
+
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        state = self.table(inputs)
+        for block in self.blocks:
+            state = block(state)
+        return self.norm(state)

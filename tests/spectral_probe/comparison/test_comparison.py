@@ -1,0 +1,344 @@
+"""Preserved collaboration or smoothing by construction: made-up worlds in which the truth is known, and the rules."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spectral_probe.comparison import words as rules
+from spectral_probe.comparison.comparison import check_comparable, compare, name_of, with_distinct_names
+from spectral_probe.comparison.paired import (
+    EXCESS,
+    NULL_SHARE,
+    PLACES,
+    QUANTITIES,
+    SHARE,
+    Change,
+    Changes,
+    paired_changes,
+)
+from spectral_probe.errors import ConfigError
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.spectrum.energy import spectral_energy
+from tests.spectral_probe.worlds import grams_of, made_up
+
+LAST, EMBED, GAIN = "last block", "embed", "last block − embed"
+SWAP, PERMUTATION = EXCESS["swap"], EXCESS["permutation"]
+
+
+class Tastes:
+    """Users whose histories turn from taste to taste, so that their graphs lean on time as real ones do.
+
+    States are noise, with or without the vector of the item's taste; a filter in time may lie over all of them.
+    """
+
+    def __init__(self, seed: int, n_users: int = 260, n_items: int = 60, n_tastes: int = 4) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.taste = self.rng.integers(0, n_tastes, n_items)
+        self.vectors = self.rng.normal(size=(n_tastes, 8))
+        histories = []
+        for _ in range(n_users):
+            first, second = self.rng.choice(n_tastes, 2, replace=False)
+            length = int(self.rng.integers(10, 17))
+            turn = int(self.rng.integers(3, length - 3))
+            tastes = [first] * turn + [second] * (length - turn)
+            histories.append([self.rng.choice(np.flatnonzero(self.taste == t)) for t in tastes])
+        self.data = Dataset.from_interactions(Interactions.from_sequences(histories, n_items=n_items))
+        self.probe = probe_sequences(self.data)
+        graph = ItemGraph.from_interactions(self.data.train.user_items)
+        self.bases = graph.local_bases(self.probe.targets, self.probe.lengths, users=self.probe.users)
+        self.noise = self.rng.normal(size=(2, *self.probe.targets.shape, 8))
+
+    def states(self, strength: float, layer: int, smoothing: np.ndarray | None = None) -> np.ndarray:
+        """Return noise with ``strength`` times the taste of each item, after a filter in time, (n, T, d)."""
+        H = self.noise[layer] + strength * self.vectors[self.taste[self.probe.targets]]
+        return H if smoothing is None else np.einsum("st,ntd->nsd", smoothing, H)
+
+    def profile(self, name: str, embed: np.ndarray, block: np.ndarray) -> DecayProfile:
+        states = np.stack([embed, block], axis=1)
+        grams = grams_of(states, self.probe.lengths)
+        energy = spectral_energy(replace(grams, layer_states=("embed", "block"), layer_names=NAMES), self.bases)
+        return DecayProfile.from_energy(energy, n_bootstrap=300, labels={"model": name, "dataset": "tastes"})
+
+
+NAMES = ("embed", "block 1")
+
+
+def moving_average(T: int, reach: int) -> np.ndarray:
+    """Return a causal filter: each row is the mean of itself and the rows up to ``reach`` before it."""
+    M = np.tril(np.ones((T, T))) - np.tril(np.ones((T, T)), -reach - 1)
+    return M / M.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def tastes(request) -> Tastes:
+    return Tastes(request.param)
+
+
+@pytest.fixture(scope="module")
+def base(tastes: Tastes) -> DecayProfile:
+    return tastes.profile("base", tastes.states(1.0, 0), tastes.states(0.0, 1))
+
+
+@pytest.fixture(scope="module")
+def kept(tastes: Tastes) -> DecayProfile:
+    return tastes.profile("kept", tastes.states(1.0, 0), tastes.states(1.0, 1))
+
+
+@pytest.fixture(scope="module")
+def M(tastes: Tastes) -> np.ndarray:
+    return moving_average(tastes.probe.targets.shape[1], 3)
+
+
+# --- worlds in which the truth is known ---------------------------------------------------------------------------
+
+
+def test_smoothing_in_time_alone_is_called_smoothing(tastes, base, M) -> None:
+    smooth = tastes.profile("smooth", tastes.states(1.0, 0), tastes.states(0.0, 1, M))
+    (found,) = compare([base, smooth])
+    changes = found.changes.at
+    assert found.label == rules.SMOOTHING
+    # The share and the null that smoothing fools rise as they would for collaboration; swap does not.
+    assert changes[SHARE, LAST].is_up
+    assert changes[PERMUTATION, LAST].is_up
+    assert not changes[SWAP, LAST].is_up
+    assert changes[NULL_SHARE, LAST].is_up
+    assert found.words.startswith("smooth against base: smoothing by construction.")
+    assert "the signature of smoothing in time" in found.words
+    highest = changes[SWAP, LAST].difference.high
+    assert (f"no more than {highest:.4f} of it is collaboration" if highest > 0 else "none of it is") in found.words
+
+
+def test_structure_put_back_is_called_collaboration_and_taken_away_lost(base, kept) -> None:
+    (found,) = compare([base, kept])
+    assert found.label == rules.COLLABORATION
+    assert "beyond smoothing" in found.words
+    assert "signature of smoothing" not in found.words
+    assert "the layers add to the difference" in found.words
+    assert "Relative to its own inputs kept keeps more" in found.words
+    (back,) = compare([kept, base])
+    assert back.label == rules.LOSS
+    assert "the layers take from the difference" in back.words
+
+
+def test_structure_and_smoothing_together_are_told_apart(tastes, base, kept, M) -> None:
+    both = tastes.profile("both", tastes.states(1.0, 0), tastes.states(1.0, 1, M))
+    assert compare([base, both])[0].label == rules.COLLABORATION
+    # Against the model that had the structure already, the filter raises the share and costs collaboration.
+    (found,) = compare([kept, both])
+    assert found.label == rules.SMOOTHING_AND_LOSS
+    assert "signature of smoothing in time" in found.words
+
+
+def test_what_the_inputs_bring_is_not_credited_to_the_layers(tastes) -> None:
+    weak = tastes.profile("weak", tastes.states(0.5, 0), tastes.states(0.5, 1))
+    strong = tastes.profile("strong", tastes.states(1.0, 0), tastes.states(1.0, 0))
+    (found,) = compare([weak, strong])
+    assert found.label == rules.COLLABORATION
+    assert found.changes.at[SWAP, EMBED].is_up
+    assert not found.changes.at[SWAP, GAIN].is_up
+    assert "The inputs carry more of it" in found.words
+    assert "the layers add" not in found.words
+    retention = found.changes.retention
+    assert retention is not None
+    assert not retention.is_up
+
+
+def test_a_model_against_itself_changes_nothing(base) -> None:
+    (found,) = compare([base, base])
+    assert (found.base, found.other) == ("base (1)", "base (2)")
+    assert found.label == rules.NO_CHANGE
+    assert all(change.difference == Interval(0.0, 0.0, 0.0) for change in found.changes.at.values())
+
+
+def test_without_signal_in_the_inputs_retention_is_not_compared(tastes, base) -> None:
+    deaf = tastes.profile("deaf", tastes.states(0.0, 0), tastes.states(0.0, 1))
+    (found,) = compare([base, deaf])
+    assert found.changes.retention is None
+    assert "Retention is not compared: the inputs of deaf have no measurable excess." in found.words
+
+
+# --- the numbers --------------------------------------------------------------------------------------------------
+
+
+def test_changes_are_means_over_the_users_on_both_curves(base, kept) -> None:
+    fewer = kept.per_user[kept.per_user["sequence"] % 3 > 0].copy()
+    missing = fewer["sequence"] == fewer["sequence"].iloc[0]
+    fewer.loc[missing, SWAP] = np.nan  # a user without the swap null is in no mean at all
+    changes = paired_changes(base, replace(kept, per_user=fewer))
+    users = sorted(set(fewer.loc[~missing, "sequence"]) & set(base.per_user["sequence"]))
+    assert changes.n_users == len(users) < len(base.per_user) / 2
+
+    def mean(profile: DecayProfile, column: str, layer: str) -> np.ndarray:
+        rows = profile.per_user[profile.per_user["layer_name"] == layer].set_index("sequence").loc[users]
+        return (rows["share"] - rows[SWAP] if column == NULL_SHARE else rows[column]).to_numpy()
+
+    for quantity in QUANTITIES:
+        first, last = (mean(kept, quantity, n) - mean(base, quantity, n) for n in NAMES)
+        for place, values in zip(PLACES, (first, last, last - first), strict=True):
+            change = changes.at[quantity, place]
+            low, high = percentile_interval(resampled_means(values, n_bootstrap=300, seed=0))
+            expected = (values.mean(), float(low), float(high))
+            assert (change.difference.value, change.difference.low, change.difference.high) == pytest.approx(expected)
+            assert change.other.value - change.base.value == pytest.approx(values.mean())
+    retention = changes.retention
+    assert retention is not None
+    ratios = [mean(p, SWAP, "block 1").mean() / mean(p, SWAP, "embed").mean() for p in (base, kept)]
+    assert (retention.base.value, retention.other.value) == pytest.approx(tuple(ratios))
+    assert retention.difference.value == pytest.approx(ratios[1] - ratios[0])
+
+
+def test_the_rise_of_the_share_is_that_of_the_null_and_that_of_the_excess(base, kept) -> None:
+    at = paired_changes(base, kept).at
+    for place in PLACES:
+        parts = at[NULL_SHARE, place].difference.value + at[SWAP, place].difference.value
+        assert at[SHARE, place].difference.value == pytest.approx(parts)
+
+
+def test_a_saved_profile_compares_as_the_one_in_memory(base, kept, tmp_path) -> None:
+    named = [
+        replace(p, per_user=p.per_user.assign(user_id=p.per_user["sequence"].map(lambda u: f"{u:03d}" if u else "NA")))
+        for p in (base, kept)
+    ]
+    for place, profile in zip("ab", named, strict=True):
+        profile.save(tmp_path / place)
+    loaded = [DecayProfile.load(tmp_path / place) for place in "ab"]
+    assert compare(loaded)[0].words == compare(named)[0].words
+    assert compare([named[0], loaded[1]])[0].changes.n_users == 260
+
+
+def test_rounding_is_no_change() -> None:
+    def change(low: float, high: float) -> Change:
+        return Change(SWAP, LAST, *[Interval(0.1, 0.0, 0.2)] * 2, Interval((low + high) / 2, low, high))
+
+    assert not change(1e-9, 2e-9).is_up
+    assert not change(-2e-9, -1e-9).is_down
+    assert change(1e-4, 2e-4).is_up
+    assert change(-2e-4, -1e-4).is_down
+
+
+# --- the rules ----------------------------------------------------------------------------------------------------
+
+UP, FLAT, DOWN = (0.01, 0.03), (-0.01, 0.02), (-0.03, -0.01)
+ABOVE, AT_ZERO = (0.01, 0.05), (-0.02, 0.02)
+
+
+def constructed(share, null, swap, base=ABOVE, other=ABOVE, n_users=200) -> Changes:
+    def interval(ends: tuple[float, float]) -> Interval:
+        return Interval(sum(ends) / 2, *ends)
+
+    at = {(q, p): Change(q, p, *map(interval, (base, other, FLAT))) for q in QUANTITIES for p in PLACES}
+    for quantity, ends in ((SHARE, share), (NULL_SHARE, null), (SWAP, swap)):
+        at[quantity, LAST] = replace(at[quantity, LAST], difference=interval(ends))
+    return Changes(n_users, at, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        (constructed(UP, UP, UP), rules.COLLABORATION),
+        (constructed(UP, FLAT, UP), rules.COLLABORATION),
+        (constructed(UP, UP, UP, base=AT_ZERO), rules.COLLABORATION),
+        (constructed(UP, UP, UP, other=AT_ZERO), rules.INCONCLUSIVE),
+        (constructed(UP, UP, FLAT), rules.SMOOTHING),
+        (constructed(UP, FLAT, FLAT), rules.INCONCLUSIVE),
+        (constructed(UP, UP, DOWN), rules.SMOOTHING_AND_LOSS),
+        (constructed(UP, UP, DOWN, base=AT_ZERO), rules.SMOOTHING),
+        (constructed(FLAT, FLAT, UP), rules.WITHOUT_SHARE),
+        (constructed(DOWN, DOWN, UP), rules.WITHOUT_SHARE),
+        (constructed(FLAT, FLAT, UP, other=AT_ZERO), rules.INCONCLUSIVE),
+        (constructed(FLAT, FLAT, DOWN), rules.LOSS),
+        (constructed(DOWN, FLAT, DOWN), rules.LOSS),
+        (constructed(FLAT, FLAT, DOWN, base=AT_ZERO), rules.INCONCLUSIVE),
+        (constructed(DOWN, DOWN, FLAT), rules.LOWER),
+        (constructed(FLAT, FLAT, FLAT), rules.NO_CHANGE),
+        (constructed(UP, UP, UP, n_users=19), rules.INCONCLUSIVE),
+        (constructed(UP, UP, UP, n_users=20), rules.COLLABORATION),
+        (Changes(0, {}, None), rules.INCONCLUSIVE),
+    ],
+)
+def test_the_label_is_what_the_intervals_allow_and_the_words_do_not_contradict_it(changes, label) -> None:
+    assert rules.label_of(changes) == label
+    words = " ".join(rules.sentences(label, changes, ("base", "other"), "the last block"))
+    assert words.startswith(f"other against base: {label}.")
+    if not changes.at or changes.n_users < 20:
+        assert "at least 20" in words
+        assert "rises" not in words
+        return
+    for quantity, phrase in ((SHARE, "low-pass share"), (SWAP, "excess over the swap null")):
+        change = changes.at[quantity, LAST]
+        verb = "rises" if change.is_up else "falls" if change.is_down else "does not measurably change"
+        assert f"{phrase} {verb}" in words
+    assert ("is collaboration" in words) == (label == rules.SMOOTHING)
+
+
+def test_of_a_curve_without_verdict_nothing_is_said(base, kept) -> None:
+    leaky = replace(kept, null=None)
+    (found,) = compare([base, leaky])
+    assert found.label == rules.NONE
+    assert found.words == "kept against base: nothing is said, for no verdict may be drawn from kept."
+    assert found.changes.at == {}
+    assert json.loads(json.dumps(found.to_dict()))["retention"] is None
+
+
+def test_too_few_common_users_are_inconclusive(base, kept) -> None:
+    few = replace(kept, per_user=kept.per_user[kept.per_user["sequence"] < 15])
+    (found,) = compare([base, few])
+    assert found.label == rules.INCONCLUSIVE
+    assert "15 users are on both curves" in found.words
+
+
+def test_a_curve_without_the_swap_null_is_inconclusive(base) -> None:
+    energy = made_up(np.full((260, 2), 0.4), np.full((260, 2), 0.3))
+    only_swap = DecayProfile.from_energy(energy, n_bootstrap=100, labels={"model": "odd", "dataset": "tastes"})
+    assert paired_changes(base, only_swap).n_users == 0
+
+
+# --- what may be compared -----------------------------------------------------------------------------------------
+
+
+def with_options(profile: DecayProfile, **options) -> DecayProfile:
+    return replace(profile, protocol={"dataset_fingerprint": "a", "options": {"users": None, "seed": 0, **options}})
+
+
+@pytest.mark.parametrize(
+    "option", [{"tau": 2.0}, {"own_user": "keep"}, {"sequence": "full"}, {"max_length": 20}, {"min_targets": 12}]
+)
+def test_curves_measured_otherwise_are_refused_by_the_name_of_the_option(base, kept, option) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"{name} is None for base and .* for kept.*--{name.replace('_', '-')}"):
+        compare([with_options(base), with_options(kept, **option)])
+
+
+def test_other_models_inputs_bands_and_seeds_may_be_compared_but_not_other_draws_of_users(base, kept) -> None:
+    check_comparable([with_options(base), with_options(kept, inputs="text", bands=8, batch_size=4, seed=3)])
+    check_comparable([with_options(base, users=50), with_options(kept, users=50)])
+    with pytest.raises(ConfigError, match="seed is 0 for base and 3 for kept"):
+        check_comparable([with_options(base, users=50), with_options(kept, users=50, seed=3)])
+    with pytest.raises(ConfigError, match="users is None"):
+        check_comparable([with_options(base), with_options(kept, users=50)])
+    with pytest.raises(ConfigError, match=r"2: .*Compare runs of one data set"):
+        check_comparable([base, replace(kept, protocol={"dataset_fingerprint": "b"})])
+
+
+def test_runs_of_one_name_are_told_apart(base, kept) -> None:
+    raw = replace(base, controls={"raw": base})
+    named = with_distinct_names([raw, kept, raw])
+    assert [name_of(profile) for profile in named] == ["base (1)", "kept", "base (2)"]
+    assert set(named[0].to_frame()["model"]) == {"base (1)"}
+    assert named[0].table["model"].dtype == base.table["model"].dtype
+    assert name_of(raw) == "base"
+
+
+def test_the_words_say_who_was_probed_prefix_by_prefix(base, kept) -> None:
+    by_prefix = replace(kept, protocol={**kept.protocol, "prefix_by_prefix": True})
+    assert compare([base, by_prefix])[0].words.endswith("so that no row has seen its answer: kept.")
+    assert "prefix" not in compare([base, kept])[0].words

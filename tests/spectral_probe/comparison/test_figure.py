@@ -1,0 +1,207 @@
+"""The figure, table and report of a comparison, and the command that makes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.pipeline import run_analysis
+from spectral_probe.cli import main as cli
+from spectral_probe.comparison.comparison import compare
+from spectral_probe.comparison.figure import ROWS, comparison_figure, comparison_table
+from spectral_probe.comparison.paired import EXCESS, SHARE
+from spectral_probe.errors import DataError
+from spectral_probe.figure_style import PALETTE
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.profiles.figures import select_curve
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.runs.analysis_run import AnalysisRun
+from tests.spectral_probe.tiny_models import MixingModel
+from tests.spectral_probe.worlds import make_world
+
+LAST = "last block"
+
+
+class TwoSided(MixingModel):
+    """Averages over the whole history: probed prefix by prefix."""
+
+    name = "two-sided"
+    is_causal = False
+
+    def forward_sequences(self, inputs, lengths):
+        state = self.table(inputs)
+        valid = np.arange(inputs.shape[1]) < lengths.numpy()[:, None]
+        weights = state.new_tensor(valid)[..., None]
+        state = state + (state * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+        for block in self.blocks:
+            state = block(state)
+        return self.norm(state)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return make_world(1, n_users=90).dataset
+
+
+@pytest.fixture(scope="module")
+def runs(dataset, tmp_path_factory) -> list[str]:
+    out = tmp_path_factory.mktemp("runs")
+    options = AnalysisOptions(n_bootstrap=100)
+    models = (MixingModel(dataset.n_items), TwoSided(dataset.n_items))
+    return [str(run_analysis(model, dataset, options, out=out).run.path) for model in models]
+
+
+@pytest.fixture(scope="module")
+def profiles(runs) -> list[DecayProfile]:
+    return [DecayProfile.load(run) for run in runs]
+
+
+def panels(figure) -> dict:
+    return {ax.get_label(): ax for ax in figure.axes}
+
+
+def lines(ax, label):
+    return [line for line in ax.lines if line.get_label() == label]
+
+
+LABELS = ["mixing", "two-sided (prefix by prefix)"]
+
+
+def test_every_null_has_its_panel_and_prefixes_are_said(profiles) -> None:
+    axes = panels(comparison_figure(profiles, compare(profiles)))
+    assert set(axes) == {"raw", "share", "changes", "cyclic", "permutation", "swap"}
+    for null in ("cyclic", "permutation", "swap"):
+        for profile, label in zip(profiles, LABELS, strict=True):
+            curve = select_curve(profile.table, null=null).query("state == 'block'")
+            (line,) = lines(axes[null], label)
+            np.testing.assert_allclose(line.get_ydata(), curve["excess"])
+        assert axes[null].get_ylim() == axes["swap"].get_ylim()
+    colors = {line.get_color() for label in LABELS for line in lines(axes["swap"], label)}
+    assert colors == set(PALETTE[:2])
+
+
+def test_the_upper_panels_show_raw_and_corrected_shares_and_the_swap_null(profiles) -> None:
+    figure = comparison_figure(profiles, compare(profiles))
+    axes = panels(figure)
+    for profile, label, color in zip(profiles, LABELS, PALETTE, strict=False):
+        raw = select_curve(profile.controls["raw"].table, null=None, control="raw").query("state == 'block'")
+        np.testing.assert_allclose(lines(axes["raw"], label)[0].get_ydata(), raw["share"])
+        curve = select_curve(profile.table, null="swap").query("state == 'block'")
+        np.testing.assert_allclose(lines(axes["share"], label)[0].get_ydata(), curve["share"])
+        dashed = [line for line in axes["share"].lines if line.get_linestyle() == "--" and line.get_color() == color]
+        np.testing.assert_allclose(dashed[0].get_ydata(), curve["null_share"])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == LABELS
+
+
+def test_the_published_quantity_is_drawn_where_every_run_has_it(profiles) -> None:
+    def with_paper(profile: DecayProfile) -> DecayProfile:
+        paper = profile.table.query("band == '1' and null == 'swap'").assign(control="paper", null="none")
+        return replace(profile, controls={**profile.controls, "paper": replace(profile, table=paper)})
+
+    both = [with_paper(profile) for profile in profiles]
+    axes = panels(comparison_figure(both, compare(both)))
+    assert "as published" in axes["raw"].get_title()
+    paper = both[0].controls["paper"].table
+    np.testing.assert_allclose(lines(axes["raw"], LABELS[0])[0].get_ydata(), paper["share"])
+    one = [both[0], profiles[1]]
+    assert "as published" not in panels(comparison_figure(one, compare(one)))["raw"].get_title()
+
+
+def test_the_changes_are_drawn_with_their_intervals(profiles) -> None:
+    comparisons = compare(profiles)
+    ax = panels(comparison_figure(profiles, comparisons))["changes"]
+    found = {float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"}
+    at = comparisons[0].changes.at
+    assert found == {at[key].difference.value for key in ROWS}
+    drawn = {tuple(segment[:, 0]) for bars in ax.collections for segment in bars.get_segments()}
+    assert drawn == {(at[key].difference.low, at[key].difference.high) for key in ROWS}
+    assert {text.get_text() for text in ax.texts} == set(ROWS.values())
+
+
+def test_one_profile_alone_can_be_drawn(profiles) -> None:
+    axes = panels(comparison_figure(profiles[:1], []))
+    assert "nothing to compare with" in axes["changes"].get_title()
+    assert lines(axes["swap"], "mixing")
+
+
+def test_the_table_holds_the_curves_and_the_changes(profiles) -> None:
+    comparisons = compare(profiles)
+    table = comparison_table(profiles, comparisons)
+    curves, changes = table.query("part == 'curve'"), table.query("part == 'change'")
+    assert set(curves["null"].dropna()) >= {"swap", "permutation", "cyclic"}
+    assert set(curves["control"]) == {"none", "raw"}
+    row = changes[(changes["quantity"] == SHARE) & (changes["place"] == LAST)].iloc[0]
+    assert row["difference_low"] == comparisons[0].changes.at[SHARE, LAST].difference.low
+    assert (row["base_model"], row["other_model"]) == ("mixing", "two-sided")
+
+
+def _run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_the_command_says_which_of_the_two_it_is(runs, profiles, tmp_path, monkeypatch, capsys) -> None:
+    (expected,) = compare(profiles)
+    code, out, err = _run(["compare", *runs, "--out", str(tmp_path)], monkeypatch, capsys)
+    assert code == 0, err
+    assert " ".join(expected.words.split()) in " ".join(out.split())
+    assert "prefix by prefix" in expected.words
+    (folder,) = tmp_path.iterdir()
+    for ending in ("png", "pdf", "csv"):
+        assert (folder / "figures" / f"comparison.{ending}").stat().st_size > 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="comparison"') == 1
+    assert page.count("data:image/png;base64,") == 2
+    assert "two-sided against mixing" in page
+    stored = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert stored == [expected.to_dict()]
+    swap = stored[0]["changes"][EXCESS["swap"]][LAST]["difference"]
+    assert f"{swap['value']:+.4f} [{swap['low']:+.4f}, {swap['high']:+.4f}]" in page
+    assert pd.read_csv(folder / "figures" / "comparison.csv")["part"].nunique() == 2
+    # From the comparison the way leads back to its runs, wherever the folders are moved together.
+    assert [run.path for run in AnalysisRun.open(folder).compared_runs()] == [Path(run).resolve() for run in runs]
+    with pytest.raises(DataError, match="does not name the runs it compares"):
+        AnalysisRun.open(Path(runs[0])).compared_runs()
+
+
+def test_json_holds_the_words_and_the_numbers_and_runs_of_one_name_stay_two_curves(
+    runs, tmp_path, monkeypatch, capsys
+) -> None:
+    code, out, _ = _run(["compare", runs[0], runs[0], "--out", str(tmp_path), "--json"], monkeypatch, capsys)
+    found = json.loads(out)
+    assert code == 0
+    (comparison,) = found["comparisons"]
+    assert (comparison["base"], comparison["other"]) == ("mixing (1)", "mixing (2)")
+    assert comparison["label"] == "no measurable change"
+    assert len(found["summaries"]) == 2
+    table = pd.read_csv(next(tmp_path.iterdir()) / "bands.csv")
+    assert table.groupby("model").size().to_dict() == {"mixing (1)": len(table) / 2, "mixing (2)": len(table) / 2}
+
+
+def test_runs_measured_otherwise_are_refused(runs, tmp_path, monkeypatch, capsys) -> None:
+    code, out, _ = _run(
+        ["analyze", runs[1], "--tau", "2", "--out", str(tmp_path / "other"), "--json"], monkeypatch, capsys
+    )
+    other = json.loads(out)["run"]
+    code, _, err = _run(["compare", runs[0], other, "--out", str(tmp_path / "both")], monkeypatch, capsys)
+    assert code == 2
+    assert "tau is 5.0 for mixing and 2.0 for two-sided" in err.replace("\n", " ")
+    assert not (tmp_path / "both").exists()
+
+
+def test_only_a_comparison_writes_its_figure(runs) -> None:
+    assert not (Path(runs[0]) / "figures" / "comparison.png").exists()

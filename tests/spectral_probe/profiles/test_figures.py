@@ -1,0 +1,206 @@
+"""Figures, read back from their artists."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import FillBetweenPolyCollection, LineCollection
+from matplotlib.figure import Figure
+
+from spectral_probe.figure_style import NULL_GREY, PALETTE, save_figure
+from spectral_probe.profiles.figures import (
+    FINAL_NORM_DEPTH,
+    decay_figure,
+    excess_curve,
+    published_curve,
+    relative_depth,
+    share_curve,
+)
+from spectral_probe.profiles.profile import DecayProfile
+from tests.spectral_probe.worlds import with_excess
+
+
+@pytest.fixture(scope="module")
+def profile() -> DecayProfile:
+    return DecayProfile.from_energy(
+        with_excess(1.0, 0.8, 0.6, 0.5, 0.3, noise=0.01),
+        n_bootstrap=100,
+        labels={"model": "toy", "dataset": "toys", "inputs": "id"},
+    )
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().subplots()
+
+
+@pytest.fixture(autouse=True)
+def never_shown(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("plt.show was called"))
+    yield
+    plt.close("all")
+
+
+def low_curve(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["band"] == "low") & (table["null"] == "swap") & (table["control"] == "none")].set_index(
+        "layer_name"
+    )
+
+
+def line_of(ax: Axes, label: str):
+    (line,) = [line for line in ax.lines if line.get_label() == label]
+    return line
+
+
+BLOCKS = ["block 1", "block 2", "block 3"]
+
+
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
+def test_the_line_joins_the_blocks_and_nothing_else(profile, ax, draw, value):
+    curve = low_curve(profile.table)
+    assert draw(profile.to_frame(), null="swap", ax=ax) is ax
+    line = line_of(ax, "toy")
+    np.testing.assert_allclose(line.get_xdata(), [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(line.get_ydata(), curve.loc[BLOCKS, value])
+    assert line.get_linestyle() == "-"
+
+
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
+def test_embed_and_final_norm_are_single_marks_that_no_line_touches(profile, ax, draw, value):
+    curve = low_curve(profile.table)
+    draw(profile.to_frame(), null="swap", ax=ax)
+    marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+    where = {line.get_marker(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in marks}
+    assert where["D"] == ([0.0], [curve.loc["embed", value]])
+    (x,), (y,) = where["X"]
+    assert (x > 1, y) == (True, curve.loc["final_norm", value])
+    joined = [line for line in ax.lines if line.get_linestyle() != "None" and line.get_label() == "toy"]
+    for line in joined:
+        assert min(line.get_xdata()) > 0.0
+        assert max(line.get_xdata()) <= 1.0
+
+
+@pytest.mark.parametrize(("draw", "value"), [(share_curve, "share"), (excess_curve, "excess")])
+def test_ribbon_and_whiskers_are_the_intervals(profile, ax, draw, value):
+    curve = low_curve(profile.table)
+    draw(profile.to_frame(), null="swap", ax=ax)
+    (ribbon,) = [artist for artist in ax.collections if isinstance(artist, FillBetweenPolyCollection)]
+    corners = ribbon.get_paths()[0].vertices
+    for x, name in zip([1 / 3, 2 / 3, 1], BLOCKS, strict=True):
+        ends = corners[np.isclose(corners[:, 0], x), 1]
+        np.testing.assert_allclose([ends.min(), ends.max()], curve.loc[name, [f"{value}_low", f"{value}_high"]])
+    assert corners[:, 0].min() > 0.3
+    assert corners[:, 0].max() <= 1.0
+    whiskers = [artist.get_segments()[0] for artist in ax.collections if isinstance(artist, LineCollection)]
+    for name, segment in zip(["embed", "final_norm"], whiskers, strict=True):
+        np.testing.assert_allclose(segment[:, 1], curve.loc[name, [f"{value}_low", f"{value}_high"]])
+
+
+def test_the_null_is_a_dashed_grey_line_over_the_blocks(profile, ax):
+    share_curve(profile.to_frame(), null="swap", ax=ax)
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert dashed.get_color() == NULL_GREY
+    np.testing.assert_allclose(dashed.get_xdata(), [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(dashed.get_ydata(), low_curve(profile.table).loc[BLOCKS, "null_share"])
+
+
+def test_a_curve_without_null_is_drawn_without_one(profile, ax):
+    bare = profile.table.query("band == 'low'").assign(null="none", null_share=np.nan, excess=np.nan)
+    share_curve(bare, null=None, ax=ax)
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
+
+
+def test_zero_excess_is_marked(profile, ax):
+    excess_curve(profile.to_frame(), null="swap", ax=ax)
+    assert any(list(line.get_ydata()) == [0.0, 0.0] for line in ax.lines)
+
+
+def test_selected_layers_stand_at_their_depth_and_not_at_equal_steps(profile):
+    curve = profile.table.query("band == 'low'").copy()
+    curve["layer"] = curve["layer"].map({0: 0, 1: 2, 2: 8, 3: 32, 4: 33})
+    np.testing.assert_allclose(relative_depth(curve), [0, 2 / 32, 8 / 32, 1, FINAL_NORM_DEPTH])
+
+
+def test_embed_alone_has_a_depth(profile):
+    embed = profile.table.query("band == 'low' and state == 'embed'")
+    assert relative_depth(embed).tolist() == [0.0]
+
+
+def test_layers_are_drawn_in_their_order_whatever_the_order_of_the_rows(profile, ax):
+    shuffled = profile.to_frame().sample(frac=1, random_state=1)
+    share_curve(shuffled, null="swap", ax=ax)
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
+
+
+def test_curves_of_controls_are_not_mixed_into_the_headline(profile, ax):
+    raw = profile.table.assign(control="raw", share=0.999)
+    share_curve(pd.concat([raw, profile.table]), null="swap", ax=ax)
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, "share"])
+
+
+@pytest.mark.parametrize("draw", [share_curve, excess_curve])
+@pytest.mark.parametrize("n_models", [2, 7, 9])
+def test_every_model_is_drawn_however_many_there_are(profile, ax, draw, n_models):
+    tables = [profile.table.assign(model=f"model {i}") for i in range(n_models)]
+    draw(pd.concat(tables), null="swap", ax=ax)
+    labels = [line.get_label() for line in ax.lines if str(line.get_label()).startswith("model")]
+    assert labels == [f"model {i}" for i in range(n_models)]
+    colors = [line_of(ax, label).get_color() for label in labels]
+    assert len(set(colors)) == min(n_models, len(PALETTE))
+
+
+def test_a_profile_draws_on_the_axes_it_is_given_and_opens_no_other_figure(profile, ax):
+    before = plt.get_fignums()
+    assert profile.plot(ax) is ax
+    assert line_of(ax, "toy")
+    assert plt.get_fignums() == before
+
+
+def test_without_axes_a_profile_draws_on_the_current_ones(profile):
+    current = plt.figure().gca()
+    assert profile.plot() is current
+    assert line_of(current, "toy")
+
+
+def test_the_published_curve_joins_every_entry_of_the_lowest_decile(profile, ax):
+    paper = profile.table.query("band == '1'").assign(control="paper", null="none")
+    published_curve(pd.concat([profile.table, paper]), ax=ax)
+    (line,) = ax.lines
+    np.testing.assert_allclose(line.get_xdata(), [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(line.get_ydata(), paper["share"])
+
+
+@pytest.mark.parametrize("has_published", [False, True])
+def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_there_is_one(profile, has_published):
+    table = profile.table
+    if has_published:
+        table = pd.concat([table, table.query("band == '1'").assign(control="paper", null="none")])
+    figure = decay_figure([table], null="swap")
+    panels = {panel.get_label(): panel for panel in figure.axes}
+    assert set(panels) == {"share", "excess", *(["published"] if has_published else [])}
+    share, excess = panels["share"], panels["excess"]
+    np.testing.assert_allclose(line_of(share, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "share"])
+    np.testing.assert_allclose(line_of(excess, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "excess"])
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["toy", "input of block 1 (embed)", "after the final norm", "swap null"]
+    assert figure.get_suptitle() == "data set: toys; item inputs: id"
+    assert plt.get_fignums() == [], "the figure belongs to the caller, not to pyplot"
+
+
+def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files(profile, tmp_path):
+    figure = decay_figure([profile.table], null="swap")
+    for folder in ("a", "b"):
+        save_figure(figure, tmp_path / folder / "decay", profile.table)
+    written = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert written == ["decay.csv", "decay.pdf", "decay.png"]
+    numbers = pd.read_csv(tmp_path / "a" / "decay.csv", dtype={"band": str})
+    for column in ("share", "share_low", "excess", "retention"):
+        np.testing.assert_allclose(numbers[column], profile.table[column], rtol=1e-9)
+    assert numbers["band"].tolist() == profile.table["band"].tolist()
+    for name in written:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
