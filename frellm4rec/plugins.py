@@ -1,4 +1,4 @@
-"""Our models, data sets and inputs as plug-ins of the instrument; PyTorch is imported when one is used."""
+"""Our models and inputs as plug-ins of the instrument; PyTorch is imported only when one is used."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> SASRec:
-    """Return SASRec trained on the data set's training part, from the cache where it is there."""
+    """Return SASRec trained on the training part of the data set, from the cache if it is there."""
     from frellm4rec.runs.pretrained import trained_sasrec
 
     return trained_sasrec(dataset, seed=seed, device=device)
 
 
 def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> SequentialRecommender:
-    """Return a saved recommender, or the model of a training run, to be probed on its own data set.
+    """Return a saved recommender, or the model of a training run, for probing on its own data set.
 
-    The model of a run that has a name (``full``, ``base``) is called after it: ``frellm4rec full``.
+    If the run has a name (``full``, ``base``), the model's name ends in it: ``frellm4rec full``.
 
     Raises
     ------
     ModelError
         If the model cannot be loaded.
     DataError
-        If it was trained on other data: on another log, or for a catalogue of another size.
+        If it was trained on another log, or for a catalogue of another size.
     """
     from frellm4rec.models.registry import load_model
     from spectral_probe.runs.folder import RunFolder
@@ -44,17 +44,17 @@ def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Seque
     if trained is not None and trained != dataset.fingerprint(titles=False):
         raise DataError(
             f"A model is probed on the data set it was trained on. {folder} was trained on {request.get('dataset')!r}, "
-            f"whose histories differ from those of {dataset.name!r}. Leave out --dataset, or name the run's own."
+            f"whose histories differ from those of {dataset.name!r}. Leave out --dataset, or name the run's data set."
         )
     model = load_model(folder, device=device)
     if model.config.n_items != dataset.n_items:
         raise DataError(
-            f"A model is probed on the data set it was trained on. The one in {folder} knows {model.config.n_items} "
+            f"A model is probed on the data set it was trained on. The one in {folder} has {model.config.n_items} "
             f"items, and {dataset.name!r} has {dataset.n_items}. Name its own data set with --dataset."
         )
     name = request.get("name")
     if name and name != model.name:
-        model.name = f"{model.name} {name}"  # of this instance: the class, and so what is saved, keeps its own
+        model.name = f"{model.name} {name}"  # of this instance; the name of the class, which is saved, stays
     return model
 
 

@@ -1,7 +1,7 @@
-"""Calibration of the verdict: false verdicts, coverage and power on real local graphs with invented states.
+"""Calibration of the verdict: false verdicts, coverage and power on real local graphs with synthetic states.
 
-- ``probe``: what ``spectral_energy`` computes for the low pass, with everything that depends on graphs alone kept.
-- ``worlds``: the invented states, of which the truth is known.
+- ``probe``: the low-pass excess of ``spectral_energy``; everything that depends on the graphs alone is computed once.
+- ``worlds``: the synthetic states, whose truth is known.
 - ``study``: the cells and their repetitions, one tidy table.
 - ``report``: that table as ``docs/calibration.md``.
 

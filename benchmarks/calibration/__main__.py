@@ -18,7 +18,7 @@ DOCS, TABLE = ROOT / "docs", ROOT / "figures" / "calibration" / "cells.csv"
 
 
 def load_log(path: Path) -> Dataset:
-    """Read ``LastFM.txt`` as S3-Rec has it (``user item item …``, numbers from 1), or HetRec's raw folder or zip."""
+    """Read ``LastFM.txt`` in S3-Rec's format (``user item item …``, numbers from 1), or HetRec's raw folder or zip."""
     if path.suffix != ".txt":
         return load_lastfm(path)
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -53,7 +53,7 @@ def _responses(
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """The users of one repetition, by length: all that the excess needs besides their Grams."""
+    """The users of one repetition, grouped by length: all inputs of the excess except their Grams."""
 
     n: int
     groups: list[_Group]
@@ -62,8 +62,8 @@ class Members:
 @dataclass(frozen=True, eq=False)
 class _Group:
     length: int
-    own: IntArray
-    references: IntArray
+    indices: IntArray  # of the users of this length, in the repetition
+    references: IntArray  # indices of their references
     is_reference: FloatArray
     count: FloatArray
     operators: FloatArray  # (k, J, m²), centred like the Gram
@@ -78,7 +78,7 @@ class LowPassProbe:
     Parameters
     ----------
     bases : GraphBases, (n, T)
-        Graphs of users who can be on a curve: at least 4 targets and an edge.
+        Graphs of users with at least 4 targets and an edge.
     taus : sequence of float
         Diffusion times of the heat kernels.
     has_quarter : bool
@@ -86,7 +86,7 @@ class LowPassProbe:
     has_lowest_removed : bool
         Whether every operator is also taken without the eigenspace of λ = 0, which is the root of the degree.
     is_raw : bool
-        Keep the first position and the mean, as ``spectral_energy(drop_first=0, center=False)`` does.
+        Keep the first position and the mean, like ``spectral_energy(drop_first=0, center=False)``.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class LowPassProbe:
         self._tables: dict[int, tuple[IntArray, FloatArray, FloatArray, FloatArray]] = {}
         for length in np.unique(self.lengths):
             rows = np.flatnonzero(self.lengths >= length)
-            kept = bases.adjacency[rows, self.drop_first : length, self.drop_first : length]
-            values, vectors = eigenbasis(kept)
+            adjacency = bases.adjacency[rows, self.drop_first : length, self.drop_first : length]
+            values, vectors = eigenbasis(adjacency)
             responses = _responses(values, taus, has_quarter, has_lowest_removed)
             self.operators = tuple(responses)
             P = np.stack([graph_operator(vectors, h) for h in responses.values()], axis=1)
@@ -113,28 +113,28 @@ class LowPassProbe:
             if self.center:
                 mean = P.mean(axis=-1, keepdims=True)
                 P = P - mean - mean.swapaxes(-1, -2) + mean.mean(axis=-2, keepdims=True)
-            place = np.full(len(self.lengths), -1)
-            place[rows] = np.arange(len(rows))
-            self._tables[int(length)] = (place, P.reshape(*P.shape[:2], -1).astype(np.float32), trace, total)
+            row_of_user = np.full(len(self.lengths), -1)
+            row_of_user[rows] = np.arange(len(rows))
+            self._tables[int(length)] = (row_of_user, P.reshape(*P.shape[:2], -1).astype(np.float32), trace, total)
 
     def members(self, users: IntArray, *, seed: int = 0) -> Members:
-        """Group users (rows of the bases, repeats allowed) by length and draw their references as the probe does."""
+        """Group users (rows of the bases, repeats allowed) by length and draw their references like the probe."""
         lengths = self.lengths[users]
         groups = []
         for length in np.unique(lengths):
-            place, P, trace, total = self._tables[int(length)]
-            own, references = np.flatnonzero(lengths == length), np.flatnonzero(lengths >= length)
+            row_of_user, P, trace, total = self._tables[int(length)]
+            indices, references = np.flatnonzero(lengths == length), np.flatnonzero(lengths >= length)
             if len(references) > N_REFERENCES:
                 generator = np.random.default_rng([seed, int(length)])
                 references = np.sort(generator.choice(references, N_REFERENCES, replace=False))
-            is_reference = np.isin(own, references).astype(np.float32)
+            is_reference = np.isin(indices, references).astype(np.float32)
             count = len(references) - is_reference
-            rows = place[users[own]]
-            distinct, times = np.unique(place[users[references]], return_counts=True)
+            rows = row_of_user[users[indices]]
+            distinct, times = np.unique(row_of_user[users[references]], return_counts=True)
             groups.append(
                 _Group(
                     length=int(length),
-                    own=own,
+                    indices=indices,
                     references=references,
                     is_reference=is_reference,
                     count=np.where(count >= MIN_REFERENCES, count, np.nan).astype(np.float32),
@@ -150,62 +150,63 @@ class LowPassProbe:
         """Return the excess of the low-pass share over each null, (n, n_layers, J), from Grams (n, n_layers, T, T)."""
         n, n_layers = grams.shape[:2]
         result = {name: np.empty((n, n_layers, len(self.operators)), dtype=np.float32) for name in nulls}
-        kept = grams[:, :, self.drop_first :, self.drop_first :]
+        grams = grams[:, :, self.drop_first :, self.drop_first :]
         if self.center:
-            # Centring any block undoes any a_s + a_t; removed here, a large mean vector costs no precision.
-            mean = kept.mean(axis=-1, keepdims=True)
-            kept = kept - mean - mean.swapaxes(-1, -2) + mean.mean(axis=-2, keepdims=True)
-        totals = self._leading_totals(kept)
-        summed = self._reference_sums(members, kept, totals)
-        for place, group in enumerate(members.groups):
+            # Centring a block removes any a_s + a_t. Removing it here keeps precision when the mean vector is large.
+            mean = grams.mean(axis=-1, keepdims=True)
+            grams = grams - mean - mean.swapaxes(-1, -2) + mean.mean(axis=-2, keepdims=True)
+        totals = self._leading_totals(grams)
+        summed = self._reference_sums(members, grams, totals)
+        for number, group in enumerate(members.groups):
             m = group.length - self.drop_first
-            G, scale = kept[group.own, :, :m, :m], 1.0 / totals[group.own, :, m - 1]
+            G, scale = grams[group.indices, :, :m, :m], 1.0 / totals[group.indices, :, m - 1]
             g = G.reshape(*G.shape[:2], -1) * scale[..., None]
-            states = summed[:, place, :m, :m].reshape(n_layers, -1)
-            P, own = group.operators, group.is_reference[:, None, None]
+            states = summed[:, number, :m, :m].reshape(n_layers, -1)
+            P, is_reference = group.operators, group.is_reference[:, None, None]
             count = group.count[:, None, None]
             low = np.matmul(g, P.swapaxes(1, 2))
             own_graph = np.matmul(P, states.T).swapaxes(1, 2)
             if "two-sided" in nulls:
-                # Sums over the others: every reference less the user himself, of graphs and of states.
+                # Sums over the other users' graphs and states: all references minus the user, if among them.
                 own_states = np.matmul(g, group.operator_sum.T)
-                both = states @ group.operator_sum.T - own * (own_graph + own_states - low)
-                null = (own_graph - own * low + own_states - own * low) / count - both / count**2
-                result["two-sided"][group.own] = low - null
+                both = states @ group.operator_sum.T - is_reference * (own_graph + own_states - low)
+                one_side = own_graph - is_reference * low + own_states - is_reference * low
+                null = one_side / count - both / count**2
+                result["two-sided"][group.indices] = low - null
             if "one-sided" in nulls:
-                result["one-sided"][group.own] = low - (own_graph - own * low) / count
+                result["one-sided"][group.indices] = low - (own_graph - is_reference * low) / count
             if "permutation" in nulls:
-                result["permutation"][group.own] = low - self._permutation(g, group, m)
+                result["permutation"][group.indices] = low - self._permutation(g, group, m)
             if "cyclic" in nulls:
                 circulant = m * m * np.matmul(_circulant(g, m), _circulant(P, m).swapaxes(1, 2))
-                result["cyclic"][group.own] = low - (circulant - low) / (m - 1)
+                result["cyclic"][group.indices] = low - (circulant - low) / (m - 1)
         return result
 
-    def _leading_totals(self, kept: FloatArray) -> FloatArray:
+    def _leading_totals(self, grams: FloatArray) -> FloatArray:
         """Return the trace of every leading block after centring, (n, n_layers, T)."""
-        diagonal = np.diagonal(kept, axis1=-2, axis2=-1)
+        diagonal = np.diagonal(grams, axis1=-2, axis2=-1)
         trace = np.cumsum(diagonal, axis=-1, dtype=np.float64)
         if not self.center:
             return trace
-        T = kept.shape[-1]
+        T = grams.shape[-1]
         below = (2.0 * np.tril(np.ones((T, T)), -1) + np.eye(T)).astype(np.float32)
-        block_sum = np.cumsum(np.einsum("nlst,st->nls", kept, below), axis=-1, dtype=np.float64)
+        block_sum = np.cumsum(np.einsum("nlst,st->nls", grams, below), axis=-1, dtype=np.float64)
         return trace - block_sum / np.arange(1, T + 1)
 
-    def _reference_sums(self, members: Members, kept: FloatArray, totals: FloatArray) -> FloatArray:
+    def _reference_sums(self, members: Members, grams: FloatArray, totals: FloatArray) -> FloatArray:
         """Return the sum of the references' Grams of unit trace for every length, (n_layers, n_lengths, T, T)."""
-        n, n_layers, T = kept.shape[:3]
+        n, n_layers, T = grams.shape[:3]
         weights = np.zeros((n_layers, len(members.groups), n), dtype=np.float32)
-        for place, group in enumerate(members.groups):
+        for number, group in enumerate(members.groups):
             rows = group.references
-            weights[:, place, rows] = 1.0 / totals[rows, :, group.length - self.drop_first - 1].T
-        # One product for all lengths; what lies outside a length's leading block is never read.
-        sums = [weights[layer] @ kept[:, layer].reshape(n, -1) for layer in range(n_layers)]
+            weights[:, number, rows] = 1.0 / totals[rows, :, group.length - self.drop_first - 1].T
+        # One product for all lengths; entries outside the leading block of a length are never read.
+        sums = [weights[layer] @ grams[:, layer].reshape(n, -1) for layer in range(n_layers)]
         return np.stack(sums).reshape(n_layers, -1, T, T)
 
     def _permutation(self, g: FloatArray, group: _Group, m: int) -> FloatArray:
-        everything = np.zeros(g.shape[:2]) if self.center else g.sum(axis=-1)
-        b = (everything - 1.0) / (m * (m - 1))
+        entry_sum = np.zeros(g.shape[:2]) if self.center else g.sum(axis=-1)
+        b = (entry_sum - 1.0) / (m * (m - 1))
         spread = group.total - group.trace
         return np.asarray(group.trace[:, None] / m + b[..., None] * spread[:, None])
 
@@ -213,8 +214,8 @@ class LowPassProbe:
 def _circulant(flat: FloatArray, m: int) -> FloatArray:
     """Return the mean over each cyclic diagonal of matrices (…, m²), (…, m)."""
     s = np.arange(m)
-    places = s[None, :] * m + (s[:, None] + s[None, :]) % m
-    return np.asarray(flat[..., places].mean(axis=-1))
+    positions = s[None, :] * m + (s[:, None] + s[None, :]) % m
+    return np.asarray(flat[..., positions].mean(axis=-1))
 
 
 class Judge:

@@ -19,7 +19,7 @@ def write_markdown(table: pd.DataFrame, path: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return the report; the sections whose cells are not in the table yet are left out."""
+    """Return the report; sections whose cells are not in the table are left out."""
     t = table.assign(false=table[["attenuated", "amplified", "preserved"]].sum(axis=1))
     sections = [
         _head(t),
@@ -82,8 +82,8 @@ def _independent(t: pd.DataFrame) -> str:
         header = ("world", *(f"{null}{', raw' if gram == 'raw' else ''}" for gram, null in columns))
         rows = []
         for world in names:
-            found = [one(cells, world=world, gram=gram, null=null) for gram, null in columns]
-            rows.append([world, *(percent(r["false"]) for r in found)])
+            cells_of_world = [one(cells, world=world, gram=gram, null=null) for gram, null in columns]
+            rows.append([world, *(percent(r["false"]) for r in cells_of_world)])
         text.append(
             f"**False verdicts, n = {n}, {design}**, {reps} repetitions "
             f"(± {percent(standard_error(MAX_FALSE, reps))} at 5 %):\n\n{grid(header, rows)}"
@@ -189,9 +189,14 @@ def _coverage_of_operators(t: pd.DataFrame) -> str:
         return ""
     rows = []
     for (world, strength, _, nominal), cells in d.groupby(["world", "strength", "n_users", "nominal"], sort=False):
-        found = [one(cells, operator=operator) for operator in OPERATORS]
+        by_operator = [one(cells, operator=operator) for operator in OPERATORS]
         n, reps = str(sizes(cells).iloc[0]), cells["reps"].iloc[0]
-        row = [f"{world}, {strength:g}", n, f"{100 * (1 - nominal):g} %", *(percent(r["coverage"]) for r in found)]
+        row = [
+            f"{world}, {strength:g}",
+            n,
+            f"{100 * (1 - nominal):g} %",
+            *(percent(r["coverage"]) for r in by_operator),
+        ]
         rows.append([*row, percent(standard_error(0.95, reps))])
     means = [percent(d[d["operator"] == operator]["coverage"].mean()) for operator in OPERATORS]
     rows.append(["mean", "", "", *means, ""])
@@ -219,11 +224,11 @@ def _power(t: pd.DataFrame) -> str:
         for loss, nominal in ((25, 0.75), (50, 0.5), (0, 1.0)):
             at = cells[cells["nominal"] == nominal]
             for n_users in dict.fromkeys(at["n_users"]):
-                here = at[at["n_users"] == n_users]
-                found = [one(here, null="two-sided", operator=operator) for operator in OPERATORS]
-                found.append(one(here, null="one-sided", operator=QUARTER))
-                row = [f"{loss} %", str(sizes(here).iloc[0]), *(percent(r["attenuated"]) for r in found)]
-                rows.append([*row, str(here["reps"].iloc[0])])
+                same_n = at[at["n_users"] == n_users]
+                by_operator = [one(same_n, null="two-sided", operator=operator) for operator in OPERATORS]
+                by_operator.append(one(same_n, null="one-sided", operator=QUARTER))
+                row = [f"{loss} %", str(sizes(same_n).iloc[0]), *(percent(r["attenuated"]) for r in by_operator)]
+                rows.append([*row, str(same_n["reps"].iloc[0])])
         header = ("loss", "n", *OPERATORS, f"{QUARTER}, one-sided", "repetitions")
         text.append(f"**Signal: {world}, strength {strength:g}**\n\n{grid(header, rows)}")
     largest = d[(d["nominal"] == 1.0) & (d["null"] == "two-sided") & (d["n_users"] == 0)]
@@ -255,8 +260,8 @@ def _popularity(t: pd.DataFrame) -> str:
     operators = list(dict.fromkeys(e["operator"]))
     rows = []
     for world, cells in e.groupby("world", sort=False):
-        found = [one(cells, operator=operator) for operator in operators]
-        rows.append([labels[str(world)], *(f"{r['embed_z']:+.1f}" for r in found)])
+        by_operator = [one(cells, operator=operator) for operator in operators]
+        rows.append([labels[str(world)], *(f"{r['embed_z']:+.1f}" for r in by_operator)])
     first = e.iloc[0]
     text = filled(
         f"""## (e) Beyond the list: what popularity alone does
@@ -277,8 +282,10 @@ def _histories(t: pd.DataFrame) -> str:
     rows = []
     names = [operator for operator in OPERATORS if operator in set(f["operator"])]
     for (world, shortest), cells in f.groupby(["world", "shortest"], sort=False):
-        found = [one(cells, operator=operator) for operator in names]
-        columns = (f"{r['embed_z']:.1f} · {r['effective_users']:.0f} · {percent(r['top_10_share'])}" for r in found)
+        by_operator = [one(cells, operator=operator) for operator in names]
+        columns = (
+            f"{r['embed_z']:.1f} · {r['effective_users']:.0f} · {percent(r['top_10_share'])}" for r in by_operator
+        )
         rows.append([str(world), f"{shortest:.0f}", f"{cells['users'].iloc[0]:.0f}", *columns])
     text = filled(
         f"""## (f) Beyond the list: short histories

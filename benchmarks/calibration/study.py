@@ -1,4 +1,4 @@
-"""The cells of the study, their repetitions, and one tidy table that survives an interruption."""
+"""The cells of the study, their repetitions, and one tidy table; an interrupted study can be continued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TAUS = (1.0, 2.0, 5.0, 10.0, 20.0)
 #: Number of seeds of the bootstrap, used in turn.
 N_BOOTSTRAP_SEEDS = 8
 RETAINED = (1.0, 0.75, 0.5)
-#: Worlds with this ending draw users with that many targets only.
+#: Worlds whose name ends in this draw only users with so many targets.
 LONG_HISTORY = 12
 LONG = f", {LONG_HISTORY}+ targets"
 #: Shortest histories compared in study "f".
@@ -60,7 +60,7 @@ KEY = ["study", "world", "design", "n_users", "strength", "reps"]
 
 
 class Setting:
-    """Real local graphs and what is derived from them alone."""
+    """Real local graphs and everything that depends on them alone."""
 
     def __init__(self, dataset: Dataset, *, max_length: int = 50) -> None:
         probed = probe_sequences(dataset, part="valid", max_length=max_length)
@@ -101,7 +101,7 @@ class Setting:
 
     @cached_property
     def item_vectors(self) -> FloatArray:
-        """Fixed item vectors that know co-occurrence."""
+        """Fixed item vectors that encode co-occurrence."""
         return worlds.factorised_item_vectors(self.user_items)
 
     @cached_property
@@ -134,7 +134,7 @@ class Setting:
         if cell.study == "b":
             S = worlds.smooth_signal(rng, self.roots[users])
             H = worlds.with_signal(S, worlds.noise(rng, n, T), strength, np.ones(1))
-            # The mean vector is absent at embed here: it grows from nothing.
+            # Here the mean vector is 0 at embed.
             names = ("mean vector", "first row") if name == "both" else (name,)
             H[:, 1] = worlds.confound(rng, H, names)[:, 1]
             return H
@@ -174,7 +174,7 @@ def nominals(cell: Cell) -> tuple[float, ...]:
 
 
 class Study:
-    """Runs cells and keeps the table.
+    """Runs cells and stores the table.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class Study:
         self.table = read_table(path) if path.exists() else pd.DataFrame()
 
     def run(self, cells: Iterable[Cell]) -> pd.DataFrame:
-        """Run the cells that the table does not have, save after each, and return the table."""
+        """Run the cells that are not in the table, save after each, and return the table."""
         for cell in cells:
             if self._find(cell).any():
                 continue
@@ -238,12 +238,12 @@ class Study:
             yield rep, result
 
     def _repeat(self, cell: Cell) -> list[dict[str, object]]:
-        found: dict[tuple[str, str], list[dict[str, npt.NDArray]]] = {}
+        judged: dict[tuple[str, str], list[dict[str, npt.NDArray]]] = {}
         for rep, excess in self._draws(cell):
             for key, values in excess.items():
-                found.setdefault(key, []).append(self.judge(values, seed=rep % N_BOOTSTRAP_SEEDS))
+                judged.setdefault(key, []).append(self.judge(values, seed=rep % N_BOOTSTRAP_SEEDS))
         rows = []
-        for (gram, null), reps in found.items():
+        for (gram, null), reps in judged.items():
             stacked = {name: np.stack([r[name] for r in reps]) for name in reps[0]}
             operators = self._probes(cell)[gram][0].operators
             for (layer, nominal), (j, operator) in (
@@ -293,7 +293,7 @@ class Study:
         return rows
 
     def _histories(self, cell: Cell) -> list[dict[str, object]]:
-        """Return the z of the embed excess, and who carries the retention's variance, by the shortest history used."""
+        """Return the z of the embed excess and the users' parts of the retention's variance, by shortest history."""
         draws = [next(iter(excess.values())).astype(np.float64) for _, excess in self._draws(cell)]
         lengths = self.setting.bases.lengths[self.setting.pool(cell)]
         rows = []
@@ -314,7 +314,7 @@ class Study:
 
 
 def _statistics(s: dict[str, npt.NDArray]) -> dict[str, float]:
-    """Return what the tables show of the repetitions of one column."""
+    """Return the statistics of the repetitions of one column that the tables show."""
     result = {
         "users": s["users"].mean(),
         "embed_excess": s["embed_mean"].mean(),

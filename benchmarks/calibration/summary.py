@@ -1,4 +1,4 @@
-"""Which criteria hold, and which do not."""
+"""Summary of the study: which criteria hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.calibration.probe import QUARTER, operator_name
 from benchmarks.calibration.study import FIXED, LONG, LONG_HISTORY, REDRAWN, SHORTEST, TAUS
 from benchmarks.calibration.wording import filled, grid, one, percent, sizes, some, standard_error
 
-#: What is asked of the verdict.
+#: Criteria of the verdict.
 MAX_FALSE, COVERAGE, MIN_USERS, MIN_Z = 0.05, (0.93, 0.97), 200, 4.0
 HEADLINE = operator_name(5.0)
 OPERATORS = (*(operator_name(tau) for tau in TAUS), QUARTER)
@@ -22,7 +22,7 @@ def _criterion_cells(t: pd.DataFrame, null: str, design: str, operator: str, *, 
 
 
 def _verdict_on(values: pd.Series, reps: pd.Series, low: float, high: float) -> str:
-    """Return whether all rates lie in the range, and how many are out of it beyond chance."""
+    """Return whether all rates are in the range, and how many are outside it by more than 2 standard errors."""
     outside = (values < low) | (values > high)
     if not outside.any():
         return "holds"
@@ -84,23 +84,23 @@ def summary(t: pd.DataFrame) -> str:
 
 
 def _forms_summary(t: pd.DataFrame) -> str:
-    """Return whether the one-sided form would cover better, in words."""
-    found = []
+    """Return a paragraph: does the one-sided form cover better?"""
+    counts = []
     for null in ("two-sided", "one-sided"):
         cells = _criterion_cells(t, null, FIXED, HEADLINE, is_long=False)
         if cells.empty:
             return ""
         inside = cells["coverage"].between(*COVERAGE)
-        found.append(f"{null} {inside.sum()} of {len(inside)} cells inside, mean {percent(cells['coverage'].mean())}")
+        counts.append(f"{null} {inside.sum()} of {len(inside)} cells inside, mean {percent(cells['coverage'].mean())}")
     return filled(
-        f"""(c) Would the one-sided form repair the coverage? With graphs fixed: {"; ".join(found)}. The
+        f"""(c) Would the one-sided form repair the coverage? With graphs fixed: {"; ".join(counts)}. The
         standard error of a cell is {percent(standard_error(0.95, 1000))} with 1000 repetitions and
         {percent(standard_error(0.95, 400))} with 400."""
     )
 
 
 def _power_summary(t: pd.DataFrame) -> str:
-    """Return how τ = 5 does beside the other low-passes, in words."""
+    """Return a paragraph: the power of τ = 5 against the other low-passes."""
     d = t[(t["study"] == "d") & (t["null"] == "two-sided") & (t["nominal"] == 1.0) & (t["n_users"] == 0)]
     parts, is_best = [], True
     for label, cells in (
@@ -111,10 +111,10 @@ def _power_summary(t: pd.DataFrame) -> str:
         if len(z):
             ratio = z.div(z[HEADLINE], axis=0) ** 2
             is_best &= bool((ratio <= 1).all(axis=None))
-            each = (
+            ranges = (
                 f"{name}: {ratio[name].min():.1f}–{ratio[name].max():.1f}" for name in OPERATORS if name != HEADLINE
             )
-            parts.append(f"{label}: {', '.join(each)}")
+            parts.append(f"{label}: {', '.join(ranges)}")
     if not parts:
         return ""
     return filled(
@@ -125,22 +125,22 @@ def _power_summary(t: pd.DataFrame) -> str:
 
 
 def _popularity_summary(t: pd.DataFrame) -> str:
-    """Return what states that know popularity alone do to the headline, in words."""
+    """Return a paragraph: the headline on states that encode popularity alone."""
     e = t[(t["study"] == "e") & (t["operator"] == HEADLINE)].set_index("world")["embed_z"]
     if e.empty:
         return ""
     blind = e.loc[[world for world in e.index if world in ("one axis", "norm rises", "norm falls")]]
-    found = int((blind.abs() > 1.96).sum())
+    n_significant = int((blind.abs() > 1.96).sum())
     z = ", ".join(f"{world}: {value:+.1f}" for world, value in blind.items())
     return filled(
         f"""(e) Of {len(blind)} worlds whose states know the popularity of items and nothing of co-occurrence, the
-        headline sees {found} as signal (mean z of the embed excess at {HEADLINE}: {z}). Section (e) shows
+        headline sees {n_significant} as signal (mean z of the embed excess at {HEADLINE}: {z}). Section (e) shows
         what helps."""
     )
 
 
 def _histories_summary(t: pd.DataFrame) -> str:
-    """Return what leaving out short histories does, in words."""
+    """Return a paragraph: the effect of leaving out short histories."""
     f = t[(t["study"] == "f") & (t["operator"] == HEADLINE)]
     if f.empty:
         return ""

@@ -16,7 +16,7 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def filled(paragraphs: str) -> str:
-    """Return the paragraphs with their lines filled anew; headings stay."""
+    """Return the paragraphs with their lines wrapped again; headings stay."""
     blocks = (" ".join(block.split()).replace("tau = ", "τ = ") for block in paragraphs.split("\n\n"))
     return "\n\n".join(textwrap.fill(b, 118, break_long_words=False, break_on_hyphens=False) for b in blocks)
 
@@ -33,18 +33,18 @@ def standard_error(p: float, reps: float) -> float:
 
 def one(t: pd.DataFrame, **wanted: object) -> pd.Series:
     """Return the one row with these values."""
-    found = some(t, **wanted)
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} rows for {wanted}; the table must have one.")
-    return found.iloc[0]
+    rows = some(t, **wanted)
+    if len(rows) != 1:
+        raise LookupError(f"{len(rows)} rows for {wanted}; the table must have one.")
+    return rows.iloc[0]
 
 
 def some(t: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """Return the rows with these values."""
-    keep = np.ones(len(t), dtype=bool)
+    is_match = np.ones(len(t), dtype=bool)
     for name, value in wanted.items():
-        keep &= (t[name] == value).to_numpy()
-    return t[keep]
+        is_match &= (t[name] == value).to_numpy()
+    return t[is_match]
 
 
 def sizes(t: pd.DataFrame) -> pd.Series:

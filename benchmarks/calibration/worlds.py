@@ -1,4 +1,4 @@
-r"""States of which the truth is known: independent of the graphs, or smooth on them by a known amount.
+r"""Synthetic states with a known truth: independent of the graphs, or smooth on them by a known amount.
 
 Every world has the layers ``embed`` and one or more alternatives for the last block, which share part of their noise
 with ``embed`` as a residual stream does. Arrays are (n, n_layers, T, d), float32.
@@ -91,14 +91,14 @@ def with_signal(S: FloatArray, E: FloatArray, strength: float, retained: FloatAr
     signal's energy and the total energy of ``embed``, so that the share of the signal is what changes. ``retained`` is
     (n_last,) or, where users differ, (n, n_last).
     """
-    kept = np.concatenate([np.ones((*np.shape(retained)[:-1], 1)), np.asarray(retained, dtype=float)], axis=-1)
-    signal = np.sqrt(strength * kept).astype(np.float32)[..., None, None]
-    rest = np.sqrt(1 + strength * (1 - kept)).astype(np.float32)[..., None, None]
+    shares = np.concatenate([np.ones((*np.shape(retained)[:-1], 1)), np.asarray(retained, dtype=float)], axis=-1)
+    signal = np.sqrt(strength * shares).astype(np.float32)[..., None, None]
+    rest = np.sqrt(1 + strength * (1 - shares)).astype(np.float32)[..., None, None]
     return signal * S[:, None] + rest * E
 
 
 def white_item_vectors(rng: np.random.Generator, n_items: int, d: int = WIDTH) -> FloatArray:
-    """Return one fresh vector per item, (n_items, d): the users share items, the items know nothing of the graph."""
+    """Return one fresh vector per item, (n_items, d): users share items; the vectors do not depend on the graph."""
     return rng.standard_normal((n_items, d), dtype=np.float32)
 
 

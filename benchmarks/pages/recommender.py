@@ -7,7 +7,7 @@
     python -m benchmarks.pages.results --experiment RUN
     python -m benchmarks.pages.recommender --lastfm DIR --out figures/lastfm/recommender/glpf.csv
 
-What is said of a part of the model follows from its interval and from p after Holm's correction; nothing is typed.
+Every statement about a part of the model is computed from its interval and from p after Holm's correction.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from spectral_probe.figure_style import save_figure
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 
-#: Variant of the ablation → the part that it lacks.
+#: Variant of the ablation → the part that it leaves out.
 PARTS = {
     "wo-glpf": "G-LPF",
     "wo-tfm": "TFM",
@@ -44,10 +44,10 @@ PARTS = {
 }
 LEVEL = 0.05
 METRIC = "ndcg"
-#: The paper's candidates, which its claims are about, and the whole catalogue.
+#: The paper's ranking among candidates, and the full ranking.
 RANKINGS = {"99+1": "99+1 candidates", "full": "full ranking"}
-#: Effect of leaving the other one out → how the first stands to it.
-_STANDS = {
+#: Effect of leaving the full model out → the sentence about the full model beside SASRec.
+_BESIDE_SASREC = {
     "helps": "it is below SASRec",
     "hurts": "it is above SASRec",
     "no difference shown": "no difference is shown",
@@ -70,17 +70,17 @@ def collect(runs: Sequence[Path], folder: Path) -> None:
         rows = figure_rows(experiment, joined)
         if not rows.empty:
             save_figure(experiment_figure(experiment, joined), folder / experiment.name, rows)
-            # means.csv is the data behind the figure; a second copy of it would only drift.
+            # means.csv already contains the data of the figure.
             (folder / f"{experiment.name}.csv").unlink()
 
 
 def section(folder: Path) -> list[str]:
-    """Return the lines of the section; none while there are no tables.
+    """Return the lines of the section; none if there are no tables.
 
     Parameters
     ----------
     folder : Path
-        Holds ``cells.csv``, ``means.csv`` and ``differences.csv``, and lies in ``figures/<dataset>/``.
+        Contains ``cells.csv``, ``means.csv`` and ``differences.csv``; its parent is ``figures/<dataset>/``.
     """
     if not (folder / "cells.csv").exists():
         return []
@@ -89,45 +89,45 @@ def section(folder: Path) -> list[str]:
     for experiment in _experiments(tables):
         if experiment.name == "ablation":
             lines += [*claims(tables.select(experiment="ablation")), *strength(folder / "glpf.csv"), ""]
-        place = f"../figures/{folder.parent.name}/{folder.name}/{experiment.name}.png"
-        lines += [f"![{experiment.title}]({place})", "", markdown(experiment, tables, level=3)]
+        figure = f"../figures/{folder.parent.name}/{folder.name}/{experiment.name}.png"
+        lines += [f"![{experiment.title}]({figure})", "", markdown(experiment, tables, level=3)]
     return lines
 
 
 def claims(tables: ExperimentTables) -> list[str]:
-    """Return what the ablation says of each part of the model, and of the model beside SASRec."""
+    """Return the lines about the effect of each part of the model, and about the model beside SASRec."""
     rows = tables.differences
     rows = rows[(rows["metric"] == METRIC) & rows["ranking"].isin(RANKINGS)]
-    rows, own_settings = _settings_apart(rows)
+    rows, settings_lines = _split_settings(rows)
     experiment = load_experiment("ablation")
     parts = rows[(rows["against"] == experiment.reference) & rows["variant"].isin(PARTS)]
     lines: list[str] = []
     if len(parts):
-        lines += [*_parts(experiment, parts), *own_settings]
+        lines += [*_parts(experiment, parts), *settings_lines]
     beside = rows[(rows["against"] == SASREC) & (rows["variant"] == experiment.reference) & (rows["mode"] != LEAKY)]
     for row in beside.to_dict("records"):
         lines.append(
-            f"- **FreLLM4Rec beside SASRec**, from which its ID embeddings come ({_place(row)}, "
-            f"{RANKINGS[row['ranking']]}): NDCG@{row['k']} {difference_text(row)}: {_STANDS[effect(row)]}."
+            f"- **FreLLM4Rec beside SASRec**, from which its ID embeddings come ({_setting(row)}, "
+            f"{RANKINGS[row['ranking']]}): NDCG@{row['k']} {difference_text(row)}: {_BESIDE_SASREC[effect(row)]}."
         )
     return lines
 
 
-def _settings_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows without settings that a backbone's name implies, and the lines that say these once."""
+def _split_settings(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without settings that are the same for all rows of a backbone, and the lines that name these."""
     used = rows[["backbone", "settings"]].drop_duplicates()
     alone = used[~used["backbone"].duplicated(keep=False) & (used["settings"] != "")]
-    said = [f"- `{row['backbone']}` was trained with {row['settings']}." for row in alone.to_dict("records")]
+    lines = [f"- `{row['backbone']}` was trained with {row['settings']}." for row in alone.to_dict("records")]
     is_implied = rows["backbone"].isin(alone["backbone"])
-    return rows.assign(settings=rows["settings"].mask(is_implied, "")), said
+    return rows.assign(settings=rows["settings"].mask(is_implied, "")), lines
 
 
 def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.3) -> pd.DataFrame:
-    r"""Return how much G-LPF does to the ID embeddings of a data set, one row per seed.
+    r"""Return how much G-LPF changes the ID embeddings of a data set, one row per seed.
 
     ``near_one`` is the part of the graph's eigenvalues above 0.9, where :math:`1 - \alpha\lambda` hardly differs;
-    ``changed`` is what is left of the filtered, centred table :math:`Y` beside the best multiple of the centred table
-    :math:`X`: :math:`\min_c \lVert Y - cX \rVert / \lVert Y \rVert`. Centre and scale of a table decide nothing.
+    ``changed`` is the relative distance of the filtered, centred table :math:`Y` from the best multiple of the centred
+    table :math:`X`: :math:`\min_c \lVert Y - cX \rVert / \lVert Y \rVert`. Centre and scale of a table have no effect.
     """
     graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=True)
     glpf = GraphLowPassFilter(graph, alpha)
@@ -143,7 +143,7 @@ def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alph
 
 
 def strength(path: Path) -> list[str]:
-    """Return what :func:`measure_strength` found as an item of the list; nothing where it was not measured."""
+    """Return the result of :func:`measure_strength` as a list item; nothing if it was not measured."""
     if not path.exists():
         return []
     rows = pd.read_csv(path)
@@ -157,7 +157,7 @@ def strength(path: Path) -> list[str]:
 
 
 def effect(row: dict[str, Any]) -> str:
-    """Say what a part does, from the difference of the variant without it: ``helps``, ``hurts``, or neither shown."""
+    """Return the effect of a part from the row of the variant without it: ``helps``, ``hurts``, or neither shown."""
     if row["low"] <= 0.0 <= row["high"]:
         return "no difference shown"
     if row["p_holm"] > LEVEL:
@@ -175,41 +175,41 @@ def _parts(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
         f"| part | backbone | mode | ranking | with − without | p | paper ({DEFAULT_BACKBONE}) | here |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    said: list[str] = []
+    claim_lines: list[str] = []
     for name, part in PARTS.items():
-        own = [row for mode in modes_in_order(rows) for row in _records(rows, variant=name, mode=mode)]
-        for row in own:
+        part_rows = [row for mode in modes_in_order(rows) for row in _records(rows, variant=name, mode=mode)]
+        for row in part_rows:
             printed = _printed(experiment, row)
             lines.append(
                 f"| {part} | {_backbone(row)} | {mode_label(row['mode'])} | {row['ranking']} | {_worth(row)} | "
                 f"{_p(row)} | {'–' if printed is None else f'{printed:+.4f}'} | **{effect(row)}** |"
             )
-        fair = [row for row in own if row["mode"] != LEAKY]
+        fair = [row for row in part_rows if row["mode"] != LEAKY]
         if fair:
-            said.append(_claim(part, fair, experiment))
-    return [line.replace("-0.", "−0.") for line in [*lines, "", *said]]
+            claim_lines.append(_claim(part, fair, experiment))
+    return [line.replace("-0.", "−0.") for line in [*lines, "", *claim_lines]]
 
 
 def _claim(part: str, rows: list[dict[str, Any]], experiment: Experiment) -> str:
-    """Say in one item what a part does under each ranking, and whether the paper's claim about it holds."""
+    """Return one list item: the effect of a part under each ranking, and whether the paper's claim holds."""
     sentences = []
     for ranking, label in RANKINGS.items():
-        own = [row for row in rows if row["ranking"] == ranking]
-        places: dict[str, list[str]] = {}
-        for row in own:
-            places.setdefault(effect(row), []).append(_place(row))
-        if own:
-            found = "; ".join(f"{what} ({' and '.join(where)})" for what, where in places.items())
-            printed = _printed(experiment, own[0])
-            verdict = "" if printed is None else f" {_verdict(places, printed, len(own))}"
-            sentences.append(f"{label}: {found}.{verdict}")
+        ranking_rows = [row for row in rows if row["ranking"] == ranking]
+        settings: dict[str, list[str]] = {}
+        for row in ranking_rows:
+            settings.setdefault(effect(row), []).append(_setting(row))
+        if ranking_rows:
+            effects = "; ".join(f"{what} ({' and '.join(where)})" for what, where in settings.items())
+            printed = _printed(experiment, ranking_rows[0])
+            verdict = "" if printed is None else f" {_verdict(settings, printed, len(ranking_rows))}"
+            sentences.append(f"{label}: {effects}.{verdict}")
     return f"- **{part}**, {' '.join(sentences)}"
 
 
-def _verdict(places: dict[str, list[str]], printed: float, n: int) -> str:
-    """Say whether what the paper claims is what was found in all, some or none of the settings."""
+def _verdict(settings: dict[str, list[str]], printed: float, n: int) -> str:
+    """Return whether the paper's claim holds in all, some or none of the settings."""
     claimed, opposite = ("helps", "hurts") if printed > 0 else ("hurts", "helps")
-    n_holds, n_opposite = len(places.get(claimed, [])), len(places.get(opposite, []))
+    n_holds, n_opposite = len(settings.get(claimed, [])), len(settings.get(opposite, []))
     if n_holds == n:
         verdict = "holds here"
     elif n_holds:
@@ -250,7 +250,7 @@ def _backbone(row: dict[str, Any]) -> str:
     return row["backbone"] + (f" ({row['settings']})" if row["settings"] else "")
 
 
-def _place(row: dict[str, Any]) -> str:
+def _setting(row: dict[str, Any]) -> str:
     return f"{_backbone(row)} {mode_label(row['mode'])}"
 
 

@@ -7,8 +7,9 @@
     python -m benchmarks.pages.results --reprobe COMPARISON [COMPARISON ...]
 
 A comparison is filed under what its models were trained with, such as ``stories260K-causal``: ``run.json`` leads from
-it to its analyses and from those to the training runs. What the published quantity does is measured here, paired, from
-the saved Grams: the comparison says it of the corrected ones alone. :mod:`~benchmarks.pages.reprobe_page` writes it.
+it to its analyses and from those to the training runs. The comparison contains the corrected quantities only, so the
+paired change of the published quantity is measured here from the saved Grams. :mod:`~benchmarks.pages.reprobe_page`
+writes the section.
 """
 
 from __future__ import annotations
@@ -25,69 +26,69 @@ import pandas as pd
 from frellm4rec.experiments.grid import short_name
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.published import published
-from spectral_probe.comparison.paired import PLACES
+from spectral_probe.comparison.paired import SITES
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.bootstrap import percentile_interval, resampled_means
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.spectrum.bands import Bands
 
-#: What of its training and of its probing is said of each model.
+#: Settings of training and of probing that the page shows of each model.
 TRAINED = ("inputs", "alpha", "cutoff", "tfm_order")
 PROBED = ("sequence", "max_length", "min_targets", "tau", "n_references", "n_bootstrap", "seed")
 
 
 def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
-    """Copy figure and numbers of comparisons, and what their models were trained with; return a folder of each.
+    """Copy figures, numbers and training settings of comparisons; return one folder for each.
 
     Raises
     ------
     ConfigError
-        If the models of a comparison were not trained alike (backbone, mode, seed), or two have one place.
+        If the models of a comparison differ in backbone, mode or seed, or two comparisons have one folder.
     DataError
-        If the way from a comparison to its training runs is broken, or the published curve was not asked for.
+        If the training runs of a comparison cannot be found, or the analyses lack the published curve.
     """
-    gathered: dict[str, tuple[AnalysisRun, dict[str, Any]]] = {}
+    comparison_of: dict[str, tuple[AnalysisRun, dict[str, Any]]] = {}
     for path in comparisons:
         comparison = AnalysisRun.open(path)
         settings = _settings(comparison)
         label = "-".join([settings["backbone"], settings["mode"], *([f"seed{s}"] if (s := settings["seed"]) else [])])
-        if label in gathered:
-            raise ConfigError(f"{gathered[label][0].path} and {path} are both of {label}. Give one of them.")
-        gathered[label] = comparison, settings
+        if label in comparison_of:
+            raise ConfigError(f"{comparison_of[label][0].path} and {path} are both of {label}. Give one of them.")
+        comparison_of[label] = comparison, settings
     folders = []
-    for label, (comparison, settings) in gathered.items():
+    for label, (comparison, settings) in comparison_of.items():
         names = [model["name"] for model in settings["models"]]
         table = published_changes(comparison.compared_runs(), names)
-        place = folder / label
-        place.mkdir(parents=True, exist_ok=True)
+        target = folder / label
+        target.mkdir(parents=True, exist_ok=True)
         for name in ("comparison.png", "comparison.pdf", "comparison.csv"):
-            shutil.copyfile(comparison.path / "figures" / name, place / name)
-        found = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
-        for name, values in (("comparison.json", found), ("settings.json", settings)):
-            (place / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        table.to_csv(place / "published.csv", index=False, float_format="%.10g")
-        folders.append(place)
+            shutil.copyfile(comparison.path / "figures" / name, target / name)
+        results = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
+        for name, values in (("comparison.json", results), ("settings.json", settings)):
+            (target / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        table.to_csv(target / "published.csv", index=False, float_format="%.10g")
+        folders.append(target)
     return folders
 
 
 def published_changes(runs: Sequence[AnalysisRun], names: Sequence[str]) -> pd.DataFrame:
-    """Return what the published quantity does from the first run to each other, paired over users, from saved Grams.
+    """Return the change of the published quantity from the first run to each other run, paired over users.
 
-    The sites are those of :data:`spectral_probe.comparison.paired.PLACES`; ``last block`` is the last layer of the
+    The sites are those of :data:`spectral_probe.comparison.paired.SITES`; ``last block`` is the last layer of the
     published curve, which for a language model is after the final norm.
 
     Raises
     ------
     DataError
-        If a run lacks the published curve, or was not made of the same histories as the first.
+        If a run lacks the published curve, or its histories differ from those of the first.
     """
-    found = [_published_shares(run) for run in runs]
-    histories, base, options = found[0]
+    shares = [_published_shares(run) for run in runs]
+    histories, base, options = shares[0]
     rows = []
-    for run, name, (other_histories, other, _) in zip(runs[1:], names[1:], found[1:], strict=True):
+    for run, name, (other_histories, other, _) in zip(runs[1:], names[1:], shares[1:], strict=True):
         if not np.array_equal(histories, other_histories):
-            raise DataError(f"{runs[0].path} and {run.path} hold other histories. Probe both on the same ones.")
+            raise DataError(f"{runs[0].path} and {run.path} have different histories. Probe both on the same ones.")
         both = np.stack([base, other], axis=1)
         both = both[~np.isnan(both).any(axis=(1, 2))]
         resampled = resampled_means(both, n_bootstrap=options.n_bootstrap, seed=options.seed)
@@ -97,17 +98,17 @@ def published_changes(runs: Sequence[AnalysisRun], names: Sequence[str]) -> pd.D
             "other": resampled[:, 1],
             "difference": resampled[:, 1] - resampled[:, 0],
         }
-        for p, place in enumerate(PLACES):
-            row: dict[str, Any] = {"base_model": names[0], "other_model": name, "place": place, "n_users": len(both)}
+        for s, site in enumerate(SITES):
+            row: dict[str, Any] = {"base_model": names[0], "other_model": name, "place": site, "n_users": len(both)}
             for part in values:
-                low, high = percentile_interval(draws[part][:, p])
-                row |= {part: values[part][:, p].mean(), f"{part}_low": float(low), f"{part}_high": float(high)}
+                low, high = percentile_interval(draws[part][:, s])
+                row |= {part: values[part][:, s].mean(), f"{part}_low": float(low), f"{part}_high": float(high)}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _published_shares(run: AnalysisRun) -> tuple[np.ndarray, np.ndarray, AnalysisOptions]:
-    """Return histories, lowest tenth of the published curve (n_users, 3 places; NaN off the curve), options."""
+    """Return histories, lowest tenth of the published curve (n_users, 3 sites; NaN off the curve), options."""
     source = run.grams_run()
     options = AnalysisOptions.from_mapping(source.config()["options"])
     captures = source.load_captures()
@@ -119,29 +120,31 @@ def _published_shares(run: AnalysisRun) -> tuple[np.ndarray, np.ndarray, Analysi
     lowest = Bands.parse("deciles").weights(energy.eigenvalues[energy.is_valid])[..., 0]
     share[energy.is_valid] = np.einsum("nlk,nk->nl", energy.energy[energy.is_valid], lowest)
     share /= energy.total
-    places = np.stack([share[:, 0], share[:, -1], share[:, -1] - share[:, 0]], axis=1)
+    at_sites = np.stack([share[:, 0], share[:, -1], share[:, -1] - share[:, 0]], axis=1)
     targets = captures["paper"].targets
     assert targets is not None
-    return targets, places, options
+    return targets, at_sites, options
 
 
 def _settings(comparison: AnalysisRun) -> dict[str, Any]:
-    """Return what the models of a comparison were trained and probed with."""
-    runs = comparison.compared_runs()  # first: a folder of another kind is refused here
+    """Return the settings that the models of a comparison were trained and probed with."""
+    runs = comparison.compared_runs()  # first, because it refuses a folder of another kind
     protocols = comparison.config()["compared"]
-    found = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
-    names = [found[0]["base"], *(one["other"] for one in found)]
+    results = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
+    names = [results[0]["base"], *(result["other"] for result in results)]
     models, common = [], set()
     for name, run, protocol in zip(names, runs, protocols, strict=True):
         training = RunFolder.open(Path(run.grams_run().request()["model"]).expanduser())
         if not training.is_training:
-            raise DataError(f"{run.path} was made of {training.path}, which is no training run. Train the model first.")
+            raise DataError(
+                f"{run.path} was made of {training.path}, which is not a training run. Analyse a trained model instead."
+            )
         config = training.config()
         architecture = config["architecture"]
         common.add((short_name(architecture["backbone"]), architecture["mode"], config["seed"]))
         trained_on = config["dataset_fingerprint"]
-        own = {field: architecture[field] for field in TRAINED}
-        models.append({"name": name, **own, "prefix_by_prefix": bool(protocol["prefix_by_prefix"])})
+        shown = {field: architecture[field] for field in TRAINED}
+        models.append({"name": name, **shown, "prefix_by_prefix": bool(protocol["prefix_by_prefix"])})
     if len(common) > 1:
         raise ConfigError(f"Models of one comparison have one backbone, mode and seed; {comparison.path} has {common}.")
     backbone, mode, seed = common.pop()

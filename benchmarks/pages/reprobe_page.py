@@ -1,6 +1,6 @@
 """Does FreLLM4Rec keep the collaborative signal? The section of ``docs/results.md`` from what was collected.
 
-What is said follows from the label of each comparison and from paired intervals; nothing is typed.
+Every statement is computed from the label of each comparison and from paired intervals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.pages.theory import HEADLINE, MEASURED
 from frellm4rec.experiments.markdown import MODES, mode_label
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
 
-#: Rows of the table: quantity, place, digits, name.
+#: Rows of the table: quantity, site, digits, name.
 ROWS = (
     (SHARE, "last block", 4, "low-pass share"),
     (NULL_SHARE, "last block", 4, "share of other users' states (swap null)"),
@@ -31,17 +31,17 @@ ROWS = (
 
 
 def section(folder: Path) -> list[str]:
-    """Return the lines of the section; none while nothing was collected.
+    """Return the lines of the section; none if no comparison was collected.
 
     Parameters
     ----------
     folder : Path
-        Holds a folder of each comparison, and lies in ``figures/<dataset>/``.
+        Contains one folder per comparison; its parent is ``figures/<dataset>/``.
     """
-    places = sorted((path.parent for path in folder.glob("*/comparison.json")), key=_order)
-    if not places:
+    folders = sorted((path.parent for path in folder.glob("*/comparison.json")), key=_order)
+    if not folders:
         return []
-    parts = [_Part(place) for place in places]
+    parts = [_Part(path) for path in folders]
     lines = [
         "## Does FreLLM4Rec keep the collaborative signal?",
         "",
@@ -56,37 +56,37 @@ def section(folder: Path) -> list[str]:
         "",
     ]
     for part in parts:
-        lines += part.lines(f"../figures/{folder.parent.name}/{folder.name}/{part.place.name}/comparison.png")
+        lines += part.lines(f"../figures/{folder.parent.name}/{folder.name}/{part.path.name}/comparison.png")
     return lines
 
 
 class _Part:
-    """What was collected of one comparison of a base with one or several models."""
+    """The collected files of one comparison of a base with one or several models."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.settings: dict[str, Any] = json.loads((place / "settings.json").read_text(encoding="utf-8"))
-        self.comparisons: list[dict[str, Any]] = json.loads((place / "comparison.json").read_text(encoding="utf-8"))
-        self.published = pd.read_csv(place / "published.csv")
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings: dict[str, Any] = json.loads((path / "settings.json").read_text(encoding="utf-8"))
+        self.comparisons: list[dict[str, Any]] = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        self.published = pd.read_csv(path / "published.csv")
         seed = f", seed {self.settings['seed']}" if self.settings["seed"] else ""
         self.title = f"{self.settings['backbone']}, {mode_label(self.settings['mode'])}{seed}"
 
     def changes(self, comparison: dict[str, Any]) -> dict[tuple[str, str], Change]:
-        """Return the changes by quantity and place, the published quantity and the retention among them."""
-        found = {
-            (quantity, place): change_of(quantity, place, values)
-            for quantity, places in comparison["changes"].items()
-            for place, values in places.items()
+        """Return the changes by quantity and site, the published quantity and the retention among them."""
+        changes = {
+            (quantity, site): change_of(quantity, site, values)
+            for quantity, sites in comparison["changes"].items()
+            for site, values in sites.items()
         }
         if comparison["retention"]:
-            found["retention", "last block"] = change_of("retention", "last block", comparison["retention"])
+            changes["retention", "last block"] = change_of("retention", "last block", comparison["retention"])
         for row in self.published[self.published["other_model"] == comparison["other"]].to_dict("records"):
             values = {
                 part: {"value": row[part], "low": row[f"{part}_low"], "high": row[f"{part}_high"]}
                 for part in ("base", "other", "difference")
             }
-            found[QUANTITY, row["place"]] = change_of(QUANTITY, row["place"], values)
-        return found
+            changes[QUANTITY, row["place"]] = change_of(QUANTITY, row["place"], values)
+        return changes
 
     def lines(self, figure: str) -> list[str]:
         lines = [f"### {self.title}", "", f"![{self.title}]({figure})", ""]
@@ -108,7 +108,7 @@ class _Part:
 
 
 def _in_short(parts: Sequence[_Part]) -> list[str]:
-    """Return how often the paper's claim is seen; and of each comparison its label, and what the answer rests on."""
+    """Return how often the paper's claim is seen, and the label and main changes of each comparison."""
     lines: list[str] = []
     n_all = n_published = n_more = n_less = 0
     for part in parts:
@@ -139,13 +139,13 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
 def _table(comparison: dict[str, Any], at: dict[tuple[str, str], Change]) -> list[str]:
     base, other = comparison["base"], comparison["other"]
     lines = [f"| at the last block | {base} | {other} | change |", "|---|---|---|---|"]
-    for quantity, place, digits, name in ROWS:
-        change = at.get((quantity, place))
+    for quantity, site, digits, name in ROWS:
+        change = at.get((quantity, site))
         if change is None:
             lines.append(f"| {name} | – | – | – |")
             continue
-        own = [interval(value, digits) for value in (change.base, change.other)]
-        lines.append(f"| {name} | {own[0]} | {own[1]} | {signed(change, digits)} |")
+        before, after = (interval(value, digits) for value in (change.base, change.other))
+        lines.append(f"| {name} | {before} | {after} | {signed(change, digits)} |")
     return lines
 
 
@@ -173,7 +173,7 @@ def _protocol(settings: dict[str, Any], comparisons: Sequence[dict[str, Any]], t
 
 
 def _on_rayleigh(path: Path) -> list[str]:
-    """Point to the table of the Rayleigh quotient: whose graphs see the filter smooth the states of these users."""
+    """Return a paragraph about the table of the Rayleigh quotient, which measures the filter alone."""
     if not path.exists():
         return []
     table = pd.read_csv(path)
@@ -192,8 +192,8 @@ def _on_rayleigh(path: Path) -> list[str]:
     ]
 
 
-def _order(place: Path) -> tuple[str, int, str]:
+def _order(path: Path) -> tuple[str, int, str]:
     """Sort by backbone, then mode, the default first."""
-    settings = json.loads((place / "settings.json").read_text(encoding="utf-8"))
+    settings = json.loads((path / "settings.json").read_text(encoding="utf-8"))
     mode = settings["mode"]
-    return settings["backbone"], MODES.index(mode) if mode in MODES else len(MODES), place.name
+    return settings["backbone"], MODES.index(mode) if mode in MODES else len(MODES), path.name

@@ -1,6 +1,6 @@
-"""What may be said of FreLLM4Rec probed again: what the paper's Fig. 4 would conclude, and what the nulls say of that.
+"""Sentences about FreLLM4Rec probed again: the conclusion of the paper's Fig. 4, and that of the nulls.
 
-Every statement is read off a 95 % interval, or off the label that :mod:`spectral_probe.comparison.words` gives.
+Every statement follows from a 95 % interval, or from the label of :mod:`spectral_probe.comparison.words`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, Change
 from spectral_probe.comparison.words import COLLABORATION, LOSS, SMOOTHING_AND_LOSS, WITHOUT_SHARE
 from spectral_probe.profiles.bootstrap import Interval
 
-#: The paper's own: share of raw energy in the lowest tenth of the frequencies, no null.
+#: The paper's quantity: share of raw energy in the lowest tenth of the frequencies, without a null.
 QUANTITY = "published"
-#: (the published quantity is higher, what the nulls say: 1 more, −1 less, 0 neither) → how the two go together.
+#: (whether the published quantity rises, :func:`gains` of the label) → how the two agree.
 _TOGETHER = {
     (True, 1): "The nulls bear this out",
     (True, 0): "The nulls do not bear this out",
@@ -26,14 +26,14 @@ _TOGETHER = {
 
 
 def story(comparison: Mapping[str, Any], at: Mapping[tuple[str, str], Change]) -> list[str]:
-    """Return what one comparison says as items of a list.
+    """Return the conclusions of one comparison as list items.
 
     Parameters
     ----------
     comparison : dict
         One entry of ``comparison.json``.
-    at : {(quantity, place): Change}
-        Its changes, those of the published quantity and of the retention among them.
+    at : {(quantity, site): Change}
+        Its changes, including those of the published quantity and of the retention.
     """
     base, other = comparison["base"], comparison["other"]
     if not comparison["changes"]:
@@ -50,15 +50,16 @@ def gains(label: str) -> int:
     return 1 if label in (COLLABORATION, WITHOUT_SHARE) else -1 if label in (LOSS, SMOOTHING_AND_LOSS) else 0
 
 
-def change_of(quantity: str, place: Any, values: Mapping[str, Mapping[str, float]]) -> Change:
+def change_of(quantity: str, site: Any, values: Mapping[str, Mapping[str, float]]) -> Change:
     """Return a change from its plain values."""
     parts = {part: Interval(**values[part]) for part in ("base", "other", "difference")}
-    return Change(quantity, place, **parts)
+    return Change(quantity, site, **parts)
 
 
-def interval(found: Interval, digits: int = 4) -> str:
+def interval(estimate: Interval, digits: int = 4) -> str:
     """Return an estimate with its interval."""
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]".replace("-", "−")
+    text = f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return text.replace("-", "−")
 
 
 def signed(change: Change, digits: int = 4) -> str:
@@ -99,25 +100,25 @@ def _published(base: str, other: str, at: Mapping[tuple[str, str], Change]) -> s
 def _nulls(label: str, at: Mapping[tuple[str, str], Change]) -> str:
     swap, null = at[EXCESS["swap"], "last block"], at[NULL_SHARE, "last block"]
     others = f"the low-pass share of other users' states on the same graph {_moves(null)}"
-    own = f"the excess of a user's own states over it {_moves(swap)}"
-    return f"{_TOGETHER[at[QUANTITY, 'last block'].is_up, gains(label)]}: {others}, and {own}."
+    excess = f"the excess of a user's own states over it {_moves(swap)}"
+    return f"{_TOGETHER[at[QUANTITY, 'last block'].is_up, gains(label)]}: {others}, and {excess}."
 
 
 def _left(base: str, other: str, at: Mapping[tuple[str, str], Change]) -> str:
     excess = at[EXCESS["swap"], "last block"]
-    found = []
-    for name, own in ((base, excess.base), (other, excess.other)):
-        above = "is above 0" if own.low > 0 else "is below 0" if own.high < 0 else "is not measurably above 0"
-        found.append(f"that of {name} {above} ({interval(own)})")
-    said = f"The excess over swap at the last block: {', '.join(found)}."
-    kept = at.get(("retention", "last block"))
-    if kept is None:
-        return f"{said} Retention is not compared."
-    found = []
-    for name, own in ((base, kept.base), (other, kept.other)):
-        what = "a loss" if own.high < 1 else "a gain" if own.low > 1 else "neither loss nor gain shown"
-        found.append(f"{name} keeps {interval(own, 2)} ({what})")
-    return f"{said} Of the excess in its own inputs, {', '.join(found)}."
+    parts = []
+    for name, value in ((base, excess.base), (other, excess.other)):
+        above = "is above 0" if value.low > 0 else "is below 0" if value.high < 0 else "is not measurably above 0"
+        parts.append(f"that of {name} {above} ({interval(value)})")
+    sentence = f"The excess over swap at the last block: {', '.join(parts)}."
+    retention = at.get(("retention", "last block"))
+    if retention is None:
+        return f"{sentence} Retention is not compared."
+    parts = []
+    for name, value in ((base, retention.base), (other, retention.other)):
+        what = "a loss" if value.high < 1 else "a gain" if value.low > 1 else "neither loss nor gain shown"
+        parts.append(f"{name} keeps {interval(value, 2)} ({what})")
+    return f"{sentence} Of the excess in its own inputs, {', '.join(parts)}."
 
 
 def _moves(change: Change) -> str:

@@ -9,8 +9,8 @@
     python -m benchmarks.pages.results --reprobe RUN         # of spectral-probe compare, see benchmarks.pages.reprobe
     python -m benchmarks.pages.results            # the text alone, from the tables
 
-Every number in the text is read from ``bands.csv``, ``settings.json`` and the tables of the experiments; a test writes
-it anew and compares.
+Every number in the text is read from ``bands.csv``, ``settings.json`` and the tables of the experiments. A test writes
+the page again and compares.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from spectral_probe.runs.folder import RunFolder
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures" / "lastfm"
 PAGE = ROOT / "docs" / "results.md"
-#: Settings that name a place on somebody's machine.
-_PLACES = ("model",)
+#: Settings that contain a path on the machine of the run.
+_PATH_SETTINGS = ("model",)
 
 
 def collect(runs: list[Path], folder: Path = FIGURES) -> None:
@@ -48,19 +48,19 @@ def collect(runs: list[Path], folder: Path = FIGURES) -> None:
     for path, profile in zip(runs, profiles, strict=True):
         run = RunFolder.open(path)
         summary = profile.summary()
-        summary["protocol"] = {k: v for k, v in summary["protocol"].items() if k not in _PLACES}
+        summary["protocol"] = {k: v for k, v in summary["protocol"].items() if k not in _PATH_SETTINGS}
         model = profile.table["model"].iloc[0]
         settings.append({"model": model, "versions": run.state()["versions"], **summary})
     text = json.dumps(settings, indent=2)
     (folder / "settings.json").write_text(text + "\n", encoding="utf-8")
     save_figure(decay_figure(tables), folder / "decay", pd.concat(tables, ignore_index=True))
     sensitivity(runs).to_csv(folder / "sensitivity.csv", index=False)
-    # bands.csv is the data behind the figure; a second copy of it would only drift.
+    # bands.csv already contains the data of the figure.
     (folder / "decay.csv").unlink()
 
 
 def sensitivity(runs: list[Path]) -> pd.DataFrame:
-    """Return the verdict of every run under other diffusion times, and with long histories only, from saved Grams."""
+    """Return the verdict of every run for several diffusion times, and for long histories only, from saved Grams."""
     rows = []
     for path in runs:
         for changes in (
@@ -96,38 +96,13 @@ def page(folder: Path = FIGURES) -> str:
     table = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""])
     settings: list[dict[str, Any]] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     quality = pd.read_csv(folder / "sasrec_quality.csv", keep_default_na=False, na_values=[""])
-    users = settings[0]["n_users"]
     lines = [
-        "# Results on LastFM",
+        *_opening(settings[0]),
+        *_verdicts(settings),
         "",
-        "<!-- Written by `python -m benchmarks.pages.results` from figures/lastfm; do not edit by hand. -->",
+        "## What the published curve shows, and what it shows once corrected",
         "",
-        "![decay curves](../figures/lastfm/decay.png)",
-        "",
-        f"{users} users are on every curve. The headline is the low-pass share (heat kernel, τ = "
-        f"{settings[0]['protocol']['tau']:g}) of centred states without their first position, and its excess over the "
-        "swap null: the same graphs with other users' states. Retention is the excess at the last block over that at "
-        "`embed`. Intervals are 95 % bootstrap intervals over users.",
-        "",
-        "An independent check found that 97 % of the excess at `embed` is popularity, not personal taste. The verdicts "
-        "below are therefore about popularity first, until a measure that tells the two apart replaces these numbers.",
-        "",
-        "## Verdicts",
-        "",
-        "| model | inputs | excess at embed | retention at the last block | verdict | verdict on raw states |",
-        "|---|---|---|---|---|---|",
-    ]
-    for entry in settings:
-        first, kept = entry["embed_excess"], entry["retention"]
-        inputs = entry["protocol"]["inputs"]
-        lines.append(
-            f"| {entry['model']} | {inputs} | {_interval(first, 4)} | {_interval(kept, 2)} ({kept['layer']}) | "
-            f"**{entry['verdict']}** | {entry['raw_verdict']} |"
-        )
-    lines += ["", "## What the published curve shows, and what it shows once corrected", ""]
-    for entry in settings:
-        lines.append(_story(entry, table[table["model"] == entry["model"]]))
-    lines += [
+        *(_story(entry, table[table["model"] == entry["model"]]) for entry in settings),
         "",
         "The published quantity is the share of raw energy in the lowest tenth of the frequencies, own user kept, "
         "nothing dropped or centred (`--preset paper`). It has no null: its level says how alike a user's states are, "
@@ -139,24 +114,7 @@ def page(folder: Path = FIGURES) -> str:
     for entry in settings:
         lines += [f"### {entry['model']}", "", *_layers(table[table["model"] == entry["model"]]), ""]
     lines += [
-        "## Controls",
-        "",
-        "Retention at the last block with its interval, and the verdict that it would give.",
-        "",
-        "| model | control | retention | verdict |",
-        "|---|---|---|---|",
-    ]
-    for entry in settings:
-        for name, control in entry["controls"].items():
-            if control["retention"] is not None:
-                lines.append(
-                    f"| {entry['model']} | {name} | {_interval(control['retention'], 2)} | {control['verdict']} |"
-                )
-    lines += [
-        "",
-        "`random-weights` keeps the inputs and redraws every weight matrix with its own mean and standard deviation; "
-        "`shuffled-history` permutes each history, nodes following; `raw` drops and centres nothing. "
-        "`path-graph` has no verdict: its rows are in `bands.csv`.",
+        *_controls(settings),
         "",
         "## Other diffusion times, and long histories only",
         "",
@@ -172,33 +130,96 @@ def page(folder: Path = FIGURES) -> str:
         "",
         *recommender.section(folder / "recommender"),
         *reprobe_page.section(folder / "reprobe"),
-        "## Notes",
+        *_notes(settings),
         "",
     ]
-    codes = dict.fromkeys(code for entry in settings for code in entry["caveats"])
-    for code in codes:
-        models = ", ".join(entry["model"] for entry in settings if code in entry["caveats"])
-        lines.append(f"- `{code}` ({models}): {CAVEATS[code]}")
-    skipped = "; ".join(f"{reason}: {count}" for reason, count in settings[0]["skipped"].items())
-    lines += [f"- Users left out ({settings[0]['model']}): {skipped}.", ""]
     return "\n".join(lines)
 
 
+def _opening(entry: dict[str, Any]) -> list[str]:
+    return [
+        "# Results on LastFM",
+        "",
+        "<!-- Written by `python -m benchmarks.pages.results` from figures/lastfm; do not edit by hand. -->",
+        "",
+        "![decay curves](../figures/lastfm/decay.png)",
+        "",
+        f"{entry['n_users']} users are on every curve. The headline is the low-pass share (heat kernel, τ = "
+        f"{entry['protocol']['tau']:g}) of centred states without their first position, and its excess over the "
+        "swap null: the same graphs with other users' states. Retention is the excess at the last block over that at "
+        "`embed`. Intervals are 95 % bootstrap intervals over users.",
+        "",
+        "An independent check found that 97 % of the excess at `embed` is popularity, not personal taste. The verdicts "
+        "below are therefore about popularity first, until a measure that tells the two apart replaces these numbers.",
+        "",
+    ]
+
+
+def _verdicts(settings: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Verdicts",
+        "",
+        "| model | inputs | excess at embed | retention at the last block | verdict | verdict on raw states |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in settings:
+        retention = entry["retention"]
+        lines.append(
+            f"| {entry['model']} | {entry['protocol']['inputs']} | {_interval(entry['embed_excess'], 4)} | "
+            f"{_interval(retention, 2)} ({retention['layer']}) | **{entry['verdict']}** | {entry['raw_verdict']} |"
+        )
+    return lines
+
+
+def _controls(settings: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Controls",
+        "",
+        "Retention at the last block with its interval, and the verdict that it would give.",
+        "",
+        "| model | control | retention | verdict |",
+        "|---|---|---|---|",
+    ]
+    for entry in settings:
+        for name, control in entry["controls"].items():
+            if control["retention"] is not None:
+                lines.append(
+                    f"| {entry['model']} | {name} | {_interval(control['retention'], 2)} | {control['verdict']} |"
+                )
+    return [
+        *lines,
+        "",
+        "`random-weights` keeps the inputs and redraws every weight matrix with its own mean and standard deviation; "
+        "`shuffled-history` permutes each history, nodes following; `raw` drops and centres nothing. "
+        "`path-graph` has no verdict: its rows are in `bands.csv`.",
+    ]
+
+
+def _notes(settings: list[dict[str, Any]]) -> list[str]:
+    """Return the caveats with the models they are about, and who was left out."""
+    lines = ["## Notes", ""]
+    for code in dict.fromkeys(code for entry in settings for code in entry["caveats"]):
+        models = ", ".join(entry["model"] for entry in settings if code in entry["caveats"])
+        lines.append(f"- `{code}` ({models}): {CAVEATS[code]}")
+    skipped = "; ".join(f"{reason}: {count}" for reason, count in settings[0]["skipped"].items())
+    return [*lines, f"- Users left out ({settings[0]['model']}): {skipped}."]
+
+
 def _story(entry: dict[str, Any], table: pd.DataFrame) -> str:
-    """Say in one item what the published curve does and what the corrected one does."""
+    """Return one list item: the change of the published curve and of the corrected one."""
     published = table[(table["control"] == "paper") & (table["band"] == "1")].sort_values("layer", kind="stable")
     first, last = published["share"].iloc[0], published["share"].iloc[-1]
     way = "rises" if last > first else "falls"
-    kept, random = entry["retention"], entry["controls"]["random-weights"]["retention"]
-    if kept["low"] > random["high"]:
+    retention, random = entry["retention"], entry["controls"]["random-weights"]["retention"]
+    if retention["low"] > random["high"]:
         cause = "more than"
-    elif kept["high"] < random["low"]:
+    elif retention["high"] < random["low"]:
         cause = "less than"
     else:
         cause = "not distinguishably more or less than"
     return (
         f"- **{entry['model']}**: the published share {way} from {first:.3f} to {last:.3f}; the excess over the swap "
-        f"null keeps {_interval(kept, 2)} of its value at `embed`: {entry['verdict']}. That is {cause} the same "
+        f"null keeps {_interval(retention, 2)} of its value at `embed`: {entry['verdict']}. That is {cause} the same "
         f"architecture with random weights keeps, {_interval(random, 2)} (intervals compared)."
     )
 

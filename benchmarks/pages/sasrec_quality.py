@@ -1,4 +1,4 @@
-"""How good is the trained SASRec? Test NDCG@10 and Recall@10 per seed, with 99 negatives and with the full ranking.
+"""Quality of the trained SASRec: test NDCG@10 and Recall@10 per seed, with 99 negatives and with the full ranking.
 
 Run as ``python -m benchmarks.pages.sasrec_quality --dataset lastfm --from-dir DIR``.
 """
@@ -48,14 +48,14 @@ def measure(
     candidates = sample_candidates(dataset, part="test", seed=CANDIDATE_SEED)
     rows = [evaluate(model, dataset, candidates=lists).summary() for lists in (candidates, None)]
     df = pd.DataFrame(rows).assign(seed=seed)[COLUMNS]
-    # The full ranking has neither; whole numbers that may be absent, not floats.
+    # Nullable integers: the full ranking has neither.
     return df.astype({"n_negatives": "Int64", "candidate_seed": "Int64"})
 
 
 def run(
     dataset: Dataset, seeds: int, out: Path, *, device: str = "cpu", training: TrainingConfig | None = None
 ) -> pd.DataFrame:
-    """Measure seeds 0…seeds − 1 and write the table after each, so that an interrupted run keeps what is done."""
+    """Measure seeds 0…seeds − 1 and write the table after each; an interrupted run keeps the finished seeds."""
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1; got {seeds}.")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Write ``docs/theory.md``: what is proved, where the published proof fails, and what real graphs say.
+"""Write ``docs/theory.md``: what is proved, where the published proof fails, and measurements on real graphs.
 
 ::
 
     python -m benchmarks.pages.theory --collect RUN RUN RUN     # finished analyses with their Grams
     python -m benchmarks.pages.theory                           # the text alone, from the tables
 
-The text stands in ``benchmarks/pages/theory.md.in``; every number in it is computed here or read from
-``figures/lastfm/rayleigh.csv`` and ``locality.csv``, and a test writes the page anew and compares.
+The text is in ``benchmarks/pages/theory.md.in``; every number in it is computed here or read from
+``figures/lastfm/rayleigh.csv`` and ``locality.csv``. A test writes the page again and compares.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def collect(runs: list[Path], folder: Path = FIGURES) -> None:
     reports = [rayleigh_of_run(path, cutoff=cutoff) for path in runs for cutoff in MEASURED]
     table = pd.concat([report.table for report in reports], ignore_index=True)
     table.to_csv(folder / "rayleigh.csv", index=False, float_format="%.6g")
-    # The graphs belong to the data set: every run says the same of them.
+    # The graphs depend on the data set alone, so the first run is enough.
     first = reports[0]
     row = {"dataset": table["dataset"].iloc[0], "n_users": first.n_local, "share_positive": first.share_local}
     row |= {"correlation": first.locality.value, "low": first.locality.low, "high": first.locality.high}
@@ -92,7 +92,7 @@ def page(folder: Path = FIGURES) -> str:
 
 @cache
 def newest_weights(mode: str, cutoff: float, n_layers: int) -> tuple[float, float, float, float]:
-    """Return what the last row leaves: weight on the newest item, on the newest five, and absolutely; on the oldest 5.
+    """Return the last row's weight on the newest item, on the newest 5, in absolute value, and on the oldest 5.
 
     ``iir`` is the minimum-phase Butterworth filter of the same order, ``scipy.signal.butter``, from rest.
     """
@@ -109,7 +109,7 @@ def newest_weights(mode: str, cutoff: float, n_layers: int) -> tuple[float, floa
 
 @cache
 def one_sided_rise(cutoff: float, order: int = ORDER) -> float:
-    """Return by how much the gain of the one-sided kernel rises above that of the mean, on an endless history."""
+    """Return by how much the gain of the one-sided kernel exceeds its gain at the mean, on an infinite history."""
     n = 1024
     gain = np.abs(np.fft.rfft(causal_kernel(n, cutoff, order).numpy(), 8 * n))
     return float(gain.max() / gain[0] - 1)
@@ -127,7 +127,7 @@ def _weights() -> list[str]:
     for mode, name in (("two_sided", "two-sided"), ("causal", "causal"), ("iir", "minimum-phase IIR")):
         for cutoff in CUTOFFS:
             if mode == "iir" and cutoff == 1.0:
-                continue  # a recursive filter of this kind ends below Nyquist
+                continue  # the recursive filter needs a cutoff below Nyquist
             cells = []
             for depth in DEPTHS:
                 last, newest, absolute, oldest = newest_weights(mode, cutoff, depth)
@@ -163,7 +163,7 @@ def _cutoffs(table: pd.DataFrame) -> list[str]:
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """Say in how many places a user's own graph sees a larger fall than those of others, and in how many less."""
+    """Return in how many rows the fall is larger on a user's own graph than on others' graphs, and how many smaller."""
     parts = []
     for mode, rows in table.groupby("mode", sort=False):
         more, less = int((rows["excess_change_high"] < 0).sum()), int((rows["excess_change_low"] > 0).sum())

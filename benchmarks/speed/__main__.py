@@ -1,7 +1,7 @@
 """Print a table of ratios: ``python -m benchmarks.speed [NAME …] --lastfm DIR``.
 
-Each case runs in a process of its own, so that peak memory belongs to it alone; the two sides of a ratio are timed in
-turn, and the median of the pairwise ratios is shown. Threads are stated in every row.
+Each case runs in a process of its own, so that its peak memory can be measured. The two sides of a ratio are timed in
+turn; the median of the pairwise ratios is shown. Every row states the number of threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.table import Table
 
 
 class Case(NamedTuple):
-    """What a case measures, and the threads of BLAS and PyTorch that it runs with."""
+    """Title of a case, and its number of threads of BLAS and PyTorch."""
 
     title: str
     threads: int = 2
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--lastfm", type=Path, help="folder with the raw HetRec files, for the LastFM cases")
     parser.add_argument("--threads", type=int, help="threads of BLAS and PyTorch (default: those of each case)")
     parser.add_argument(
-        "--page", type=Path, help="also write the table as Markdown; rows there that were not measured anew are kept"
+        "--page", type=Path, help="also write the table as Markdown; rows there that were not measured again are kept"
     )
     options = parser.parse_args()
     rows = []
@@ -61,11 +61,11 @@ def main() -> None:
         threads = options.threads or CASES[case].threads
         command = [sys.executable, "-m", "benchmarks.speed.cases", case, str(options.lastfm or ""), str(threads)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            rows.append({"case": case, "measured": "failed", "goal": "", "detail": done.stderr.strip()[-300:]})
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if process.returncode:
+            rows.append({"case": case, "measured": "failed", "goal": "", "detail": process.stderr.strip()[-300:]})
             continue
-        rows.append({"case": case, **json.loads(done.stdout.splitlines()[-1]), "threads": threads})
+        rows.append({"case": case, **json.loads(process.stdout.splitlines()[-1]), "threads": threads})
         print(f"{case}: {rows[-1]['measured']}", file=sys.stderr)
     table = Table(title="benchmarks")
     for column in ("case", "measured", "goal", "threads", "detail"):
@@ -79,10 +79,10 @@ def main() -> None:
 
 
 def page(rows: list[dict[str, Any]], before: str = "") -> str:
-    """Return the table as Markdown, with the machine it was taken on.
+    """Return the table as Markdown, with the machine it was measured on.
 
-    Cases that were not measured, or failed, keep their rows of the page ``before``, if that is of the same machine and
-    versions.
+    Cases that were not measured, or failed, keep their rows of the page ``before`` if its machine and versions are the
+    same.
     """
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch "

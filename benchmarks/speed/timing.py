@@ -1,4 +1,4 @@
-"""Times of two pieces of work in turn, and memory figures of this process."""
+"""Times of two functions called in turn, and memory use of this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-#: Seconds of the processor that this process has used.
+#: Processor seconds of this process.
 CPU_CLOCK = time.process_time
 
 
@@ -37,15 +37,15 @@ def paired_ratio(
     repeats : int
         Pairs.
     calls : (int, int)
-        Calls of each side per timing; several where one is too short to be timed.
+        Calls of each side per timing; more than one if a call is too short to be timed.
     clock : callable
-        :data:`CPU_CLOCK` for work on one thread: other programs then lengthen neither side.
+        :data:`CPU_CLOCK` for work on one thread, which other programs do not affect.
     """
 
     def timed(work: Callable[[], Any], n: int) -> float:
         def several() -> None:
             for _ in range(n):
-                work()  # its result is let go at once, so that the next call finds the memory free
+                work()  # the result is freed at once, before the next call
 
         return seconds(several, clock) / n
 
@@ -69,7 +69,7 @@ def peak_bytes() -> int:
 
 
 def status_bytes(name: str) -> int:
-    """Return a memory figure of this process from Linux: VmRSS is what it holds now, VmHWM the most it has held."""
+    """Return a memory figure of this process on Linux in bytes: VmRSS is current, VmHWM peak resident memory."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024

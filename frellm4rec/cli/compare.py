@@ -50,12 +50,12 @@ def compare(
     folders = [_open(run.expanduser()) for run in runs]
     check_groups([run.config() for run in folders])
     results = [_result(run, options, from_dir=from_dir, device=device, load=load) for run in folders]
-    found = compare_runs(results, metric=metric)  # type: ignore[arg-type]
+    comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
     if as_json:
-        rows = json.loads(found.table.to_json(orient="records"))
-        typer.echo(json.dumps({"table": rows, "protocols": found.protocols, "notes": found.notes}, indent=2))
+        rows = json.loads(comparison.table.to_json(orient="records"))
+        typer.echo(json.dumps({"table": rows, "protocols": comparison.protocols, "notes": comparison.notes}, indent=2))
     else:
-        _print(found, k)
+        _print(comparison, k)
 
 
 def _open(folder: Path) -> RunFolder:

@@ -44,22 +44,15 @@ def evaluate(
     from functools import cache
 
     from frellm4rec.evaluation.candidates import Candidates, check_part
-    from frellm4rec.runs.evaluations import evaluate_trained, parse_ranking
+    from frellm4rec.runs.evaluations import evaluate_trained
     from frellm4rec.runs.trained import open_trained
     from spectral_probe.plugins.datasets import resolve_dataset
 
     check_part(part)
-    own = None if candidates is None else Candidates.load(candidates.expanduser())
-    rankings = list(dict.fromkeys(ranking or (RANKINGS if own is None else [f"{own.n_negatives}+1"])))
-    for rule in rankings:
-        parse_ranking(rule)
-    if own is not None and rankings != [f"{own.n_negatives}+1"]:
-        raise ConfigError(
-            f"{candidates} holds {own.n_negatives}+1 candidates; got --ranking {', '.join(rankings)}. Leave out "
-            "--ranking, or --candidates."
-        )
+    lists = None if candidates is None else Candidates.load(candidates.expanduser())
+    rankings = _rankings(ranking, None if lists is None else f"{lists.n_negatives}+1")
     load = cache(resolve_dataset)
-    found = []
+    results = []
     for run in runs:
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
@@ -71,21 +64,35 @@ def evaluate(
                 part=part,
                 k=k,
                 seed=seed,
-                candidates=own,
+                candidates=lists,
                 out=out,  # type: ignore[arg-type]
             )
-            found.append((run, result))
+            results.append((run, result))
     if as_json:
-        typer.echo(json.dumps([{"run": str(run), **result.summary()} for run, result in found], indent=2))
+        typer.echo(json.dumps([{"run": str(run), **result.summary()} for run, result in results], indent=2))
     else:
-        _print(found)
+        _print(results)
 
 
-def _print(found: list[tuple[Path, Evaluation]]) -> None:
+def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:
+    """Return the rankings to evaluate, each once; ``stored`` is the ranking of candidate lists of the user's own."""
+    from frellm4rec.runs.evaluations import parse_ranking
+
+    rankings = list(dict.fromkeys(asked or (RANKINGS if stored is None else [stored])))
+    for ranking in rankings:
+        parse_ranking(ranking)
+    if stored is not None and rankings != [stored]:
+        raise ConfigError(
+            f"--candidates holds {stored} candidates; got --ranking {', '.join(rankings)}. Leave out one of the two."
+        )
+    return rankings
+
+
+def _print(results: list[tuple[Path, Evaluation]]) -> None:
     from spectral_probe.cli.tables import print_rows
 
-    k = found[0][1].k
-    numbers = {protocol: n for n, protocol in enumerate(dict.fromkeys(r.rule for _, r in found), start=1)}
+    k = results[0][1].k
+    numbers = {protocol: n for n, protocol in enumerate(dict.fromkeys(r.rule for _, r in results), start=1)}
     print_rows(
         [
             {
@@ -97,10 +104,10 @@ def _print(found: list[tuple[Path, Evaluation]]) -> None:
                 "tie rate": f"{result.is_tied.mean():.4f}",
                 "protocol": str(numbers[result.rule]),
             }
-            for run, result in found
+            for run, result in results
         ]
     )
     for protocol, number in numbers.items():
         typer.echo(f"protocol {number}: {protocol}")
-    for run, note in dict.fromkeys((run.name, result.note) for run, result in found if result.note):
+    for run, note in dict.fromkeys((run.name, result.note) for run, result in results if result.note):
         typer.echo(f"note: {run}: {note}")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_probe.errors import ConfigError
+
 if TYPE_CHECKING:
+    from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.experiments.runner import ExperimentRun
     from frellm4rec.experiments.tables import ExperimentTables
 
@@ -51,19 +54,14 @@ def experiment(
 
     Without a name, the experiments are listed. The same command after an interruption goes on where it stopped.
     """
-    from frellm4rec.experiments.definitions import experiment_names, load_experiment
-    from frellm4rec.experiments.grid import ExperimentRequest
-    from frellm4rec.runs.recipe import parse_assignment
-    from spectral_probe.errors import ConfigError
-
     if name is None:
-        for known in experiment_names():
-            found = load_experiment(known)
-            typer.echo(f"{known:12} {found.source:8} {found.title} ({len(found.variants)} variants)")
+        _list_experiments()
         return
     if dataset is None:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
-    definition = load_experiment(name, None if file is None else file.expanduser())
+    from frellm4rec.experiments.grid import ExperimentRequest
+    from frellm4rec.runs.recipe import parse_assignment
+
     request = ExperimentRequest(
         dataset=dataset,
         from_dir=from_dir,
@@ -76,21 +74,40 @@ def experiment(
         with_sasrec=with_sasrec,
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
     )
-    from frellm4rec.experiments.markdown import markdown
-    from frellm4rec.experiments.runner import ExperimentRun, default_folder
-
-    folder = out.expanduser() if out is not None else default_folder(definition, request)
-    run = ExperimentRun.open(definition, request, folder)
+    run = _open(name, file, request, out)
     if dry_run:
         _print_plan(run, as_json)
-        return
-    typer.echo(f"{len(run.cells)} cells in {folder}", err=True)
+    else:
+        _run(run, as_json)
+
+
+def _open(name: str, file: Path | None, request: ExperimentRequest, out: Path | None) -> ExperimentRun:
+    from frellm4rec.experiments.definitions import load_experiment
+    from frellm4rec.experiments.runner import ExperimentRun, default_folder
+
+    experiment = load_experiment(name, None if file is None else file.expanduser())
+    folder = out.expanduser() if out is not None else default_folder(experiment, request)
+    return ExperimentRun.open(experiment, request, folder)
+
+
+def _list_experiments() -> None:
+    from frellm4rec.experiments.definitions import experiment_names, load_experiment
+
+    for name in experiment_names():
+        experiment = load_experiment(name)
+        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({len(experiment.variants)} variants)")
+
+
+def _run(run: ExperimentRun, as_json: bool) -> None:
+    from frellm4rec.experiments.markdown import markdown
+
+    typer.echo(f"{len(run.cells)} cells in {run.folder}", err=True)
     try:
         tables = run.run(progress=True, report=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
-        typer.echo(f"the finished cells are in {folder}; the same command goes on from there.", err=True)
+        typer.echo(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
         raise
-    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else markdown(definition, tables).rstrip())
+    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else markdown(run.experiment, tables).rstrip())
     if run.exit_code:
         raise typer.Exit(run.exit_code)
 

@@ -51,11 +51,14 @@ def recommend(
         if history is not None
         else {f"user {name}": data.sequences[find_user(data, name)] for name in dict.fromkeys(user or ())}
     )
-    found = {name: rank(trained.model, items, k=k, include_seen=include_seen) for name, items in histories.items()}
+    ranked_lists = {
+        name: rank(trained.model, items, k=k, include_seen=include_seen) for name, items in histories.items()
+    }
     if as_json:
-        typer.echo(json.dumps([{"for": name, **describe(ranked, data)} for name, ranked in found.items()], indent=2))
+        content = [{"for": name, **describe(ranked, data)} for name, ranked in ranked_lists.items()]
+        typer.echo(json.dumps(content, indent=2))
         return
-    for name, ranked in found.items():
+    for name, ranked in ranked_lists.items():
         _print(name, ranked, data)
 
 

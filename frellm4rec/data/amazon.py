@@ -29,7 +29,7 @@ CATEGORIES = (
     "Video_Games",
 )
 # fmt: on
-#: Repeats above this part of the interactions are worth a note: predicting them is not recommending.
+#: Above this share of repeated interactions the report has a note: predicting a repeat is not recommending.
 MANY_REPEATS = 0.05
 
 
@@ -63,7 +63,7 @@ class AmazonOptions:
 
     @property
     def needs_all_reviews(self) -> bool:
-        """Whether the owner's 5-core file is too little: raw counts, or users with fewer than five reviews."""
+        """Whether the owner's 5-core file is not enough: the filter uses raw counts, or k is below 5."""
         return self.core != "iterative" or self.k < 5
 
     def argument(self, category: str) -> str:
@@ -102,13 +102,13 @@ class AmazonOptions:
 
 
 def review_files(category: str) -> tuple[str, ...]:
-    """Return the names that a category's reviews come under, all reviews before the owner's 5-core."""
+    """Return the possible file names of a category's reviews; all reviews come before the owner's 5-core."""
     names = (f"{category}.json", f"{category}_5.json")
     return tuple(f"{name}{gz}" for name in names for gz in (".gz", ""))
 
 
 def metadata_files(category: str) -> tuple[str, ...]:
-    """Return the names that a category's metadata come under."""
+    """Return the possible file names of a category's metadata."""
     return (f"meta_{category}.json.gz", f"meta_{category}.json")
 
 
@@ -136,7 +136,7 @@ def load_amazon(
     options : AmazonOptions, optional
         Filter and repeats.
     max_broken_share : float
-        Largest part of broken lines that is forgiven in a file.
+        Largest share of broken lines that is allowed in a file.
 
     Raises
     ------
@@ -145,12 +145,12 @@ def load_amazon(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"Amazon {category} is read from a folder; {folder} is not one. Name the folder of its files.")
+        raise DataError(f"Amazon {category} needs a folder; {folder} is not a folder. Name the folder of its files.")
     reviews = find_file(folder, review_files(category))
     if reviews is None:
         raise DataError(
             f"{folder} must have the reviews of {category}, one of {', '.join(review_files(category))}; it has none of "
-            "them. Name the folder that has, with --from-dir, or leave it out to download them."
+            "them. Name the folder that has them with --from-dir, or leave --from-dir out to download them."
         )
     metadata = find_file(folder, metadata_files(category))
     return read_amazon(reviews, metadata, category, options, max_broken_share=max_broken_share)
@@ -175,8 +175,8 @@ def read_amazon(
     stages = [("owner's 5-core file" if is_owners_core else "all reviews", Counts.of_frame(df))]
     if is_owners_core and options.needs_all_reviews:
         notes.append(
-            f"{reviews.name} holds only the owner's 5-core; the filter asked for judges raw counts, so it should start "
-            f"from {category}.json."
+            f"{reviews.name} holds only the owner's 5-core, but this filter uses raw counts. Start from "
+            f"{category}.json instead."
         )
     is_repeat = df.sort_values("timestamp", kind="stable").duplicated(["user_id", "item_id"])
     if options.repeats == "first":
@@ -184,8 +184,8 @@ def read_amazon(
         stages.append(("repeats removed", Counts.of_frame(df)))
     elif is_repeat.mean() > MANY_REPEATS:
         notes.append(
-            f"{is_repeat.mean():.0%} of the reviews are by users of items they had reviewed before; repeats=first "
-            "drops them."
+            f"{is_repeat.mean():.0%} of the reviews repeat an earlier review of the same item by the same user; "
+            "repeats=first drops them."
         )
     if options.core != "none":
         df = k_core(df, options.k, iterative=options.core == "iterative")
@@ -193,8 +193,8 @@ def read_amazon(
     log = Interactions.from_frame(df)
     titles = None
     if metadata is not None:
-        known, more = read_titles(metadata, set(log.item_ids), category, max_broken_share=max_broken_share)
-        titles, notes = [known.get(asin, "") for asin in log.item_ids], notes + more
+        by_asin, title_notes = read_titles(metadata, set(log.item_ids), category, max_broken_share=max_broken_share)
+        titles, notes = [by_asin.get(asin, "") for asin in log.item_ids], notes + title_notes
     name = f"amazon:{options.argument(category)}"
     for note in notes:
         logger.warning("%s: %s", name, note)
@@ -202,7 +202,7 @@ def read_amazon(
 
 
 def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> tuple[pd.DataFrame, list[str]]:
-    """Return user_id, item_id, timestamp of every review in the order of the file, and what must be known.
+    """Return user_id, item_id, timestamp of every review in the order of the file, and a note if lines are broken.
 
     Raises
     ------
@@ -217,8 +217,8 @@ def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> t
         if _is_label(user) and _is_label(item) and time is not None:
             rows.append((user, item, time))
         else:
-            seen = {name: review.get(name) for name in ("reviewerID", "asin", "unixReviewTime")}
-            lines.reject(f"must have a reviewerID, an asin and a whole unixReviewTime; it has {str(seen)[:120]}")
+            values = {name: review.get(name) for name in ("reviewerID", "asin", "unixReviewTime")}
+            lines.reject(f"must have a reviewerID, an asin and a whole unixReviewTime; it has {str(values)[:120]}")
     lines.check()
     return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), _broken_note(lines)
 
@@ -226,14 +226,14 @@ def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> t
 def read_titles(
     path: Path, items: set[str], category: str, *, max_broken_share: float = MAX_BROKEN_SHARE
 ) -> tuple[dict[str, str], list[str]]:
-    """Return the cleaned title of each of the items that has one, and what must be known.
+    """Return the cleaned title of each of the items that has one, and a note if lines are broken.
 
-    Metadata list some products more than once; the first entry with a title counts.
+    Metadata list some products more than once; the first entry with a title is used.
 
     Raises
     ------
     DataError
-        If the file is damaged, or more lines than allowed are no product.
+        If the file is damaged, or more lines than allowed have no asin.
     """
     lines = JsonLines(path, max_broken_share=max_broken_share)
     titles: dict[str, str] = {}
@@ -254,12 +254,12 @@ def _broken_note(lines: JsonLines) -> list[str]:
 
 
 def _is_label(value: object) -> bool:
-    """Whether a value can name a user or an item: text that can be written (a lone surrogate cannot)."""
+    """Whether a value can be the label of a user or an item: non-empty text without lone surrogates."""
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _whole_number(value: object) -> int | None:
-    """Return seconds since 1970, also where they are written as text; None for anything that is not a time."""
+    """Return seconds since 1970, given as a number or as text; None for anything that is not a time."""
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**62) < value < 2**62:

@@ -29,7 +29,7 @@ def k_core(
         Names of the two columns.
     iterative : bool
         True (default): repeat until every remaining user and item has ``k`` rows (the k-core proper, which is unique).
-        False: one pass over the raw counts, users and items judged at the same time. What remains may have fewer.
+        False: one pass over the raw counts of users and items. Remaining users and items may have fewer rows.
 
     Raises
     ------
@@ -63,13 +63,12 @@ def k_core(
     if not keep.any():
         kind = "iterative" if iterative else "single-pass"
         raise DataError(
-            f"Nothing of the {len(df)} rows is left after the {kind} {k}-core filter; choose a smaller k "
-            "or a larger log."
+            f"None of the {len(df)} rows is left after the {kind} {k}-core filter. Choose a smaller k or a larger log."
         )
     return df.loc[keep]
 
 
 def _has_enough(code: npt.NDArray[np.intp], keep: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.bool_]:
-    """Return, per row, whether the row's label occurs at least ``k`` times among the rows still kept."""
+    """Return, per row, whether its label occurs at least ``k`` times among the rows with ``keep``."""
     counts = np.bincount(code[keep], minlength=int(code.max(initial=-1)) + 1)
     return np.asarray(counts[code] >= k)

@@ -1,4 +1,4 @@
-"""How many users, items and interactions there are, before and after every filter, beside the paper's Table 1."""
+"""Numbers of users, items and interactions before and after every filter, beside the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Counts:
 
     @classmethod
     def of_dataset(cls, dataset: Dataset) -> Counts:
-        """Count whole histories, held-out items included; items that nobody touched do not count."""
+        """Count whole histories, held-out items included; items without interactions do not count."""
         items = np.concatenate(dataset.sequences)
         return cls(dataset.n_users, len(np.unique(items)), len(items))
 
@@ -48,7 +48,7 @@ PAPER_TABLE_1 = {
 
 @dataclass(frozen=True)
 class FilterReport:
-    """What the way from the raw file to the data set left of it.
+    """Counts after every filter, from the raw file to the data set.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class FilterReport:
     n_titles : int or None
         Items of the data set with a title; None where there are no titles at all.
     notes : tuple of str
-        What a reader of the counts must know.
+        Remarks on the counts.
     """
 
     name: str
@@ -79,7 +79,7 @@ class FilterReport:
 
     @property
     def paper(self) -> Counts | None:
-        """The row of the paper's Table 1, if it has one; options after the name change nothing about it."""
+        """The data set's row in the paper's Table 1, or None; options after the name are ignored."""
         return PAPER_TABLE_1.get(self.name.partition(",")[0])
 
     def to_frame(self) -> pd.DataFrame:
@@ -102,7 +102,7 @@ class CountedDataset(Dataset):
 
 
 def with_report(dataset: Dataset, stages: list[tuple[str, Counts]], notes: list[str] | None = None) -> CountedDataset:
-    """Return the data set with a report; its own counts are those of the last stage."""
+    """Return the data set with a report; its counts are those of the last stage."""
     titles = dataset.item_titles
     report = FilterReport(
         name=dataset.name,
@@ -116,12 +116,12 @@ def with_report(dataset: Dataset, stages: list[tuple[str, Counts]], notes: list[
 
 def report_of(dataset: Dataset) -> FilterReport:
     """Return the report of a data set; one stage, "as read", where its loader did not filter."""
-    found = getattr(dataset, "report", None)
-    if isinstance(found, FilterReport):
-        return found
-    report = with_report(dataset, [("as read", Counts.of_dataset(dataset))]).report
-    assert report is not None
-    return report
+    report = getattr(dataset, "report", None)
+    if isinstance(report, FilterReport):
+        return report
+    unfiltered = with_report(dataset, [("as read", Counts.of_dataset(dataset))]).report
+    assert unfiltered is not None
+    return unfiltered
 
 
 def filter_core(dataset: Dataset, k: int = 5, *, iterative: bool = True) -> CountedDataset:
@@ -149,12 +149,12 @@ def filter_core(dataset: Dataset, k: int = 5, *, iterative: bool = True) -> Coun
 
 
 def core_label(k: int, iterative: bool) -> str:
-    """Return what a report calls a core filter."""
+    """Return the name of a core filter in a report."""
     return f"{'iterative' if iterative else 'single-pass'} {k}-core"
 
 
 def format_report(report: FilterReport) -> str:
-    """Return the report as text: a line per stage, the paper's row under them, then what must be known.
+    """Return the report as text: a line per stage, the paper's row, then the notes.
 
     Notes
     -----

@@ -65,13 +65,13 @@ def lastfm_source(argument: str | None = None, *, from_dir: Path | None = None) 
     Raises
     ------
     DataError
-        If two places are named, or the download fails.
+        If two paths are named, or the download fails.
     """
     if argument and from_dir is not None and Path(argument) != Path(from_dir):
-        raise DataError(f"LastFM is read from one place; got {argument!r} and {str(from_dir)!r}. Name one of them.")
+        raise DataError(f"LastFM is read from one path; got {argument!r} and {str(from_dir)!r}. Name one of them.")
     if argument or from_dir is not None:
         return Path(argument or from_dir or "").expanduser()
-    return _own_folder("LastFM", "lastfm") or fetch(HETREC_LASTFM, "lastfm")
+    return _folder_from_environment("LastFM", "lastfm") or fetch(HETREC_LASTFM, "lastfm")
 
 
 def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
@@ -95,9 +95,9 @@ def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
         If files are missing, malformed or cannot be downloaded, or nothing is left after the filter.
     """
     if not argument:
-        raise ConfigError("The Amazon data come by category; none was named. Name one, as in amazon:Gift_Cards.")
+        raise ConfigError("The Amazon data need a category; none was named. Name one, as in amazon:Gift_Cards.")
     category, options = AmazonOptions.parse(argument)
-    folder = Path(from_dir).expanduser() if from_dir is not None else _own_folder(category)
+    folder = Path(from_dir).expanduser() if from_dir is not None else _folder_from_environment(category)
     if folder is not None:
         return load_amazon(category, folder, options)
     reviews = fetch(amazon_reviews(category, is_owners_core=not options.needs_all_reviews), f"amazon/{category}")
@@ -135,8 +135,8 @@ def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
     return read_table(path, title="title" if "title" in column_names(path) else None)
 
 
-def _own_folder(*names: str) -> Path | None:
-    """Return the folder of a data set inside the one that the environment variable names, if there is one."""
+def _folder_from_environment(*names: str) -> Path | None:
+    """Return the folder of a data set inside the one that :data:`DATA_VARIABLE` names, if there is one."""
     root = os.environ.get(DATA_VARIABLE)
     if not root:
         return None

@@ -1,4 +1,4 @@
-"""The built-in data set: a small made-up bookshop whose truth is known, so that a verdict can be checked against it."""
+"""The built-in data set: a small made-up bookshop with known item communities, against which results can be checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.types import FloatArray, IntArray
 
-#: The words of each community. A title's noun comes from here, but not always from the words of its own community.
+#: The nouns of each community. The noun of a title does not always come from the item's own community.
 NOUNS: tuple[tuple[str, ...], ...] = (
     ("Harbour", "Lighthouse", "Sailor", "Tide", "Anchor", "Schooner", "Reef", "Captain"),
     ("Galaxy", "Starship", "Comet", "Orbit", "Android", "Nebula", "Colony", "Moonbase"),
@@ -39,7 +39,7 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Settings of the made-up world; the defaults are what ``demo`` stands for.
+    """Settings of the made-up log; ``demo`` uses the defaults.
 
     Attributes
     ----------
@@ -48,17 +48,17 @@ class DemoConfig:
     min_length, max_length : int
         Bounds of a history; lengths are spread evenly between them.
     n_tastes : int
-        Communities that one user ever turns to.
+        Communities that one user reads from.
     persistence : float
-        Probability that the taste stays as it is from one event to the next.
+        Probability that the taste stays the same from one event to the next.
     focus : float
-        Probability that an event follows the taste; the others follow popularity alone.
+        Probability that an event follows the taste; other events follow popularity alone.
     popularity_exponent : float
         Item of rank r within its community is drawn in proportion to ``r ** -exponent``.
     fashion : float
-        Strength of the drift that all users share: communities come into fashion and go out of it.
+        Strength of the drift that all users share: the weight of a community rises and falls over time.
     title_agreement : float
-        Probability that the noun of a title is one of its own community.
+        Probability that the noun of a title belongs to the item's community.
     """
 
     n_users: int = 800
@@ -79,10 +79,10 @@ class DemoConfig:
                 f"Histories need 3 events or more, and min_length ≤ max_length; got {self.min_length} and "
                 f"{self.max_length}."
             )
-        # Nobody reads a book twice; a community must not run out within one history.
+        # A history has no item twice, so a community must have enough items for one history.
         if self.n_users < 1 or self.n_items < n_communities * self.max_length:
             raise ConfigError(
-                f"The made-up world needs a user, and {n_communities} × max_length items so no community runs out; "
+                f"The demo needs a user, and {n_communities} × max_length items so no community runs out; "
                 f"got n_users={self.n_users}, n_items={self.n_items}, max_length={self.max_length}."
             )
         if not 1 <= self.n_tastes <= n_communities:
@@ -97,20 +97,20 @@ class DemoConfig:
 
 @dataclass(frozen=True, eq=False)
 class DemoWorld:
-    """A made-up log together with what produced it.
+    """A made-up log with the hidden variables that produced it.
 
     Attributes
     ----------
     dataset : Dataset
-        What a model sees: histories and titles. Item and user indices are those of the arrays below.
+        What a model reads: histories and titles. Item and user indices are those of the arrays below.
     item_community : (n_items,) int
         Community of each item.
     item_popularity : (n_items,) float
         Probability of the item within its community, sums to 1 there.
     title_community : (n_items,) int
-        Community that the noun of the title speaks of.
+        Community of the noun in the title.
     taste_paths : list of (length,) int arrays
-        Community that each user is after at each event of his history.
+        Community that each user follows at each event of their history.
     timestamps : list of (length,) int arrays
         Seconds since 1970, increasing within a user.
     """
@@ -138,24 +138,25 @@ class DemoWorld:
 
 
 def make_demo(config: DemoConfig | None = None, *, seed: int = 0) -> DemoWorld:
-    r"""Return a made-up bookshop: the same world for the same settings and seed.
+    r"""Return a made-up bookshop; the same settings and seed give the same data.
 
-    Items belong to latent communities, and some are far more popular than others. A user turns to a few communities,
-    stays with one for a while and then moves on, at moments of his own:
+    Items belong to latent communities, and some are far more popular than others. A user reads from a few communities,
+    stays with one for a while and then moves to another, at times that differ between users:
 
     .. math:: P(c_{t+1} = c_t) = \text{persistence}, \qquad
               P(c_{t+1} = c \mid \text{move}) \propto e^{\text{fashion} \cdot \cos(2\pi (s_{t+1} - c / C))}
 
-    with :math:`s` the event's place in calendar time. The common fashion makes histories alike whoever reads them; the
-    moments of one's own tie these states to these items, which is what the swap null leaves.
+    with :math:`s` the event's position in calendar time. The common fashion makes the histories of all users similar.
+    The times of the moves differ between users and tie a user's states to that user's items; this part exceeds the
+    swap null.
 
-    Titles speak of the community in part: the noun is one of its own with probability ``title_agreement``, the other
-    words are nobody's. What the text says about an item and what co-occurrence says therefore differ.
+    Titles carry part of the community: the noun belongs to it with probability ``title_agreement``, the other words
+    are independent of it. The text of an item and its co-occurrences therefore carry different information.
 
     Notes
     -----
     Source: none; for tests, tutorials and first runs. Only uniform draws are taken from the generator: NumPy may change
-    how it makes the others of them, and with that the world.
+    how it derives other distributions from them, which would change the data.
     """
     config = config or DemoConfig()
     rng = np.random.default_rng(seed)
@@ -171,7 +172,7 @@ def make_demo(config: DemoConfig | None = None, *, seed: int = 0) -> DemoWorld:
     sequences, paths, timestamps = [], [], []
     for _ in range(config.n_users):
         length = config.min_length + int(rng.random() * (config.max_length - config.min_length + 1))
-        # A user reads for a while within ten years, from a day of his own.
+        # Each user starts on a random day; all histories lie within about ten years.
         gaps = np.maximum((-np.log1p(-rng.random(length)) * 20 * DAY).astype(np.int64), 1)
         times = START + int(rng.random() * 3000) * DAY + np.cumsum(gaps)
         path = _taste_path(rng, times, config)
@@ -183,7 +184,7 @@ def make_demo(config: DemoConfig | None = None, *, seed: int = 0) -> DemoWorld:
         user_ids=np.array([f"u{u + 1:04d}" for u in range(config.n_users)], dtype=object),
         item_ids=np.array([f"b{i + 1:04d}" for i in range(config.n_items)], dtype=object),
     )
-    # The name is what the data set can be asked for by.
+    # The name is the argument that loads this data set.
     dataset = Dataset.from_interactions(log, item_titles=titles, name=f"demo:{seed}" if seed else "demo")
     return DemoWorld(dataset, item_community, item_popularity, title_community, paths, timestamps)
 
@@ -196,20 +197,20 @@ def _pick(rng: np.random.Generator, weights: FloatArray) -> int:
 
 
 def _taste_path(rng: np.random.Generator, times: IntArray, config: DemoConfig) -> IntArray:
-    """Return the community that a user is after at each event."""
+    """Return the community that a user follows at each event."""
     n_communities = len(NOUNS)
-    own = np.argsort(rng.random(n_communities))[: config.n_tastes]
-    # One turn of the wheel of fashion in five years.
+    tastes = np.argsort(rng.random(n_communities))[: config.n_tastes]
+    # The period of the fashion is five years.
     phase = (times - START) / (1826 * DAY)
-    weights = np.exp(config.fashion * np.cos(2 * np.pi * (phase[:, None] - own / n_communities)))
+    weights = np.exp(config.fashion * np.cos(2 * np.pi * (phase[:, None] - tastes / n_communities)))
     path = np.empty(len(times), dtype=np.int64)
-    now = _pick(rng, weights[0])
+    current = _pick(rng, weights[0])
     for t in range(len(times)):
-        if t and len(own) > 1 and rng.random() >= config.persistence:
-            away = weights[t].copy()
-            away[now] = 0.0
-            now = _pick(rng, away)
-        path[t] = own[now]
+        if t and len(tastes) > 1 and rng.random() >= config.persistence:
+            other_weights = weights[t].copy()
+            other_weights[current] = 0.0
+            current = _pick(rng, other_weights)
+        path[t] = tastes[current]
     return path
 
 
@@ -221,28 +222,28 @@ def _events(
     config: DemoConfig,
 ) -> IntArray:
     """Return a history that follows the path; no item occurs twice."""
-    left = item_popularity.copy()
+    weights = item_popularity.copy()
     items = np.empty(len(path), dtype=np.int64)
     for t, community in enumerate(path):
         follows = rng.random() < config.focus
-        items[t] = _pick(rng, np.where(item_community == community, left, 0.0) if follows else left)
-        left[items[t]] = 0.0
+        items[t] = _pick(rng, np.where(item_community == community, weights, 0.0) if follows else weights)
+        weights[items[t]] = 0.0
     return items
 
 
 def _titles(rng: np.random.Generator, item_community: IntArray, agreement: float) -> tuple[list[str], IntArray]:
     """Return a title for every item, no two alike, and the community its noun belongs to."""
     titles: dict[str, None] = {}
-    speaks_of = np.empty(len(item_community), dtype=np.int64)
+    title_community = np.empty(len(item_community), dtype=np.int64)
     for item, community in enumerate(item_community):
         if rng.random() >= agreement:
             community = (community + 1 + int(rng.random() * (len(NOUNS) - 1))) % len(NOUNS)
-        speaks_of[item] = community
+        title_community[item] = community
         title = _title(rng, community)
         while title in titles:
             title = _title(rng, community)
         titles[title] = None
-    return list(titles), speaks_of
+    return list(titles), title_community
 
 
 def _title(rng: np.random.Generator, community: int) -> str:

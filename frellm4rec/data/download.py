@@ -1,4 +1,4 @@
-"""Public raw files: fetched once from the first mirror that has them, checked, and kept in the cache."""
+"""Public raw files: downloaded once from the first mirror that has them, checked, and stored in the cache."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RemoteFile:
     mirrors : tuple of str
         Addresses of the same file, tried in this order.
     magic : bytes
-        What the file starts with. A login page that comes instead of it does not.
+        First bytes of the file. They tell it from a login page that a server sends instead.
     sha256 : str or None
-        Checksum, where the owner's is known. Otherwise that of the first download is recorded and holds from then on.
+        Checksum published by the owner. None: the checksum of the first download is recorded and checked from then on.
     """
 
     name: str
@@ -55,14 +55,14 @@ AMAZON_MIRRORS = (
 
 
 def amazon_reviews(category: str, *, is_owners_core: bool) -> RemoteFile:
-    """Return where the reviews of a category lie: all of them, or the owner's much smaller 5-core."""
+    """Return the remote file with a category's reviews: all of them, or the owner's much smaller 5-core."""
     name, folder = (f"{category}_5", "categoryFilesSmall") if is_owners_core else (category, "categoryFiles")
     mirrors = tuple(f"{mirror}/{folder}/{name}.json.gz" for mirror in AMAZON_MIRRORS)
     return RemoteFile(f"{name}.json.gz", mirrors, GZIP_MAGIC)
 
 
 def amazon_metadata(category: str) -> RemoteFile:
-    """Return where the metadata of a category lie."""
+    """Return the remote file with a category's metadata."""
     mirrors = tuple(f"{mirror}/metaFiles2/meta_{category}.json.gz" for mirror in AMAZON_MIRRORS)
     return RemoteFile(f"meta_{category}.json.gz", mirrors, GZIP_MAGIC)
 
@@ -70,8 +70,8 @@ def amazon_metadata(category: str) -> RemoteFile:
 def fetch(file: RemoteFile, dataset: str) -> Path:
     """Return the file in the cache, downloading it first if it is not there.
 
-    The file lies in ``data/DATASET`` of the cache, its checksum beside it as ``NAME.sha256.json``. It gets its name
-    only when it is whole and has been checked, so that a broken download is never taken for the file.
+    The file is stored in ``data/DATASET`` of the cache, its checksum beside it as ``NAME.sha256.json``. It gets its
+    final name after it is complete and checked, so a broken download is never used.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def fetch(file: RemoteFile, dataset: str) -> Path:
     Raises
     ------
     DataError
-        If no mirror delivers the file (each is named with its reason), or the file in the cache is not the one that
-        was downloaded.
+        If no mirror delivers the file (each is named with its reason), or the file in the cache has changed since the
+        download.
     ResourceError
         If the cache cannot be written.
     """
@@ -103,45 +103,45 @@ def fetch(file: RemoteFile, dataset: str) -> Path:
             failures.append(f"{address} ({reason})")
     raise DataError(
         f"{file.name} could not be downloaded from any of its {len(file.mirrors)} mirrors: {'; '.join(failures)}. "
-        "Check the connection, or get the file by another way and name its folder with --from-dir."
+        "Check the connection, or get the file another way and name its folder with --from-dir."
     )
 
 
 def _download(address: str, path: Path, file: RemoteFile) -> str | None:
-    """Fetch one address to a path; return None, or the reason why it is not the file."""
+    """Download one address to a path; return None, or the reason for the failure."""
     import pooch
     import requests
 
     logger.info("fetching %s", address)
-    pooch.get_logger().setLevel(logging.WARNING)  # it would tell users to note a checksum that we keep ourselves
+    pooch.get_logger().setLevel(logging.WARNING)  # pooch asks users to note the checksum, which is recorded here
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         timeout=TIMEOUT,
-        # A server that packs on the way would have .gz files unpacked at arrival.
+        # With transfer compression, .gz files would arrive unpacked.
         headers={"Accept-Encoding": "identity"},
     )
     try:
         pooch.retrieve(address, file.sha256, fname=path.name, path=path.parent, downloader=downloader)
     except (requests.RequestException, ValueError) as error:
-        # ValueError: the checksum is another, or the address is none.
+        # ValueError: the checksum differs, or the address is not valid.
         return _reason(error)
     with path.open("rb") as content:
         start = content.read(max(len(file.magic), 32))
     if not start or not start.startswith(file.magic):
         path.unlink()
-        return f"what came is not the file; it starts with {start!r}"
+        return f"the response is not the file; it starts with {start!r}"
     return None
 
 
 def _reason(error: BaseException) -> str:
-    """Return what went wrong first: "Connection refused" rather than the five layers wrapped around it."""
+    """Return the innermost cause, such as "Connection refused", without the exceptions wrapped around it."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return f"{type(error).__name__}: {str(error)[:160]}"
 
 
 def _keep(partial: Path, target: Path, address: str) -> None:
-    """Record the checksum, then give the file its name: a file without record is one that someone put there."""
+    """Record the checksum, then move the file to its final name; a file without a record was put there by a user."""
     record = {"sha256": file_hash(partial), "bytes": partial.stat().st_size, "address": address}
     write_text(_record_of(target), json.dumps(record, indent=2))
     move_file(partial, target)
@@ -152,18 +152,18 @@ def _record_of(target: Path) -> Path:
 
 
 def _verify(target: Path, file: RemoteFile) -> None:
-    """Refuse a file in the cache that is not what was downloaded."""
+    """Refuse a file in the cache that has changed since the download."""
     expected = file.sha256
     if expected is None:
         try:
             expected = str(json.loads(_record_of(target).read_text())["sha256"])
         except FileNotFoundError:
-            return  # placed there by hand, as the error of a failed download may have led someone to do
+            return  # a user put the file there, for example after a failed download
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{_record_of(target)} must hold the checksum of {target.name}; reading it failed with: {error!r}. "
                 "Delete both files to fetch them again."
             ) from error
-    seen = file_hash(target)
-    if seen != expected:
-        raise DataError(f"{target} must have the SHA-256 {expected}; it has {seen}. Delete it to fetch it again.")
+    actual = file_hash(target)
+    if actual != expected:
+        raise DataError(f"{target} must have the SHA-256 {expected}; it has {actual}. Delete it to fetch it again.")

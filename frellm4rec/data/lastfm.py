@@ -25,7 +25,7 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     """Return LastFM as the paper uses it: 1,090 users, 3,646 items, 52,551 interactions.
 
     A user's tags of one artist become one interaction, at the time of the first row in the file. Interactions are
-    sorted by time within each user; equal times, which are the rule here (75 distinct dates), keep the file's order.
+    sorted by time within each user; equal times, which are common (75 distinct dates), keep the file's order.
     An iterative ``k``-core follows. Users and items are numbered by first appearance.
 
     Parameters
@@ -86,14 +86,14 @@ def _read_member(source: Path, name: str) -> bytes | None:
                     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             return None
         with zipfile.ZipFile(source) as archive:
-            # The owner's archive has the files at its root, repackaged ones in a folder: the shallowest wins.
+            # The owner's archive has the files at its root, repackaged ones in a folder: take the shallowest.
             members = sorted(archive.namelist(), key=lambda member: (member.count("/"), member))
             for member in members:
                 if PurePosixPath(member).name in (name, f"{name}.gz"):
                     content = archive.read(member)
                     return gzip.decompress(content) if member.endswith(".gz") else content
             return None
-    except Exception as error:  # a damaged archive raises whatever the library stumbles over
+    except Exception as error:  # a damaged archive can raise any exception
         raise DataError(
             f"{name} in {source} must be readable as a plain, gzipped or zipped file; reading it failed with: {error}. "
             f"Fetch it again from {SOURCE}."
@@ -101,7 +101,7 @@ def _read_member(source: Path, name: str) -> bytes | None:
 
 
 def _columns(header: str, wanted: tuple[str, ...], where: str) -> list[int]:
-    """Return where the wanted columns stand in a tab-separated header line."""
+    """Return the indices of the wanted columns in a tab-separated header line."""
     names = header.split("\t")
     for name in wanted:
         if name not in names:

@@ -38,7 +38,7 @@ def read_recbole(
     title : str, optional
         Column of the ``.item`` file with titles; the first of :data:`TITLE_COLUMNS` that it has when left out.
     name : str, optional
-        What outputs call the data set; the name of the file when left out.
+        Name of the data set in outputs; the name of the file when left out.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def read_recbole(
     if time is not None and time not in columns and user in columns and item in columns:
         raise DataError(
             f"{path} has no column {time!r} to order its events by; its columns are {columns}. Name the column with "
-            "time=, or, if the rows are in order, say time=None."
+            "time=, or pass time=None if the rows are in order."
         )
     items = _items_beside(path)
     if items is not None:
-        found = column_names(items)
-        title = title or next((column for column in TITLE_COLUMNS if column in found), None)
+        item_columns = column_names(items)
+        title = title or next((column for column in TITLE_COLUMNS if column in item_columns), None)
         items = items if title is not None else None
     return read_table(path, user=user, item=item, time=time, titles=items, title=title, name=name or stem(path))
 
@@ -72,7 +72,7 @@ def _items_beside(path: Path) -> Path | None:
 
 
 def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = None) -> Path:
-    """Write ``NAME.inter`` and, if there are titles, ``NAME.item`` into ``folder/NAME``, as RecBole looks for them.
+    """Write ``NAME.inter`` and, if there are titles, ``NAME.item`` into ``folder/NAME``, where RecBole looks for them.
 
     A data set keeps the order of events, not their times: ``timestamp`` is the position within the history, from 0.
 
@@ -81,9 +81,9 @@ def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = No
     dataset : Dataset
         Whole histories are written, held-out items included.
     folder : path
-        Made if it is not there. Existing files of the same name are replaced, each at once.
+        Made if it is missing. Existing files of the same name are replaced, each atomically.
     name : str, optional
-        The data set's name when left out; what cannot stand in a file name becomes ``-``.
+        The data set's name when left out; characters that a file name cannot have become ``-``.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = No
         target.mkdir(parents=True, exist_ok=True)
         _write(target / f"{name}.inter", "user_id:token\titem_id:token\ttimestamp:float", events)
         if dataset.item_titles is not None:
-            # A title is a sequence of words to RecBole: single spaces between them, no other space.
+            # RecBole reads a title as words with single spaces between them.
             rows = (f"{items[i]}\t{' '.join(title.split())}" for i, title in enumerate(dataset.item_titles))
             _write(target / f"{name}.item", "item_id:token\ttitle:token_seq", rows)
     except OSError as error:
@@ -134,7 +134,7 @@ def _labels(labels: Sequence[object] | np.ndarray, kind: str) -> list[str]:
 
 
 def _write(path: Path, header: str, rows: Iterable[str]) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file atomically."""
     with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write(header + "\n")
         file.writelines(row + "\n" for row in rows)

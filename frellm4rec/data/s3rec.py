@@ -1,4 +1,4 @@
-"""S3-Rec text: one user per line, his items oldest first."""
+"""S3-Rec text: one user per line, items oldest first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_s3rec(path: str | Path, *, titles: str | Path | None = None, name: str 
     titles : path, optional
         CSV, TSV or Parquet file with columns ``item_id`` and ``title``.
     name : str, optional
-        What outputs call the data set; the name of the file when left out.
+        Name of the data set in outputs; the name of the file when left out.
 
     Raises
     ------

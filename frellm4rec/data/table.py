@@ -31,11 +31,11 @@ def read_table(
         Columns. Times are whole numbers, decimal numbers or ISO 8601 dates; equal times keep the order of the file.
         ``time=None``: the rows are in order already.
     title : str, optional
-        Column with item titles; the first non-empty one of an item counts.
+        Column with item titles; the first non-empty one of an item is used.
     titles : path, optional
         Instead: a file with columns named as ``item`` and ``title`` (default name ``title``), one row per item.
     name : str, optional
-        What outputs call the data set; the name of the file when left out.
+        Name of the data set in outputs; the name of the file when left out.
 
     Raises
     ------

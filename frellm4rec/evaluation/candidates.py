@@ -18,8 +18,8 @@ from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import digest
 
 EvaluationPart = Literal["valid", "test"]
-#: Where the target of each part stands in the history.
-TARGET_PLACE: dict[str, int] = {"valid": -2, "test": -1}
+#: Position of each part's target in the history.
+TARGET_POSITION: dict[str, int] = {"valid": -2, "test": -1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +29,15 @@ class Candidates:
     Attributes
     ----------
     items : (n, 1 + n_negatives) int
-        Column 0 is the target, the others are distinct items that the user never touched.
+        Column 0 is the target, the others are distinct items that are not in the user's history.
     users : (n,) int
         Row of each list in the data set's training log.
     part : str
         ``valid`` or ``test``: which held-out item is the target.
     seed : int
-        What the negatives were drawn from.
+        Seed of the negatives.
     fingerprint : str
-        Of the log they belong to.
+        Of the log that the lists belong to.
     """
 
     items: npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ class Candidates:
 
     @property
     def digest(self) -> str:
-        """Short SHA-256 of users and lists: equal lists, equal digest, whatever they were drawn from."""
+        """Short SHA-256 of users and lists; equal lists have equal digests, whatever their seed."""
         return digest([str(self.items.shape), self.users.astype("<i8"), self.items.astype("<i8")])[:12]
 
     def check(self, dataset: Dataset, part: str) -> None:
@@ -84,7 +84,7 @@ class Candidates:
             )
         held_out = evaluated_users(dataset)
         targets = np.full(dataset.n_users, -1)
-        targets[held_out] = [dataset.sequences[user][TARGET_PLACE[part]] for user in held_out]
+        targets[held_out] = [dataset.sequences[user][TARGET_POSITION[part]] for user in held_out]
         wrong = np.flatnonzero(items[:, 0] != targets[users])
         if len(wrong):
             raise DataError(
@@ -93,7 +93,7 @@ class Candidates:
             )
 
     def save(self, path: str | Path) -> Path:
-        """Write the lists to one ``.npz`` file, whole or not at all."""
+        """Write the lists to one ``.npz`` file, atomically."""
         path = Path(path)
         labels = {name: np.array(getattr(self, name)) for name in ("part", "seed", "fingerprint")}
         write_npz(path, {"items": self.items, "users": self.users, **labels}, is_compressed=True)
@@ -106,36 +106,36 @@ class Candidates:
         Raises
         ------
         DataError
-            If the file is missing, is not one of candidates, or has an item twice in a list.
+            If the file is missing, does not hold candidates, or has an item twice in a list.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
-                found = cls(
-                    held["items"],
-                    held["users"],
-                    str(held["part"]),  # type: ignore[arg-type]
-                    int(held["seed"]),
-                    str(held["fingerprint"]),
+            with np.load(path, allow_pickle=False) as arrays:
+                candidates = cls(
+                    arrays["items"],
+                    arrays["users"],
+                    str(arrays["part"]),  # type: ignore[arg-type]
+                    int(arrays["seed"]),
+                    str(arrays["fingerprint"]),
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"Candidates are read from the .npz that Candidates.save writes; reading {path} failed with: {error}. "
                 "Draw them again with sample_candidates."
             ) from error
-        found._check_distinct()
-        return found
+        candidates._check_distinct()
+        return candidates
 
     def _check_distinct(self) -> None:
         ordered = np.sort(np.atleast_2d(self.items), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any() or len(np.unique(self.users)) < len(self.users):
             raise DataError(
-                "A list of candidates names no item twice, and a user has one list; some do not keep to it. "
-                "Draw them again with sample_candidates."
+                "A list of candidates must not have an item twice, and a user must have one list; some break this "
+                "rule. Draw them again with sample_candidates."
             )
 
 
 def evaluated_users(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """Return the users with at least three interactions, who alone have held-out items."""
+    """Return the users with at least three interactions; only these have held-out items."""
     users = np.array([u for u, s in enumerate(dataset.sequences) if len(s) >= 3], dtype=np.int64)
     if not len(users):
         raise DataError(f"No user of {dataset.name!r} has three interactions; nothing can be evaluated.")
@@ -144,17 +144,17 @@ def evaluated_users(dataset: Dataset) -> npt.NDArray[np.int64]:
 
 def check_part(part: str) -> None:
     """Refuse a part that has no held-out target."""
-    if part not in TARGET_PLACE:
-        raise ConfigError(f"part must be 'valid' or 'test'; got {part!r}.{did_you_mean(part, TARGET_PLACE)}")
+    if part not in TARGET_POSITION:
+        raise ConfigError(f"part must be 'valid' or 'test'; got {part!r}.{did_you_mean(part, TARGET_POSITION)}")
 
 
 def sample_candidates(
     dataset: Dataset, *, part: EvaluationPart = "test", n_negatives: int = 99, seed: int = 0
 ) -> Candidates:
-    """Return every user's target with negatives drawn uniformly from the items that the user never touched.
+    """Return every user's target with negatives drawn uniformly from the items that are not in the user's history.
 
-    A user's negatives depend on the log, the seed and the user alone, so every model meets the same lists, and
-    validation and test share them.
+    A user's negatives depend only on the log, the seed and the user, so every model gets the same lists, and validation
+    and test share them.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def sample_candidates(
     ConfigError
         If ``part``, ``n_negatives`` or ``seed`` is out of range.
     DataError
-        If a user has touched so much that fewer than ``n_negatives`` items are left.
+        If fewer than ``n_negatives`` items are outside a user's history.
 
     Notes
     -----
@@ -191,26 +191,27 @@ def sample_candidates(
         untouched = np.flatnonzero(is_untouched)
         if len(untouched) < n_negatives:
             raise DataError(
-                f"User {str(dataset.user_ids[user])!r} never touched only {len(untouched)} of {dataset.n_items} items; "
-                f"{n_negatives} negatives cannot be drawn. Use fewer negatives or the full ranking."
+                f"Only {len(untouched)} of {dataset.n_items} items are outside the history of user "
+                f"{str(dataset.user_ids[user])!r}; {n_negatives} negatives cannot be drawn. Use fewer negatives or the "
+                "full ranking."
             )
         generator = np.random.default_rng([int(fingerprint[:16], 16), seed, int(user)])
-        items[row, 0] = history[TARGET_PLACE[part]]
+        items[row, 0] = history[TARGET_POSITION[part]]
         items[row, 1:] = generator.choice(untouched, size=n_negatives, replace=False)
     return Candidates(items, users, part, seed, fingerprint)
 
 
 def candidates_path(fingerprint: str, *, part: str, n_negatives: int, seed: int) -> Path:
-    """Return where the lists of a log, part, number of negatives and seed are kept, drawn or not."""
+    """Return the path for the lists of a log, part, number of negatives and seed; the file need not exist."""
     return cache_root() / "candidates" / f"{fingerprint[:16]}-{part}-{n_negatives}+1-seed{seed}.npz"
 
 
 def stored_candidates(
     dataset: Dataset, *, part: EvaluationPart = "test", n_negatives: int = 99, seed: int = 0
 ) -> Candidates:
-    """Return the lists of :func:`sample_candidates` from the cache, drawn and stored if nobody has before.
+    """Return the lists of :func:`sample_candidates` from the cache; draw and store them if they are missing.
 
-    Every model that is evaluated with them meets the same file, also after the drawing code has changed.
+    Every model is evaluated with the same file, also after the drawing code has changed.
 
     Raises
     ------
@@ -232,15 +233,15 @@ def stored_candidates(
                 f"{CACHE_VARIABLE} to another folder."
             ) from error
     try:
-        found = Candidates.load(path)
-        found.check(dataset, part)
-        if found.n_negatives != n_negatives or found.seed != seed:
-            raise DataError(f"It holds {found.n_negatives}+1 candidates of seed {found.seed}.")
-        if len(found.users) != (n_users := len(evaluated_users(dataset))):
-            raise DataError(f"It holds lists of {len(found.users)} of {n_users} users.")
+        candidates = Candidates.load(path)
+        candidates.check(dataset, part)
+        if candidates.n_negatives != n_negatives or candidates.seed != seed:
+            raise DataError(f"It holds {candidates.n_negatives}+1 candidates of seed {candidates.seed}.")
+        if len(candidates.users) != (n_users := len(evaluated_users(dataset))):
+            raise DataError(f"It holds lists of {len(candidates.users)} of {n_users} users.")
     except DataError as error:
         raise DataError(
             f"The stored candidates {path} are damaged or not those of {dataset.name!r}, {part}, {n_negatives}+1, seed "
             f"{seed}: {error} Delete this file; the same lists are then drawn again."
         ) from error
-    return found
+    return candidates

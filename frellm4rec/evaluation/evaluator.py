@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from frellm4rec.evaluation.candidates import TARGET_PLACE, Candidates, EvaluationPart, check_part, evaluated_users
+from frellm4rec.evaluation.candidates import TARGET_POSITION, Candidates, EvaluationPart, check_part, evaluated_users
 from frellm4rec.evaluation.metrics import rank_metrics
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
@@ -39,7 +39,7 @@ class Evaluation:
     k : int
         Cut of the list.
     model, revision, dataset, fingerprint : str
-        What was evaluated on what.
+        Names and hashes of the model and the data.
     part : str
         ``valid`` or ``test``.
     n_negatives : int or None
@@ -51,7 +51,7 @@ class Evaluation:
     weights : str or None
         Digest of the saved model's files, where it was evaluated from a folder.
     note : str
-        What the model says a reader must know: random weights, trained with later items in view.
+        A caution of the model for a reader: random weights, trained with later items in view.
     """
 
     ndcg: FloatArray
@@ -82,7 +82,7 @@ class Evaluation:
 
     @property
     def rule(self) -> str:
-        """How it was measured: the part of the protocol line that all models share."""
+        """The part of the protocol line that all models share."""
         pool = (
             "full ranking, other items of the history left out"
             if self.n_negatives is None
@@ -100,7 +100,7 @@ class Evaluation:
         return f"{self.rule} (rate {self.is_tied.mean():.4f}){f'; {self.note}' if self.note else ''}"
 
     def summary(self) -> dict[str, Any]:
-        """Return the means over users, beside everything that labels them."""
+        """Return the means over users and all their labels."""
         labels = {entry.name: getattr(self, entry.name) for entry in fields(self)[4:]}
         return {
             **labels,
@@ -119,7 +119,7 @@ class Evaluation:
         ).assign(model=self.model, dataset=self.dataset, part=self.part, ranking=self.ranking, k=self.k)
 
     def save(self, path: str | Path) -> Path:
-        """Write values and labels to one ``.npz`` file, whole or not at all."""
+        """Write values and labels to one ``.npz`` file, atomically."""
         path = Path(path)
         values = asdict(self)
         arrays = {name: values.pop(name) for name in ("ndcg", "recall", "is_tied", "users")}
@@ -130,9 +130,9 @@ class Evaluation:
     def load(cls, path: str | Path) -> Evaluation:
         """Read what :meth:`save` wrote; anything else is a DataError."""
         try:
-            with np.load(path, allow_pickle=False) as held:
-                arrays = {name: held[name] for name in ("ndcg", "recall", "is_tied", "users")}
-                return cls(**arrays, **json.loads(str(held["labels"])))
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in ("ndcg", "recall", "is_tied", "users")}
+                return cls(**arrays, **json.loads(str(archive["labels"])))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"An evaluation is read from the .npz that Evaluation.save writes; reading {path} failed with: {error}."
@@ -158,7 +158,7 @@ def evaluate(
     part : {"test", "valid"}
         ``test``: the last item from all before it; ``valid``: the second-last from all before it.
     candidates : Candidates, optional
-        Lists to rank, from :func:`sample_candidates`. Left out: the whole catalogue without the other items of the
+        Lists to rank, from :func:`sample_candidates`. None: rank the whole catalogue without the other items of the
         user's history.
     k : int
         Cut of the list.
@@ -221,16 +221,16 @@ def _evaluate_batch(
 
     from frellm4rec.models.padding import pad_right
 
-    place = TARGET_PLACE[part]
+    position = TARGET_POSITION[part]
     device = model.item_embeddings().device
-    inputs, lengths = pad_right([s[:place][-model.config.max_length :] for s in sequences], device)
+    inputs, lengths = pad_right([s[:position][-model.config.max_length :] for s in sequences], device)
     candidates = None if items is None else torch.from_numpy(items).to(device)
     scores, tolerance = (x.cpu().numpy() for x in model.score_and_tolerance(inputs, lengths, candidates))
     if items is not None:
         targets, excluded = np.zeros(len(scores), dtype=np.int64), None
     else:
-        targets = np.array([s[place] for s in sequences])
+        targets = np.array([s[position] for s in sequences])
         excluded = np.zeros(scores.shape, dtype=bool)
         for row, sequence in enumerate(sequences):
-            excluded[row, sequence[:place]] = True
+            excluded[row, sequence[:position]] = True
     return np.stack(rank_metrics(scores, targets, k, excluded=excluded, tolerance=tolerance))

@@ -56,7 +56,7 @@ def ndcg_at_k(
 
     .. math:: \mathrm{NDCG@}k = \mathbb{E}\big[\mathbf 1[r \le k] / \log_2(r + 1)\big]
 
-    with r the rank of the target, uniform over the places that it shares with items of equal score.
+    with r the rank of the target, uniform over the ranks that it shares with items of equal score.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def ndcg_at_k(
         Candidates left out of the ranking; a target never is.
     tolerance : (n,) float, or float
         Scores that differ from the target's by no more than this are tied with it; see
-        :meth:`SequentialRecommender.score_and_tolerance`. What is not finite counts as zero.
+        :meth:`SequentialRecommender.score_and_tolerance`. A value that is not finite counts as zero.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def ndcg_at_k(
     Raises
     ------
     DataError
-        If a score that counts is NaN.
+        If a score that is not excluded is NaN.
     ShapeError, ConfigError
         If shapes, target columns or ``k`` are out of range.
 
@@ -122,11 +122,11 @@ def best_first(scores: npt.ArrayLike, k: int, *, tolerance: float = 0.0) -> IntA
     Parameters
     ----------
     scores : (n_candidates,) float
-        Finite or infinite; NaN is the caller's to refuse.
+        Finite or infinite; the caller must refuse NaN.
     k : int
-        Fewer come back where there are fewer scores.
+        Fewer columns are returned if there are fewer scores.
     tolerance : float
-        Zero or more; what is not finite counts as zero.
+        Zero or more; a value that is not finite counts as zero.
     """
     values = np.asarray(scores)
     order = np.argsort(-values, kind="stable")
@@ -151,7 +151,7 @@ def _check_k(k: int, scores: npt.ArrayLike) -> None:
 
 
 def _expected_gain(n_better: IntArray, n_tied: IntArray, n_candidates: int, k: int, gain: Gain) -> FloatArray:
-    """Return the mean gain over the ranks r that ties leave open: better + 1 … better + 1 + tied."""
+    """Return the mean gain over the ranks r that are possible with ties: better + 1 … better + 1 + tied."""
     ranks = np.arange(1, n_candidates + 1, dtype=np.float64)
     summed = np.concatenate([[0.0], np.cumsum(np.where(ranks <= k, gain(ranks), 0.0))])
     return np.asarray((summed[n_better + n_tied + 1] - summed[n_better]) / (n_tied + 1))
@@ -182,17 +182,17 @@ def _better_and_tied(
     for start in range(0, len(values), n_rows):
         rows = slice(start, start + n_rows)
         block = values[rows]
-        places = (np.arange(len(block)), columns[rows])
+        target_index = (np.arange(len(block)), columns[rows])
         counts = None if left_out is None else ~left_out[rows]
         if counts is not None:
-            counts[places] = True
+            counts[target_index] = True
         is_nan = np.isnan(block)
         if counts is not None:
             is_nan &= counts
         if is_nan.any():
             _refuse_nan(values, columns, left_out)
-        target = block[places]
-        # In the type of the scores: float32 compared with float64 would be converted first, block by block.
+        target = block[target_index]
+        # In the dtype of the scores: a comparison of float32 with float64 would first convert the block.
         highest, lowest = (np.asarray(target + sign * slack[rows], dtype=block.dtype)[:, None] for sign in (1.0, -1.0))
         is_better = block > highest
         is_equal = (block >= lowest) & ~is_better
@@ -204,7 +204,7 @@ def _better_and_tied(
 
 
 def _refuse_nan(values: npt.NDArray[np.floating], columns: IntArray, left_out: npt.NDArray[np.bool_] | None) -> None:
-    """Stop at a NaN that counts; one among the candidates left out does no harm."""
+    """Refuse a NaN among the scores that are not left out."""
     is_nan = np.isnan(values)
     if left_out is not None:
         is_nan &= ~left_out | (np.arange(values.shape[1]) == columns[:, None])
@@ -212,5 +212,5 @@ def _refuse_nan(values: npt.NDArray[np.floating], columns: IntArray, left_out: n
         row, column = np.argwhere(is_nan)[0]
         raise DataError(
             f"A score must be a number; {int(is_nan.sum())} are NaN, first in row {row}, candidate {column}. "
-            "The model has diverged or was given bad inputs; no rank can be taken from it."
+            "The model has diverged or its inputs are bad, so no rank can be computed."
         )

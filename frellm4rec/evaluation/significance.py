@@ -1,4 +1,4 @@
-"""Is one model better than another? Paired bootstrap over users, and Holm's correction for several questions."""
+"""Tests whether one model is better than another: paired bootstrap over users, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectral_probe.errors import ConfigError, DataError, ShapeError
 from spectral_probe.profiles.bootstrap import percentile_interval
 from spectral_probe.types import FloatArray
 
-#: Fewer resamples leave the ends of a 95 % interval to chance.
+#: With fewer resamples the ends of a 95 % interval are unreliable.
 MIN_RESAMPLES = 100
 #: Counts drawn at a time, so that many users do not fill the memory.
 CHUNK_SIZE = 10_000_000
@@ -69,7 +69,7 @@ def paired_bootstrap(
 
     .. math:: p = \min\Big(1,\; 2\,\frac{1 + \min(\#\{b: \bar d^*_b \le 0\},\; \#\{b: \bar d^*_b \ge 0\})}{B + 1}\Big)
 
-    so p < 0.05 says, up to the 1 that is added, that the interval leaves out 0. The smallest p is 2 / (B + 1).
+    so p < 0.05 means, up to the 1 that is added, that the interval excludes 0. The smallest p is 2 / (B + 1).
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def paired_bootstrap(
 
     Notes
     -----
-    Users are the unit: the interval speaks of other users, not of other seeds, whose spread stands beside it. Users
-    with the same difference are drawn together as a count, which is the same distribution and, as NDCG@k of one
-    relevant item takes few values, far faster.
+    Users are resampled: the interval covers the variation between users, not between seeds, which ``std`` gives. Users
+    with the same difference are drawn together as a count. The distribution is the same, and this is far faster,
+    because NDCG@k of one relevant item takes few values.
     """
     if n_bootstrap < MIN_RESAMPLES or seed < 0:
         raise ConfigError(
@@ -133,7 +133,7 @@ def paired_bootstrap(
 
 
 def holm(p_values: npt.ArrayLike) -> FloatArray:
-    r"""Return Holm's adjusted p-values: reject where one is at most the level, and the family-wise error keeps to it.
+    r"""Return Holm's adjusted p-values: rejecting those at or below a level keeps the family-wise error at that level.
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min\big(1,\; (m - j + 1)\, p_{(j)}\big)
 
@@ -157,13 +157,13 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     -----
     Source: Holm 1979.
     """
-    found = np.asarray(p_values, dtype=np.float64)
-    if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():
-        raise DataError(f"Holm's correction takes a list of p-values in [0, 1]; got {found.tolist()}.")
-    order = np.argsort(found, kind="stable")
-    factors = np.arange(len(found), 0, -1)
-    adjusted = np.empty_like(found)
-    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * found[order]))
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise DataError(f"Holm's correction takes a list of p-values in [0, 1]; got {p.tolist()}.")
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
     return adjusted
 
 
@@ -172,7 +172,7 @@ def _seeds_by_users(values: npt.ArrayLike, name: str) -> FloatArray:
     if array.ndim != 2 or not array.size:
         raise ShapeError(f"{name} must be (n_users,) or (n_seeds, n_users) and not empty; got {np.shape(values)}.")
     if not np.isfinite(array).all():
-        raise DataError(f"A metric is finite; {name} has {int((~np.isfinite(array)).sum())} entries that are not.")
+        raise DataError(f"A metric must be finite; {name} has {int((~np.isfinite(array)).sum())} entries that are not.")
     return array
 
 
@@ -182,7 +182,7 @@ def _std_over_seeds(values: FloatArray) -> float:
 
 def _resampled_means(differences: FloatArray, n_bootstrap: int, seed: int) -> FloatArray:
     """Return the mean of every resample, (n_bootstrap,)."""
-    # Rounding makes two of what is one value: 0.3 − 0.1 and 0.2.
+    # Without rounding, equal values such as 0.3 − 0.1 and 0.2 would differ.
     distinct, counts = np.unique(differences.round(12), return_counts=True)
     n = len(differences)
     generator = np.random.default_rng(seed)

@@ -1,1 +1,1 @@
-"""One module per published table or figure."""
+"""The published tables and figures as grids of training runs."""

@@ -1,4 +1,4 @@
-"""What an experiment is: its variants as changes of one recipe, read from YAML."""
+"""Definitions of experiments: variants as changes of one recipe, read from YAML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
-#: The variant that stands for the ID network alone; no variant of a recipe may take its name.
+#: Name of the variant for the ID network alone; no other variant may use it.
 SASREC = "sasrec"
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
@@ -31,9 +31,9 @@ class Variant:
     overrides : dict
         Dotted keys of the training recipe and their values.
     paper : dict
-        Columns of ``paper.csv`` and the values that select the paper's number; empty where it prints none.
+        Columns of ``paper.csv`` and the values that select the paper's number; empty if it prints none.
     needs_input : str or None
-        Plug-in of the group ``spectral_probe.inputs`` without which the variant is left out.
+        Plug-in of the group ``spectral_probe.inputs`` that the variant needs; without it the variant is left out.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Variant:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigError(f"A variant's name is a text; got {self.name!r}. Put numbers in quotation marks.")
+            raise ConfigError(f"The name of a variant must be text; got {self.name!r}. Put numbers in quotation marks.")
         if not self.label:
             object.__setattr__(self, "label", self.name)
 
     @classmethod
     def of_sasrec(cls) -> Variant:
-        """Return what stands for the ID network alone."""
+        """Return the variant for the ID network alone."""
         return cls(SASREC, "SASRec", paper={"table": 2, "model": "SASRec"})
 
 
@@ -74,15 +74,15 @@ class Experiment:
     reference : str
         Variant that all others are compared with.
     backbones : tuple of str
-        Used where none is named.
+        Used if the request names none.
     base : dict
         Dotted keys that hold for all variants.
     sweep : Sweep or None
-        Where the variants are the values of one setting.
+        The setting whose values the variants are; None if they differ otherwise.
     with_sasrec : bool
-        The ID network alone is evaluated beside the variants, asked for or not.
+        Whether the ID network alone is always evaluated beside the variants.
     note : str
-        Stands below the table.
+        Text below the table.
     """
 
     name: str
@@ -100,8 +100,8 @@ class Experiment:
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names) or self.reference not in names or SASREC in names:
             raise ConfigError(
-                f"An experiment has variants of different names, the reference among them and none called {SASREC!r}; "
-                f"{self.name!r} has {names} and the reference {self.reference!r}."
+                f"Variants need different names, the reference among them, none called {SASREC!r}; {self.name!r} has "
+                f"{names} and the reference {self.reference!r}. Rename them in the YAML file."
             )
         if not self.backbones:
             raise ConfigError(f"The experiment {self.name!r} names no backbone. Write for example backbones: [minilm].")
@@ -109,8 +109,8 @@ class Experiment:
             for variant in self.variants:
                 if self.sweep.key not in variant.overrides:
                     raise ConfigError(
-                        f"Every variant of a sweep sets its key, {self.sweep.key}; {variant.name!r} sets "
-                        f"{sorted(variant.overrides)}."
+                        f"Every variant of a sweep must set {self.sweep.key}; {variant.name!r} sets "
+                        f"{sorted(variant.overrides)}. Add the key to its overrides."
                     )
 
     def variant(self, name: str) -> Variant:
@@ -124,31 +124,31 @@ class Experiment:
         return self.variants[names.index(name)]
 
     def swept_value(self, name: str) -> float | None:
-        """Return where a variant stands on the axis of the sweep; None stands for off."""
+        """Return the value of a variant on the axis of the sweep; None means off."""
         if self.sweep is None:
-            raise ConfigError(f"The experiment {self.name!r} sweeps no setting; its variants have no place on an axis.")
+            raise ConfigError(f"The experiment {self.name!r} sweeps no setting; its variants have no value on an axis.")
         value = self.variant(name).overrides[self.sweep.key]
         return None if value is None else float(value)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], name: str) -> Experiment:
-        """Build an experiment from what its YAML holds; an unknown key is an error."""
+        """Build an experiment from the mapping in its YAML file; an unknown key is an error."""
         try:
             _check_keys(values, cls, f"the experiment {name!r}", leave_out=("name",))
-            held = dict(values)
+            arguments = dict(values)
             variants = []
-            for entry in held.pop("variants"):
+            for entry in arguments.pop("variants"):
                 _check_keys(entry, Variant, f"a variant of {name!r}")
                 variants.append(Variant(**entry))
-            if held.get("sweep"):
-                _check_keys(held["sweep"], Sweep, f"the sweep of {name!r}")
-                held["sweep"] = Sweep(**held["sweep"])
-            held["backbones"] = tuple(held.get("backbones", ()))
-            return cls(name=name, variants=tuple(variants), **held)
+            if arguments.get("sweep"):
+                _check_keys(arguments["sweep"], Sweep, f"the sweep of {name!r}")
+                arguments["sweep"] = Sweep(**arguments["sweep"])
+            arguments["backbones"] = tuple(arguments.get("backbones", ()))
+            return cls(name=name, variants=tuple(variants), **arguments)
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"The experiment {name!r} is not complete: {type(error).__name__}: {error}. It needs title, source, "
-                "reference, backbones and variants; see the packaged recipes."
+                "reference, backbones and variants; see the packaged experiments."
             ) from error
 
 
@@ -165,7 +165,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     Parameters
     ----------
     name : str
-        A packaged experiment, or what the one in ``path`` is called.
+        Name of a packaged experiment, or a name for the one in ``path``.
     path : path, optional
         YAML file of an experiment of your own.
 
@@ -180,8 +180,8 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
         names = experiment_names()
         if name not in names:
             raise ConfigError(
-                f"Unknown experiment {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)} One of your own "
-                "is given as NAME FILE.yaml."
+                f"Unknown experiment {name!r}; known: {', '.join(names)}.{did_you_mean(name, names)} Give an "
+                "experiment of your own as NAME FILE.yaml."
             )
         text = (resources.files("frellm4rec.experiments") / "published" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -194,7 +194,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path or name} is not YAML: {error}.") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"An experiment is a YAML mapping; {path or name} holds a {type(values).__name__}.")
+        raise ConfigError(f"An experiment must be a YAML mapping; {path or name} is a {type(values).__name__}.")
     return Experiment.from_dict(values, name)
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 GRID = "#E4E4E4"
 COLORS = {"prefix": PALETTE[0], "causal": PALETTE[1], LEAKY: PALETTE[3]}
-#: Distance of "off" from the last value of a sweep, and between the modes of a row.
+#: Distance of "off" from the last value of a sweep; distance between the modes of a row.
 _OFF_STEP, _DODGE = 0.14, 0.22
 
 
 def figure_rows(experiment: Experiment, tables: ExperimentTables, ranking: str | None = None) -> pd.DataFrame:
-    """Return the means that the figure shows: those of one ranking, the first in the table when none is named."""
+    """Return the means that the figure shows: those of one ranking, by default the first in the table."""
     means = tables.select(experiment=experiment.name).means
     if means.empty:
         return means
@@ -67,7 +67,7 @@ def experiment_figure(experiment: Experiment, tables: ExperimentTables, *, ranki
 
 
 def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Draw one metric over the swept setting with its 95 % interval; off stands apart, at the right end."""
+    """Draw one metric over the swept setting with its 95 % interval; "off" is drawn at the right end."""
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
@@ -77,22 +77,22 @@ def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[s
     off = max(numbers) + _OFF_STEP * ((max(numbers) - min(numbers)) or 1.0)
     _sasrec_band(rows, ax, vertical=False)
     for mode, color in _coloured(modes):
-        own = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
-        own = own.assign(x=[values[name] for name in own["variant"]])
-        curve = own[own["x"].notna()].sort_values("x")
+        points = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        points = points.assign(x=[values[name] for name in points["variant"]])
+        curve = points[points["x"].notna()].sort_values("x")
         ax.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.16, linewidth=0)
         ax.plot(curve["x"], curve["value"], color=color, marker="o", markersize=4.5, label=mode_label(mode), zorder=3)
-        place = off + 0.25 * (off - max(numbers)) * (list(modes).index(mode) - (len(modes) - 1) / 2)
-        for row in own[own["x"].isna()].itertuples():
-            ax.vlines(place, row.low, row.high, color=color, linewidth=2.2, alpha=0.55)
-            ax.plot(place, row.value, marker="D", markersize=5.5, color=color, zorder=4)
+        x_off = off + 0.25 * (off - max(numbers)) * (list(modes).index(mode) - (len(modes) - 1) / 2)
+        for row in points[points["x"].isna()].itertuples():
+            ax.vlines(x_off, row.low, row.high, color=color, linewidth=2.2, alpha=0.55)
+            ax.plot(x_off, row.value, marker="D", markersize=5.5, color=color, zorder=4)
     ticks = {value: f"{value:g}" for value in numbers}
     if any(value is None for value in values.values()):
         ax.axvline(max(numbers) + (off - max(numbers)) / 2, color=GRID, linewidth=1)
         ticks[off] = "off"
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set_xlabel(experiment.sweep.label)
-    _quiet(ax, "y")
+    _style_axes(ax, "y")
     return ax
 
 
@@ -104,15 +104,15 @@ def variant_dots(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[
     names = [v.name for v in in_order(experiment, rows["variant"]) if v.name != SASREC]
     _sasrec_band(rows, ax, vertical=True)
     for number, (mode, color) in enumerate(_coloured(modes)):
-        own = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
-        y = np.array([names.index(name) for name in own["variant"]]) + _DODGE * (number - (len(modes) - 1) / 2)
-        ax.hlines(y, own["low"], own["high"], color=color, linewidth=2.2, alpha=0.55)
-        ax.plot(own["value"], y, marker="o", markersize=6, linestyle="none", color=color, label=mode_label(mode))
+        dots = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        y = np.array([names.index(name) for name in dots["variant"]]) + _DODGE * (number - (len(modes) - 1) / 2)
+        ax.hlines(y, dots["low"], dots["high"], color=color, linewidth=2.2, alpha=0.55)
+        ax.plot(dots["value"], y, marker="o", markersize=6, linestyle="none", color=color, label=mode_label(mode))
     labels = {variant.name: variant.label for variant in experiment.variants}
     ax.set_yticks(range(len(names)), [labels[name] for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    _quiet(ax, "x")
+    _style_axes(ax, "x")
     return ax
 
 
@@ -125,11 +125,11 @@ def _sasrec_band(rows: pd.DataFrame, ax: Axes, *, vertical: bool) -> None:
 
 
 def _coloured(modes: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the modes with their colours, which are the same in every figure."""
+    """Return the modes with their colours; a mode has the same colour in every figure."""
     return [(mode, COLORS.get(mode, PALETTE[-1])) for mode in modes]
 
 
-def _quiet(ax: Axes, axis: str) -> None:
+def _style_axes(ax: Axes, axis: str) -> None:
     ax.grid(axis=axis, color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

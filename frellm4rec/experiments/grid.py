@@ -1,4 +1,4 @@
-"""The cells of an experiment: one training per seed, backbone, mode and variant, in the order they are run."""
+"""The cells of an experiment: one training per seed, backbone, mode and variant, in the order of the runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from frellm4rec.runs.evaluations import parse_ranking
 from spectral_probe.errors import ConfigError
 from spectral_probe.plugins.registry import plugin_names
 
-#: Keys of the recipe that the grid sets itself.
-_OWN_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device", BACKBONE_KEY, MODE_KEY)
+#: Recipe keys that the grid sets for each cell.
+_GRID_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device", BACKBONE_KEY, MODE_KEY)
 
 
 @dataclass(frozen=True)
 class ExperimentRequest:
-    """What is asked of an experiment.
+    """Settings of one call of an experiment.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class ExperimentRequest:
     from_dir : path or None
         Folder with its raw files.
     backbones, modes, variants : tuple of str
-        Empty: those of the experiment, ``prefix``, and all.
+        Defaults for empty values: the backbones of the experiment, ``prefix``, all variants.
     n_seeds : int
         Seeds 0…n_seeds − 1.
     settings : dict
@@ -38,7 +38,7 @@ class ExperimentRequest:
     rankings : tuple of str
         ``full``, or ``99+1`` for 99 negatives.
     device : str or None
-        Where it is computed, as in the training recipe.
+        Device of training, as in the recipe.
     """
 
     dataset: str
@@ -60,12 +60,12 @@ class ExperimentRequest:
         for ranking in self.rankings:
             parse_ranking(ranking)
         for key in self.settings:
-            if key in _OWN_KEYS:
-                raise ConfigError(f"--set {key} would undo the grid, which sets it for each cell. Use its own option.")
+            if key in _GRID_KEYS:
+                raise ConfigError(f"--set {key} is not allowed: the grid sets it for each cell. Use the option for it.")
 
     @property
     def settings_label(self) -> str:
-        """The settings in one line, as in the column of that name."""
+        """The settings in one line, as in the column ``settings``."""
         return " ".join(f"{key}={_plain(value)}" for key, value in sorted(self.settings.items()))
 
 
@@ -82,7 +82,7 @@ class Cell:
     overrides : dict
         Dotted keys of the training recipe.
     missing : str
-        Why the cell cannot be run here; empty where it can.
+        Why the cell cannot be run; empty if it can.
     """
 
     variant: Variant
@@ -99,7 +99,7 @@ class Cell:
 
     @property
     def backbone_label(self) -> str:
-        """Short name of the backbone: a folder's own name, never its place on a machine."""
+        """Short name of the backbone: the name of a folder without its path."""
         return short_name(self.backbone)
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class Cell:
 
 
 def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
-    """Return the cells in the order they are run: all variants of seed 0 before those of seed 1.
+    """Return the cells in the order of the runs: all variants of seed 0 before those of seed 1.
 
     Raises
     ------
@@ -119,11 +119,11 @@ def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
     backbones = request.backbones or experiment.backbones
     labels = [short_name(backbone) for backbone in backbones]
     if len(set(labels)) != len(labels):
-        raise ConfigError(f"Each backbone needs a name of its own in the tables; got {labels}. Rename a folder.")
+        raise ConfigError(f"Backbones need different names in the tables; got {labels}. Rename a folder.")
     varied = {key for variant in variants for key in variant.overrides}
     for key in request.settings:
         if key in varied:
-            raise ConfigError(f"--set {key} would undo {experiment.name!r}, whose variants differ in it. Leave it out.")
+            raise ConfigError(f"--set {key} is not allowed: the variants of {experiment.name!r} set it. Leave it out.")
     known = plugin_names("inputs")
     has_sasrec = request.with_sasrec or experiment.with_sasrec
     cells = []
@@ -142,13 +142,13 @@ def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
                     }
                     missing = ""
                     if variant.needs_input is not None and variant.needs_input not in known:
-                        missing = f"no installed package offers the item inputs {variant.needs_input!r}"
+                        missing = f"no installed package provides the item inputs {variant.needs_input!r}"
                     cells.append(Cell(variant, backbone, str(overrides[MODE_KEY]), seed, overrides, missing))
     return cells
 
 
 def short_name(backbone: str) -> str:
-    """Return a backbone's name without the folders above it; a hub repository keeps its owner."""
+    """Return a backbone's name without parent folders; a hub repository keeps its owner."""
     if not backbone:
         return ""
     path = Path(backbone).expanduser()

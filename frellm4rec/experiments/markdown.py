@@ -27,7 +27,7 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
     Parameters
     ----------
     experiment : Experiment
-        Order and labels of the variants, and which numbers of the paper stand beside them.
+        Order and labels of the variants, and the paper's numbers for them.
     tables : ExperimentTables
     level : int
         Of the heading.
@@ -49,7 +49,7 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
 
 
 def mode_label(mode: str) -> str:
-    """Return the name of a mode; the one whose training sees the future says so."""
+    """Return the name of a mode; the leaky mode is named as such."""
     return "two-sided (leaky)" if mode == LEAKY else mode
 
 
@@ -60,15 +60,15 @@ def modes_in_order(rows: pd.DataFrame) -> list[str]:
 
 def in_order(experiment: Experiment, names: Iterable[str]) -> list[Variant]:
     """Return the variants of these names in the order of the experiment, the ID network last."""
-    held = set(names)
-    variants = [variant for variant in experiment.variants if variant.name in held]
-    return [*variants, *([Variant.of_sasrec()] if SASREC in held else [])]
+    wanted = set(names)
+    variants = [variant for variant in experiment.variants if variant.name in wanted]
+    return [*variants, *([Variant.of_sasrec()] if SASREC in wanted else [])]
 
 
 def rows_of(means: pd.DataFrame, backbone: str, settings: str) -> pd.DataFrame:
-    """Return the rows of a backbone with its settings, and of the ID network, which has neither."""
-    is_own = (means["backbone"] == backbone) & (means["settings"] == settings)
-    return means[is_own | (means["variant"] == SASREC)]
+    """Return the rows of a backbone with these settings, and of the ID network, which has neither."""
+    is_selected = (means["backbone"] == backbone) & (means["settings"] == settings)
+    return means[is_selected | (means["variant"] == SASREC)]
 
 
 def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
@@ -94,13 +94,13 @@ def _table(
     for variant in variants:
         rows = means[means["variant"] == variant.name]
         for mode in modes_in_order(rows) or [""]:
-            own = rows[rows["mode"] == mode].set_index("metric").to_dict("index")
+            row_of = rows[rows["mode"] == mode].set_index("metric").to_dict("index")
             entry = [variant.label, mode_label(mode) or MISSING]
-            entry += [_mean(own.get(m)) for m in METRICS]
+            entry += [_mean(row_of.get(m)) for m in METRICS]
             pairs = differences[(differences["variant"] == variant.name) & (differences["mode"] == mode)]
             for name in against:
-                found = pairs[(pairs["against"] == name) & (pairs["metric"] == "ndcg")].to_dict("records")
-                entry.append(difference_text(found[0]) if found else MISSING)
+                matches = pairs[(pairs["against"] == name) & (pairs["metric"] == "ndcg")].to_dict("records")
+                entry.append(difference_text(matches[0]) if matches else MISSING)
             entry += [_number(printed[variant.name].get(m)) for m in has_paper]
             lines.append(_row(entry))
     return lines
@@ -153,22 +153,24 @@ def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFr
 
 
 def _unfinished(cells: pd.DataFrame) -> list[str]:
-    """Return one item per variant and reason, with the cells that it holds for."""
+    """Return one list item per variant and reason, with its cells."""
     rows = cells[cells["status"] != FINISHED]
     if rows.empty:
         return []
     lines = ["Not finished:", ""]
     for (label, status, error), part in rows.groupby(["label", "status", "error"], sort=False):
-        places = [
+        cell_names = [
             ", ".join(text for text in (row["backbone"], mode_label(row["mode"]), f"seed {row['seed']}") if text)
             for row in part.to_dict("records")
         ]
-        lines.append(f"- {label}: {status}: {error} ({places[0] if len(places) == 1 else f'{len(places)} cells'})")
+        lines.append(
+            f"- {label}: {status}: {error} ({cell_names[0] if len(cell_names) == 1 else f'{len(cell_names)} cells'})"
+        )
     return [*lines, ""]
 
 
 def _printed(experiment: Experiment, dataset: str, ranking: str, backbone: str) -> list[str]:
-    """Return the variants for which the paper prints a number and that are left out here for want of a plug-in."""
+    """Return the variants with a number in the paper that need a plug-in."""
     return [
         v.name for v in experiment.variants if v.needs_input and any(_paper(v, dataset, ranking, backbone).values())
     ]
@@ -181,7 +183,7 @@ def _paper(variant: Variant, dataset: str, ranking: str, backbone: str) -> dict[
 
 
 def _protocol(line: str) -> str:
-    """Return a protocol line without the tie rate, which differs from model to model."""
+    """Return a protocol line without the tie rate, which differs between models."""
     return re.sub(r" \(rate [^)]*\)$", "", line)
 
 

@@ -1,7 +1,7 @@
-"""The numbers that the paper prints, to stand beside ours: its Tables 2 to 5.
+"""The numbers that the paper prints in its Tables 2 to 5, for comparison with ours.
 
-Left out, because the copy read does not show them: the first row of Table 4, whose name and five of seven entries are
-missing. Figures 3, 5 and 6 are drawn without numbers.
+The first row of Table 4 is left out: in the copy read, its name and five of seven entries are missing. Figures 3, 5 and
+6 have no numbers.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def paper_numbers() -> pd.DataFrame:
 
 
 def paper_dataset(name: str) -> str | None:
-    """Return the paper's name of a data set of ours, whatever its options; None where it has none."""
+    """Return the paper's name of one of our data sets, whatever its options; None if the paper does not use it."""
     return DATASETS.get(name.partition(",")[0])
 
 
 def paper_value(selection: Mapping[str, Any], *, dataset: str, metric: str, backbone: str) -> float | None:
-    """Return the paper's number of one row, or None where it prints none.
+    """Return the paper's number of one row, or None if it prints none.
 
     Parameters
     ----------
     selection : mapping
-        Columns of :func:`paper_numbers` and the value, or list of values, that each should have.
+        Columns of :func:`paper_numbers`, each with its value or list of values.
     dataset, metric, backbone : str
-        By our names: ``lastfm``, ``ndcg``, ``minilm``. The backbone decides only among rows that differ in it.
+        Our names: ``lastfm``, ``ndcg``, ``minilm``. The backbone is used only if the selected rows differ in it.
     """
     printed = paper_dataset(dataset)
     if not selection or printed is None or metric not in METRICS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from spectral_probe.storage.atomic import disk_errors, write_text
 
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.figures import experiment_figure, figure_rows
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.tables import ExperimentTables
 from spectral_probe.figure_style import save_figure
+from spectral_probe.storage.atomic import disk_errors, write_text
 
 
 def write_report(
@@ -19,8 +19,8 @@ def write_report(
 ) -> pd.DataFrame:
     """Write ``table.md`` and ``figure.{png,pdf,csv}``, and return the rows that the figure shows.
 
-    Without a finished cell there is no figure. With ``shown``, what a figure of these rows was drawn from already, it
-    is drawn only where they differ.
+    Without a finished cell there is no figure. ``shown``: the rows of the last figure; it is drawn again only if they
+    changed.
     """
     text = markdown(experiment, tables)
     rows = figure_rows(experiment, tables)

@@ -1,4 +1,4 @@
-"""Run an experiment cell by cell: finished ones are skipped, and the tables are written anew after each."""
+"""Run an experiment cell by cell: finished cells are skipped, and the tables are written after each cell."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from spectral_probe.storage.atomic import disk_errors
 logger = logging.getLogger(__name__)
 RUNS_FOLDER = "runs"
 PART = "test"
-#: Exit code of a failure that no error class of ours stands for.
+#: Exit code of an error that is not a SpectralProbeError.
 _BUG = 1
 
 
@@ -64,10 +64,10 @@ class ExperimentRun:
     experiment : Experiment
     request : ExperimentRequest
     folder : Path
-        Holds ``runs/``, and the tables after every cell.
+        Contains ``runs/`` and, after every cell, the tables.
     dataset : Dataset
     exit_code : int
-        Of the first failure; 0 while there is none.
+        Of the first failure; 0 if there is none.
     """
 
     experiment: Experiment
@@ -82,7 +82,7 @@ class ExperimentRun:
     def open(
         cls, experiment: Experiment, request: ExperimentRequest, folder: Path, *, dataset: Dataset | None = None
     ) -> ExperimentRun:
-        """Return the experiment with its data set loaded and every recipe checked; nothing is trained yet.
+        """Return the experiment with its data set loaded and every recipe checked, before any training.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class ExperimentRun:
         return recipe.merged({**cell.overrides, **device})
 
     def state(self, cell: Cell) -> str:
-        """Return what would be done with a cell: ``finished``, ``absent``, ``resume`` or ``run``."""
+        """Return the state of a cell: ``finished``, ``absent`` (cannot be run), ``resume`` or ``run``."""
         if cell.missing:
             return ABSENT
         if cell.is_sasrec:
@@ -127,9 +127,9 @@ class ExperimentRun:
         return "run" if unfinished is None else "resume"
 
     def run(self, *, progress: bool = False, report: Callable[[str], None] = logger.info) -> ExperimentTables:
-        """Run every cell and return the tables; a cell that fails is recorded and the others go on.
+        """Run every cell and return the tables; a failing cell is recorded and does not stop the others.
 
-        Ctrl-C leaves the tables of what was finished; the same call goes on from there.
+        After Ctrl-C the tables contain the finished cells; the same call continues from there.
         """
         cells = self.cells
         with disk_errors(self.folder):
@@ -142,7 +142,7 @@ class ExperimentRun:
             rows = self._run_cell(cell, progress=progress)
             self._rows += rows
             report(f"[{number}/{len(cells)}] {cell}: {_outcome(rows, time.monotonic() - started)}")
-            # What an earlier call finished is in its tables already.
+            # Cells that an earlier call finished are in its tables already.
             if is_new or number == len(cells):
                 tables = self.tables()
                 with disk_errors(self.folder):
@@ -151,7 +151,7 @@ class ExperimentRun:
         return tables
 
     def tables(self) -> ExperimentTables:
-        """Return the tables of the cells run so far, and of other cells that earlier calls left in the folder."""
+        """Return the tables of the cells run so far, and of other cells that earlier calls finished in this folder."""
         cells = typed(pd.DataFrame(self._rows, columns=CELL_COLUMNS))
         return summarise(self._with_earlier(cells), self.experiment.reference, self._load, self._bootstrap)
 
@@ -172,22 +172,22 @@ class ExperimentRun:
         try:
             facts, evaluations = self._run_sasrec(cell) if cell.is_sasrec else self._train(cell, progress=progress)
         except Exception as error:
-            known = isinstance(error, SpectralProbeError)
-            if not known:
+            is_expected = isinstance(error, SpectralProbeError)
+            if not is_expected:
                 logger.exception("The cell %s failed.", cell)
-            self.exit_code = self.exit_code or (error.exit_code if known else _BUG)
+            self.exit_code = self.exit_code or (error.exit_code if is_expected else _BUG)
             message = " ".join(str(error).split())
             return [{**labels, "status": FAILED, "error": f"{type(error).__name__}: {message}"}]
         rows = []
         for evaluation in evaluations:
-            found = evaluation.summary()
-            values = {name: found[name] for name in ("ranking", "k", "n_users", "ndcg", "recall", "tie_rate")}
+            summary = evaluation.summary()
+            values = {name: summary[name] for name in ("ranking", "k", "n_users", "ndcg", "recall", "tie_rate")}
             values |= {"protocol": evaluation.protocol, "revision": evaluation.revision}
             rows.append({**labels, **values, **facts, "status": FINISHED, "error": ""})
         return rows
 
     def _train(self, cell: Cell, *, progress: bool) -> tuple[dict[str, Any], list[Evaluation]]:
-        """Return facts of the training of a cell and its evaluations; what is finished is only read."""
+        """Return columns about the training of a cell, and its evaluations; finished work is only read."""
         recipe = self.recipe(cell)
         runs = self.folder / RUNS_FOLDER
         folder = find_finished(runs, recipe, self.dataset)
@@ -204,15 +204,15 @@ class ExperimentRun:
         model = trained_sasrec(self.dataset, seed=cell.seed)
         evaluations = []
         for ranking in self.request.rankings:
-            found = self._stored_sasrec(cell, ranking)
-            if found is None or found.revision != model.revision:
+            evaluation = self._stored_sasrec(cell, ranking)
+            if evaluation is None or evaluation.revision != model.revision:
                 n_negatives = parse_ranking(ranking)
                 lists = None
                 if n_negatives is not None:
                     lists = stored_candidates(self.dataset, part=PART, n_negatives=n_negatives)
-                found = evaluate(model, self.dataset, part=PART, candidates=lists)
-                save_evaluation(found, self.dataset, self._path(_sasrec_folder(cell), ranking))
-            evaluations.append(found)
+                evaluation = evaluate(model, self.dataset, part=PART, candidates=lists)
+                save_evaluation(evaluation, self.dataset, self._path(_sasrec_folder(cell), ranking))
+            evaluations.append(evaluation)
         return {"run": _sasrec_folder(cell)}, evaluations
 
     def _stored_sasrec(self, cell: Cell, ranking: str) -> Evaluation | None:
@@ -220,10 +220,10 @@ class ExperimentRun:
         if not path.exists():
             return None
         try:
-            found = Evaluation.load(path)
+            evaluation = Evaluation.load(path)
         except DataError:
             return None
-        return found if found.fingerprint == self.dataset.fingerprint(titles=False) else None
+        return evaluation if evaluation.fingerprint == self.dataset.fingerprint(titles=False) else None
 
     def _path(self, run: str, ranking: str) -> Path:
         return evaluation_path(self.folder / run / EVALUATION_FOLDER, part=PART, ranking=ranking)
@@ -232,7 +232,7 @@ class ExperimentRun:
         return Evaluation.load(self._path(run, ranking))
 
     def _with_earlier(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """Return the cells after those of earlier calls that this one has not come to, and whose values are there."""
+        """Return the cells, preceded by those of earlier calls that are not among them and whose values still exist."""
         path = self.folder / "cells.csv"
         if not path.exists():
             return cells
@@ -248,7 +248,7 @@ class ExperimentRun:
 
 
 def default_folder(experiment: Experiment, request: ExperimentRequest) -> Path:
-    """Return where an experiment lies when no folder is named: ``runs/experiment-NAME-DATASET``."""
+    """Return the default folder of an experiment: ``runs/experiment-NAME-DATASET``."""
     dataset = re.sub(r"[^A-Za-z0-9.]+", "-", os.path.basename(request.dataset.rstrip("/"))).strip("-.").lower()
     return Path("runs") / f"experiment-{experiment.name}-{dataset}"
 
@@ -258,7 +258,7 @@ def _sasrec_folder(cell: Cell) -> str:
 
 
 def _training_facts(run: Path) -> dict[str, Any]:
-    """Return epochs, validation and time of a finished training run, over all its sittings."""
+    """Return epochs, validation NDCG and seconds of a finished training run, resumed parts included."""
     try:
         record = TrainingRecord(**json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))["record"])
         last = json.loads((run / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1])
@@ -271,12 +271,12 @@ def _training_facts(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
             f"{run} is marked as finished, but its record cannot be read ({type(error).__name__}: {error}). Delete the "
-            "run, and the experiment trains it again."
+            "run; the experiment then trains it again."
         ) from error
 
 
 def _outcome(rows: list[dict[str, Any]], seconds: float) -> str:
-    """Say in a few words what came of a cell."""
+    """Return the outcome of a cell in a few words."""
     first = rows[0]
     if first["status"] != FINISHED:
         return f"{first['status']} ({first['error']})"

@@ -22,10 +22,10 @@ from spectral_probe.types import FloatArray
 
 METRICS = ("ndcg", "recall")
 FINISHED, FAILED, ABSENT = "finished", "failed", "absent"
-#: What is compared with each other shares all of these.
+#: Only variants with the same values in all of these columns are compared.
 SETTING_COLUMNS = ["experiment", "dataset", "fingerprint", "ranking", "k", "backbone", "mode", "settings"]
 _LOG_COLUMNS = SETTING_COLUMNS[:5]
-#: What names a cell: a later run of the same cell takes its place.
+#: Identity of a cell: a later run of the same cell replaces it.
 KEY_COLUMNS = ["experiment", "variant", "mode", "backbone", "dataset", "settings", "seed"]
 CELL_COLUMNS = [
     *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "seed", "ranking"),
@@ -52,17 +52,17 @@ Bootstrap = Callable[[FloatArray, FloatArray], PairedDifference]
 
 
 class RememberedBootstrap:
-    """:func:`paired_bootstrap` that resamples the same values once: the tables are written anew after every cell."""
+    """:func:`paired_bootstrap` with a cache, because the tables are written again after every cell."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], PairedDifference] = {}
+        self._cache: dict[tuple[str, str], PairedDifference] = {}
 
     def __call__(self, values: FloatArray, reference: FloatArray) -> PairedDifference:
-        """Return the difference, from memory where the values are known."""
+        """Return the difference, from the cache if it is there."""
         key = (_digest(values), _digest(reference))
-        if key not in self._known:
-            self._known[key] = paired_bootstrap(values, reference)
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = paired_bootstrap(values, reference)
+        return self._cache[key]
 
 
 def _digest(values: FloatArray) -> str:
@@ -71,7 +71,7 @@ def _digest(values: FloatArray) -> str:
 
 @dataclass(frozen=True)
 class ExperimentTables:
-    """The tables of an experiment: one row per cell and ranking; per variant and metric; per pair and metric."""
+    """The tables of an experiment, with one row per cell and ranking, per variant and metric, per pair and metric."""
 
     cells: pd.DataFrame
     means: pd.DataFrame
@@ -89,16 +89,16 @@ class ExperimentTables:
 
     def select(self, **values: Any) -> ExperimentTables:
         """Return the rows with these values in all three tables."""
-        found = []
+        tables = []
         for table in (self.cells, self.means, self.differences):
             for column, value in values.items():
                 table = table[table[column] == value]
-            found.append(table)
-        return ExperimentTables(*found)
+            tables.append(table)
+        return ExperimentTables(*tables)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Return one of the tables; names that look like numbers stay texts."""
+    """Return one of the tables; names that look like numbers stay text."""
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
@@ -112,7 +112,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts are texts, whole numbers whole, whatever its rows hold."""
+    """Return a table with fixed dtypes: text, integers or floats, whatever its rows contain."""
     table = table.copy()
     for column in table.columns:
         if column in _TEXTS:
@@ -138,7 +138,7 @@ def summarise(
     load : callable
         ``load(run, ranking)`` gives the per-user values of a finished cell.
     bootstrap : callable
-        :func:`paired_bootstrap`, or one that remembers.
+        :func:`paired_bootstrap`, or one with a cache.
 
     Notes
     -----
@@ -148,11 +148,12 @@ def summarise(
     finished = cells[cells["status"] == FINISHED]
     means: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
-    held = {key: _Values.of(rows, load) for key, rows in finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)}
-    settings = dict.fromkeys(key[:-1] for key in held)
+    groups = finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)
+    values_of = {key: _Values.of(rows, load) for key, rows in groups}
+    settings = dict.fromkeys(key[:-1] for key in values_of)
     for setting in settings:
         labels = dict(zip(SETTING_COLUMNS, setting, strict=True))
-        variants = {key[-1]: values for key, values in held.items() if key[:-1] == setting}
+        variants = {key[-1]: values for key, values in values_of.items() if key[:-1] == setting}
         for name, values in variants.items():
             for metric in METRICS:
                 means.append(
@@ -166,7 +167,7 @@ def summarise(
                 )
         if SASREC in variants:
             continue
-        others = dict(_references(labels, variants, held, reference))
+        others = dict(_references(labels, variants, values_of, reference))
         for against, other in others.items():
             for metric in METRICS:
                 rows = [
@@ -191,14 +192,14 @@ def summarise(
 
 
 def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> ExperimentTables:
-    """Return the tables of several folders as if all their cells had been run in one.
+    """Return the joint tables of several experiment folders.
 
-    Means and differences are taken anew from the per-user values, so that what was run apart is compared as well.
+    Means and differences are computed again from the per-user values, so that cells of different folders are compared.
 
     Parameters
     ----------
     folders : sequence of Path
-        Of experiments. A cell that several hold, such as SASRec, is taken from the first.
+        Of experiments. A cell in several folders, such as SASRec, is taken from the first.
     references : callable
         Experiment name → the variant that the others are compared with.
 
@@ -207,20 +208,20 @@ def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> E
     DataError
         If tables or per-user values cannot be read.
     """
-    cells, places = [], {}
+    cells, folder_of = [], {}
     for folder in folders:
         table = read_table(folder / "cells.csv")
         cells.append(table)
         for run in table["run"]:
-            places.setdefault(run, folder)
+            folder_of.setdefault(run, folder)
     joined = pd.concat(cells, ignore_index=True).drop_duplicates([*KEY_COLUMNS, "ranking"], ignore_index=True)
 
     def load(run: str, ranking: str) -> Evaluation:
-        return Evaluation.load(evaluation_path(places[run] / run / EVALUATION_FOLDER, part="test", ranking=ranking))
+        return Evaluation.load(evaluation_path(folder_of[run] / run / EVALUATION_FOLDER, part="test", ranking=ranking))
 
-    found = [summarise(part, references(str(name)), load) for name, part in joined.groupby("experiment", sort=False)]
+    parts = [summarise(part, references(str(name)), load) for name, part in joined.groupby("experiment", sort=False)]
     return ExperimentTables(
-        *(typed(pd.concat([getattr(one, name) for one in found])) for name in ("cells", "means", "differences"))
+        *(typed(pd.concat([getattr(part, name) for part in parts])) for name in ("cells", "means", "differences"))
     )
 
 
@@ -234,41 +235,41 @@ class _Values:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, load: LoadEvaluation) -> _Values:
-        found = [load(row["run"], row["ranking"]) for row in rows.sort_values("seed").to_dict("records")]
-        users = found[0].users
-        if any(not np.array_equal(one.users, users) for one in found):
+        evaluations = [load(row["run"], row["ranking"]) for row in rows.sort_values("seed").to_dict("records")]
+        users = evaluations[0].users
+        if any(not np.array_equal(evaluation.users, users) for evaluation in evaluations):
             raise DataError(
                 f"The seeds of {rows['label'].iloc[0]!r} were evaluated on different users. Run them again."
             )
-        metrics = {metric: np.stack([getattr(one, metric) for one in found]) for metric in METRICS}
+        metrics = {metric: np.stack([getattr(evaluation, metric) for evaluation in evaluations]) for metric in METRICS}
         return cls(str(rows["label"].iloc[0]), users, metrics)
 
     def mean(self, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
         values = self.metrics[metric]
-        found = bootstrap(values, np.zeros(values.shape[1]))
+        estimate = bootstrap(values, np.zeros(values.shape[1]))
         return {
-            "n_seeds": found.n_seeds,
-            "n_users": found.n_users,
-            "value": found.mean,
-            "std": found.std,
-            "low": found.low,
-            "high": found.high,
+            "n_seeds": estimate.n_seeds,
+            "n_users": estimate.n_users,
+            "value": estimate.mean,
+            "std": estimate.std,
+            "low": estimate.low,
+            "high": estimate.high,
         }
 
     def difference(self, other: _Values, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
         if not np.array_equal(self.users, other.users):
             raise DataError(f"{self.label!r} and {other.label!r} were evaluated on different users. Run them again.")
-        found = bootstrap(self.metrics[metric], other.metrics[metric]).to_dict()
-        return {name: found[name] for name in DIFFERENCE_COLUMNS if name in found}
+        values = bootstrap(self.metrics[metric], other.metrics[metric]).to_dict()
+        return {name: values[name] for name in DIFFERENCE_COLUMNS if name in values}
 
 
 def _references(
-    labels: dict[str, Any], variants: dict[str, _Values], held: dict[Any, _Values], reference: str
+    labels: dict[str, Any], variants: dict[str, _Values], values_of: dict[Any, _Values], reference: str
 ) -> Iterator[tuple[str, _Values]]:
-    """Yield what the variants of a setting are compared with: the reference among them, and the ID network."""
+    """Yield the models that the variants of a setting are compared with: the reference and the ID network."""
     if reference in variants and len(variants) > 1:
         yield reference, variants[reference]
     log = tuple(labels[name] for name in _LOG_COLUMNS)
-    for key, values in held.items():
+    for key, values in values_of.items():
         if key[-1] == SASREC and key[: len(_LOG_COLUMNS)] == log:
             yield SASREC, values

@@ -1,1 +1,1 @@
-"""What is known of an item before a model is trained."""
+"""Item vectors: made before a model is trained, as its frozen table, and in exported files."""

@@ -1,4 +1,4 @@
-"""Item embeddings in files that other tools read, and that ``spectral-probe analyze --embeddings`` takes back."""
+"""Item embeddings in files for other tools and for ``spectral-probe analyze --embeddings``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def write_embeddings(
     Parameters
     ----------
     path : path
-        Not written over.
+        Must not exist yet.
     vectors : (n_items, d) float
-        Kept as float32.
+        Stored as float32.
     item_ids : (n_items,)
     model : str
         Name and revision, for the metadata of a safetensors file.
@@ -38,12 +38,12 @@ def write_embeddings(
     Returns
     -------
     list of Path
-        The files written; each appears whole or not at all.
+        The files written, each atomically.
 
     Raises
     ------
     ConfigError
-        If the ending is unknown or a file is there already.
+        If the ending is unknown or a file exists already.
     DataError
         If vectors and ids do not match or a vector is not finite.
     MissingDependencyError
@@ -64,14 +64,14 @@ def write_embeddings(
     if not np.isfinite(table).all():
         broken = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise DataError(f"The vector of item {ids[broken]!r} is not finite: the model has diverged. Train it again.")
-    beside = path.with_name(f"{path.stem}.ids.csv")
-    written = [beside, path] if path.suffix.lower() == ".npy" else [path]
+    ids_path = path.with_name(f"{path.stem}.ids.csv")
+    written = [ids_path, path] if path.suffix.lower() == ".npy" else [path]
     for file in written:
         if file.exists():
-            raise ConfigError(f"{file} exists, and nothing is written over. Choose another --out, or delete it.")
+            raise ConfigError(f"{file} exists and is not overwritten. Choose another --out, or delete it.")
     with disk_errors(path.parent):
-        if beside in written:
-            with whole_file(beside) as partial:
+        if ids_path in written:
+            with whole_file(ids_path) as partial:
                 _write_ids(partial, ids)
         with whole_file(path) as partial:
             _WRITERS[path.suffix.lower()](partial, table, ids, model)

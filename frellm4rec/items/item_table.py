@@ -1,4 +1,4 @@
-"""What a model knows of its items beforehand: a frozen table, filtered on the graph, ready for the fusion."""
+"""The frozen item vectors of a model, filtered on the graph and scaled for the fusion."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GraphFilter = GraphLowPassFilter | IdealLowPassFilter
 class ItemTable(nn.Module):
     r"""Frozen item vectors after the graph filter, centred and scaled to a root mean square of 1.
 
-    The centre and the scale are those of the filtered table, one number per feature and one for all. They take nothing
-    from the fusion, whose first layer is affine, but let it start from well-scaled inputs; and a filter that merely
-    shrinks every vector changes nothing at all.
+    The centre and the scale are those of the filtered table, one number per feature and one for all. The fusion starts
+    from well-scaled inputs and loses nothing, because its first layer is affine. A filter that only shrinks all vectors
+    by one factor has no effect.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class ItemTable(nn.Module):
         Raises
         ------
         DataError
-            If the vectors are not finite, or all alike after the filter.
+            If the vectors are not finite, or all equal after the filter.
         """
         vectors = vectors.float()
         is_learned = isinstance(graph_filter, GraphLowPassFilter) and graph_filter.logit is not None
@@ -86,7 +86,7 @@ class ItemTable(nn.Module):
         return None if self.logit is None else float(self.logit.detach().sigmoid())
 
     def forward(self, items: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the vectors of items of any shape, (…, feature); of all of them when left out."""
+        """Return the vectors of items of any shape, (…, feature); of all items when left out."""
         basis = self.basis if items is None else self.basis[:, items.reshape(-1)]
         if self.logit is None:
             table = basis[0]

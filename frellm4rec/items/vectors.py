@@ -1,4 +1,4 @@
-"""Item vectors for a recommender: ID embeddings of a plug-in, and titles read by a backbone."""
+"""Item vectors for a recommender: ID embeddings of a plug-in, and titles encoded by a backbone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectral_probe.storage.cache import cache_root
 from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger(__name__)
-#: Raised whenever the same model would read the same titles to other vectors.
+#: Increased whenever the same model would give other vectors for the same titles.
 _READING_VERSION = 1
 
 
@@ -42,14 +42,14 @@ def id_item_table(
 
 
 def text_item_table(dataset: Dataset, backbone: HFDecoder) -> npt.NDArray[np.float32]:
-    """Return every item's title as a backbone reads it, (n_items, d_model) float32, from the cache where it is there.
+    """Return the vector of every item's title from a backbone, (n_items, d_model) float32; cached.
 
     Parameters
     ----------
     dataset : Dataset
         With titles.
     backbone : HFDecoder
-        As it was loaded: nothing may be attached to it yet.
+        As it was loaded; no filter may be attached to it yet.
 
     Raises
     ------
@@ -58,8 +58,8 @@ def text_item_table(dataset: Dataset, backbone: HFDecoder) -> npt.NDArray[np.flo
 
     Notes
     -----
-    Source: FreLLM4Rec section 3, e_text of Eq. (2); see :func:`~spectral_probe.inputs.item_vectors.text_inputs`. Kept
-    under a hash of the backbone's weights and the titles.
+    Source: FreLLM4Rec section 3, e_text of Eq. (2); see :func:`~spectral_probe.inputs.item_vectors.text_inputs`. The
+    cache key is a hash of the backbone's weights and the titles.
     """
     if dataset.item_titles is None:
         raise DataError(f"Data set {dataset.name!r} has no item titles, so there is no text to read. Use inputs=id.")
@@ -68,10 +68,10 @@ def text_item_table(dataset: Dataset, backbone: HFDecoder) -> npt.NDArray[np.flo
     path = cache_root() / "text" / f"{key}.npy"
     if path.is_file():
         try:
-            kept = np.load(path, allow_pickle=False)
-            if np.shape(kept) != (dataset.n_items, backbone.width):
-                raise ValueError(f"shape {np.shape(kept)}, not {(dataset.n_items, backbone.width)}")
-            return np.asarray(kept, dtype=np.float32)
+            cached = np.load(path, allow_pickle=False)
+            if np.shape(cached) != (dataset.n_items, backbone.width):
+                raise ValueError(f"shape {np.shape(cached)}, not {(dataset.n_items, backbone.width)}")
+            return np.asarray(cached, dtype=np.float32)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"The text embeddings in {path} are damaged ({error}). Delete the file.") from error
     logger.info("Reading %d titles with %s; kept in %s.", dataset.n_items, backbone.name, path)

@@ -1,4 +1,4 @@
-"""From a folder to the recommender it holds: a saved model, or a training run with one in ``model/``."""
+"""Load the recommender of a folder: a saved model, or a training run with one in ``model/``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectral_probe.errors import ModelError, did_you_mean
 if TYPE_CHECKING:
     from frellm4rec.models.sequential import SequentialRecommender
 
-#: Where a training run keeps its best model.
+#: Folder of the best model in a training run.
 MODEL_FOLDER = "model"
 #: Value of ``model`` in ``config.json`` → module and class; imported when a model is loaded.
 SAVED_MODELS = {
@@ -38,14 +38,14 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommen
     ConfigError
         If its config has an unknown or forbidden setting.
     """
-    found = model_folder(Path(folder))
-    module, name = SAVED_MODELS[_model_name(found)]
+    path = model_folder(Path(folder))
+    module, name = SAVED_MODELS[_model_name(path)]
     model_class: type[SequentialRecommender] = getattr(import_module(module), name)
-    return model_class.from_pretrained(found, device=device)
+    return model_class.from_pretrained(path, device=device)
 
 
 def model_folder(folder: Path) -> Path:
-    """Return where the model itself lies: the folder, or ``model/`` in it if it is a training run."""
+    """Return the folder of the model itself: the given one, or ``model/`` in it if it is a training run."""
     for candidate in (folder, folder / MODEL_FOLDER):
         if (candidate / CONFIG_FILE).is_file():
             return candidate

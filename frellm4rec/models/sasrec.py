@@ -1,4 +1,4 @@
-"""SASRec: a causal self-attention recommender trained from scratch, the paper's contrast to language models."""
+"""SASRec: a causal self-attention recommender trained from scratch; the paper compares it with language models."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SASRec(SequentialRecommender):
     def __init__(self, config: SASRecConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        # torch draws default weights from the global generator while layers are built; give its state back.
+        # torch draws default weights from the global generator while layers are built; restore its state.
         with torch.random.fork_rng(devices=[]):
             self.items = nn.Embedding(config.n_items, config.n_features)
             self.positions = nn.Embedding(config.max_length, config.n_features)
@@ -102,8 +102,8 @@ class SASRec(SequentialRecommender):
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the states after the final norm, (batch, position, feature); see the base class."""
         self.check_inputs(inputs, lengths)
-        places = torch.arange(inputs.shape[1], device=inputs.device)
-        states = self.dropout(self.items(inputs) + self.positions(places))
+        positions = torch.arange(inputs.shape[1], device=inputs.device)
+        states = self.dropout(self.items(inputs) + self.positions(positions))
         for block in self.blocks:
             states = block(states)
         return self.final_norm(states)
@@ -123,7 +123,7 @@ class SASRec(SequentialRecommender):
 
     @torch.no_grad()
     def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Run the model on right-padded item indices without dropout; the mode is put back afterwards."""
+        """Run the model on right-padded item indices without dropout; the mode is restored afterwards."""
         was_training = self.training
         self.eval()
         try:

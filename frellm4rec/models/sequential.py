@@ -20,16 +20,16 @@ from spectral_probe.storage.atomic import whole_file, write_text
 from spectral_probe.storage.hashing import digest
 
 Model = TypeVar("Model", bound="SequentialRecommender")
-#: Where the training loss is taken: at every position, or at the last one of a prefix drawn anew for each step.
+#: Where the training loss is taken: at every position, or at the last one of a prefix that is redrawn for each step.
 Supervision = Literal["every", "prefix"]
 
 
 class SequentialRecommender(nn.Module, ABC):
     """A model that reads item histories and scores the catalogue.
 
-    Histories come as right-padded item indices 0…n_items − 1 with their lengths; padded places hold 0 and only
-    ``lengths`` tells them apart. A user's states and scores depend neither on the other rows of the batch nor on how
-    far it is padded.
+    Histories are right-padded item indices 0…n_items − 1 with their lengths. Padded positions hold 0, as item 0 does;
+    only ``lengths`` tells them apart. A user's states and scores depend neither on the other rows of the batch nor on
+    the amount of padding.
     """
 
     name: ClassVar[str]
@@ -39,7 +39,7 @@ class SequentialRecommender(nn.Module, ABC):
 
     @property
     def supervision(self) -> Supervision:
-        """Where the loss may be taken; a model whose states see later items says ``prefix``."""
+        """Where the loss may be taken; ``prefix`` for a model whose states contain later items."""
         return "every" if self.is_causal else "prefix"
 
     @abstractmethod
@@ -54,7 +54,7 @@ class SequentialRecommender(nn.Module, ABC):
         Returns
         -------
         (batch, position, feature) float
-            Row t has read items 0…t and predicts item t + 1; rows from the length on have no meaning.
+            Row t is computed from items 0…t and predicts item t + 1; rows from the length on have no meaning.
         """
 
     @abstractmethod
@@ -71,7 +71,7 @@ class SequentialRecommender(nn.Module, ABC):
         if inputs.shape[1] > self.config.max_length:
             raise ShapeError(
                 f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
-                f"Keep the most recent ones; where it is probed, with --max-length {self.config.max_length}."
+                f"Keep the most recent ones; for a probe, use --max-length {self.config.max_length}."
             )
         if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
             raise ShapeError(
@@ -86,7 +86,7 @@ class SequentialRecommender(nn.Module, ABC):
 
     @torch.no_grad()
     def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
-        """Return how well items fit as the next one; higher is better.
+        """Return the scores of items as the next one; higher is better.
 
         Parameters
         ----------
@@ -97,11 +97,11 @@ class SequentialRecommender(nn.Module, ABC):
         Returns
         -------
         (batch, n_candidates) or (batch, n_items) float
-            Inner products of the last valid state with the item embeddings, in the type of these.
+            Inner products of the last valid state with the item embeddings, in the dtype of the embeddings.
 
         Notes
         -----
-        Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is put back afterwards.
+        Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is restored afterwards.
         """
         return self.score_and_tolerance(inputs, lengths, items)[0].to(self.item_embeddings().dtype)
 
@@ -109,10 +109,10 @@ class SequentialRecommender(nn.Module, ABC):
     def score_and_tolerance(
         self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        r"""Return the scores and, for each row, how far rounding may bring the scores of equal items apart.
+        r"""Return the scores and, for each row, the largest rounding difference between the scores of equal items.
 
-        A matrix product rounds its last columns in another order than the others, so two items with equal vectors get
-        scores that differ in their last digits, in places that depend on the processor. With d features, two such
+        A matrix product rounds its last columns in another order than the others, so the scores of two items with equal
+        vectors may differ in their last digits; for which items depends on the processor. With d features, two such
         inner products differ by at most :math:`d\,\epsilon\,\lVert h \rVert \lVert w \rVert`. The product is taken in
         float64, where this is far below any difference that training makes.
 
@@ -152,23 +152,23 @@ class SequentialRecommender(nn.Module, ABC):
         return self.item_embeddings()[items]
 
     def saved_state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that make the model what it is: what is saved, hashed and kept by a checkpoint."""
+        """Return the tensors that define the model; these are saved, hashed and written to checkpoints."""
         return dict(self.state_dict())
 
     def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over what :meth:`saved_state` gave; a RuntimeError if it does not fit."""
+        """Load what :meth:`saved_state` returned; RuntimeError if it does not fit."""
         self.load_state_dict(dict(weights))
 
     @property
     def revision(self) -> str:
-        """Short SHA-256 of the weights: equal weights, equal revision."""
+        """Short SHA-256 of the weights; equal weights have equal revisions."""
         parts: list[str | npt.NDArray[Any]] = []
         for name, tensor in sorted(self.saved_state().items()):
             parts += [f"{name}{tuple(tensor.shape)}{tensor.dtype}", tensor.detach().cpu().contiguous().numpy()]
         return digest(parts)[:12]
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
+        """Write ``config.json`` and ``model.safetensors``, each atomically."""
         folder = Path(folder)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state().items()}
         with whole_file(folder / WEIGHTS_FILE) as partial:
@@ -192,7 +192,7 @@ class SequentialRecommender(nn.Module, ABC):
 
     @classmethod
     def read_saved(cls, folder: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
-        """Return the config and the tensors of a saved model of this class, or raise the error that says why not."""
+        """Return the config and the tensors of a saved model of this class; errors as in :meth:`from_pretrained`."""
         folder = Path(folder)
         try:
             values = json.loads((folder / CONFIG_FILE).read_text())
@@ -208,7 +208,7 @@ class SequentialRecommender(nn.Module, ABC):
 
     @staticmethod
     def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:
-        """Put saved tensors into a model of the same config; it is handed back in evaluation mode."""
+        """Load saved tensors into a model of the same config, and return it in evaluation mode."""
         try:
             model.load_saved_state(weights)
         except RuntimeError as error:

@@ -14,15 +14,15 @@ import torch
 
 from spectral_probe.errors import ConfigError
 
-#: Least number of nodes of the quadrature of :func:`causal_kernel` on each side of the cutoff; exact to 1e-12 up to as
-#: many items. Longer histories take more.
+#: Least number of quadrature nodes of :func:`causal_kernel` on each side of the cutoff; exact to 1e-12 for histories of
+#: up to as many items. Longer histories use more nodes.
 _NODES = 768
 #: A row of the causal operator whose weights cancel to less than this part of the newest one cannot be normalised.
 _SMALLEST_ROW_SUM = 1e-2
 
 
 def check_filter(cutoff: float | None, order: int) -> None:
-    """Refuse a cutoff outside (0, 1] and an order below 1; a cutoff of None is off."""
+    """Refuse a cutoff outside (0, 1] and an order below 1; a cutoff of None switches the filter off."""
     if cutoff is not None and not 0.0 < cutoff <= 1.0:
         raise ConfigError(
             f"cutoff is a fraction of the Nyquist frequency in (0, 1]; got {cutoff}. None switches the filter off; 1.0 "
@@ -66,8 +66,8 @@ def two_sided_operator(T: int, cutoff: float | torch.Tensor, order: int = 2) -> 
     """
     bins = torch.arange(T // 2 + 1, dtype=torch.float64) * (2.0 / T)
     kernel = torch.fft.irfft(butterworth_gain(bins, _as_float64(cutoff), order).to(torch.complex128), n=T)
-    places = torch.arange(T)
-    return kernel[(places[:, None] - places) % T]
+    positions = torch.arange(T)
+    return kernel[(positions[:, None] - positions) % T]
 
 
 def causal_kernel(T: int, cutoff: float | torch.Tensor, order: int = 2) -> torch.Tensor:
@@ -99,8 +99,8 @@ def causal_operator(T: int, cutoff: float | torch.Tensor, order: int = 2) -> tor
 
     Notes
     -----
-    Source: the zero-phase kernel of FreLLM4Rec Eq. (9) without its wrap-around and without what comes later. Rows sum
-    to 1, T = 1 is the identity. Its delay adds up over the layers, but is a fraction of that of a minimum-phase filter:
+    Source: the zero-phase kernel of FreLLM4Rec Eq. (9) without its wrap-around and without later items. Rows sum to 1,
+    T = 1 is the identity. Its delay adds up over the layers, but is a fraction of that of a minimum-phase filter:
     ``docs/theory.md`` tabulates the weight left on the newest items.
     """
     kernel = causal_kernel(T, cutoff, order)
@@ -111,20 +111,20 @@ def causal_operator(T: int, cutoff: float | torch.Tensor, order: int = 2) -> tor
             f"The causal filter of cutoff {float(cutoff)} and order {order} cancels on a history of {T} items: a row "
             f"sums to {worst:.2g} of its newest weight. Use a lower order or another cutoff."
         )
-    places = torch.arange(T)
-    lags = places[:, None] - places
+    positions = torch.arange(T)
+    lags = positions[:, None] - positions
     weights = torch.where(lags >= 0, kernel[lags.clamp(min=0)], 0.0)
     return weights / sums[:, None]
 
 
 @lru_cache(maxsize=4)
 def _quadrature(n_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the Gauss–Legendre nodes in [-1, 1] and their weights; finding them takes longer than using them."""
+    """Return the Gauss–Legendre nodes in [-1, 1] and their weights; cached, because computing them is slow."""
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
     return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def _as_float64(cutoff: float | torch.Tensor) -> torch.Tensor:
-    """Return the cutoff as a float64 tensor on the CPU; a gradient is kept."""
-    # The type is given at once: a Python number would pass through float32 otherwise.
+    """Return the cutoff as a float64 tensor on the CPU; gradients pass through."""
+    # The dtype is given here: a Python number would pass through float32 otherwise.
     return torch.as_tensor(cutoff, dtype=torch.float64, device="cpu")

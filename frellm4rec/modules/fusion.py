@@ -1,4 +1,4 @@
-"""From what is known of an item to the vector that a language model reads: the fusion of ID and text."""
+"""The fusion of an item's ID and text vectors into the input vector of a language model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FusionMLP(nn.Module):
     Parameters
     ----------
     widths : sequence of int
-        Width of each source, in the order in which they are handed over; one or more.
+        Width of each source, in the order in which they are passed; one or more.
     width : int
         Width d of the language model.
     n_hidden : int, optional
@@ -49,7 +49,7 @@ class GatedFusion(nn.Module):
 
     Notes
     -----
-    Source: the published code of FreLLM4Rec, which has this sum where the paper writes Eq. (2).
+    Source: the published code of FreLLM4Rec, which uses this sum where the paper has Eq. (2).
     """
 
     def __init__(self, widths: list[int], width: int, n_hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class GatedFusion(nn.Module):
         _check(widths, dropout)
         if len(widths) > 2 or n_hidden is not None:
             raise ConfigError(f"The gated sum joins two sources and has no hidden layer; got {widths}, {n_hidden}.")
-        self.projections = nn.ModuleList(nn.Linear(each, width) for each in widths)
+        self.projections = nn.ModuleList(nn.Linear(source_width, width) for source_width in widths)
         self.dropout = nn.Dropout(dropout)
         self.gate = nn.Linear(2 * width, width) if len(widths) == 2 else None
 

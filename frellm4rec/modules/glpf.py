@@ -15,9 +15,9 @@ from spectral_probe.errors import ConfigError, ShapeError
 from spectral_probe.graph.item_graph import ItemGraph
 
 Response = Callable[[torch.Tensor], torch.Tensor]
-#: Above this part of the spectrum a dense eigendecomposition is faster than the truncated solver.
+#: Above this share of the spectrum a dense eigendecomposition is faster than the truncated solver.
 _DENSE_FROM = 0.2
-#: Eigenvalues nearer than this to the last one kept belong to its eigenspace.
+#: Eigenvalues closer than this to the last one that is kept belong to its eigenspace.
 _SAME_EIGENVALUE = 1e-7
 
 
@@ -62,7 +62,7 @@ class GraphLowPassFilter(nn.Module):
         super().__init__()
         check_alpha(alpha, order)
         if response is not None and learnable:
-            raise ConfigError("alpha is learnable in (1 - alpha·λ)^order; a response of your own has none to learn.")
+            raise ConfigError("A custom response has no alpha to learn. Leave out response, or set learnable=False.")
         if learnable and not 0.0 < alpha < 1.0:
             raise ConfigError(f"A learnable alpha starts inside (0, 1); got {alpha}. Start at 0.3.")
         self.alpha, self.order, self.response = float(alpha), order, response
@@ -70,7 +70,7 @@ class GraphLowPassFilter(nn.Module):
         self.register_buffer("adjacency", normalized_adjacency(graph, self_loops=self_loops), persistent=False)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the filtered embeddings, (n_items, feature), in their own number type.
+        """Return the filtered embeddings, (n_items, feature), in the dtype of ``embeddings``.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class GraphLowPassFilter(nn.Module):
             )
         if self.response is None and self.logit is None and self.alpha == 0.0:
             return embeddings
-        if embeddings.dtype in (torch.bfloat16, torch.float16):  # sparse products of these are not to be had
+        if embeddings.dtype in (torch.bfloat16, torch.float16):  # torch has no sparse products in these dtypes
             return self.forward(embeddings.float()).to(embeddings.dtype)
         if self.response is None and self.logit is None and self.order == 1:
             return filter_once(self.adjacency, embeddings, self.alpha)
@@ -112,14 +112,14 @@ class GraphLowPassFilter(nn.Module):
 class IdealLowPassFilter(nn.Module):
     r"""Ideal low-pass: keep the smoothest part of the spectrum and drop the rest, :math:`E' = U_p U_p^\top E`.
 
-    The smallest ``keep`` × n_items eigenvalues of L are kept. Where the cut falls into an eigenspace, all of it is kept
-    in part, so that the result does not depend on the basis that a solver happens to choose there.
+    The smallest ``keep`` × n_items eigenvalues of L are kept. If the cut falls inside an eigenspace, all its vectors
+    are kept with an equal weight below 1, so the result does not depend on the basis that a solver chooses.
 
     Parameters
     ----------
     graph : ItemGraph
     keep : float in (0, 1]
-        Part of the spectrum to keep; 1 is the identity to the bit.
+        Share of the spectrum to keep; 1 is the identity to the bit.
     self_loops : bool
         See :class:`GraphLowPassFilter`.
 
@@ -160,7 +160,7 @@ def normalized_adjacency(graph: ItemGraph, *, self_loops: bool, dtype: torch.dty
     r"""Return :math:`D^{-1/2} W D^{-1/2} = I - L` as a sparse CSR tensor, (n_items, n_items)."""
     S = _scipy_adjacency(graph, self_loops)
     indices = (torch.from_numpy(part.astype(np.int64)) for part in (S.indptr, S.indices))
-    with warnings.catch_warnings():  # torch calls its CSR layout a beta; the one product we take of it is tested
+    with warnings.catch_warnings():  # torch warns that CSR support is in beta; the product used here is tested
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
         return torch.sparse_csr_tensor(
             *indices, torch.from_numpy(S.data).to(dtype), size=S.shape, check_invariants=False
@@ -175,7 +175,7 @@ def filter_once(adjacency: torch.Tensor, embeddings: torch.Tensor, alpha: float)
 
 
 def combine(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the terms (n_terms, n_items, feature) with these weights (n_terms,)."""
+    """Return the sum of the terms (n_terms, n_items, feature), weighted by the coefficients (n_terms,)."""
     return torch.einsum("k,kid->id", coefficients.to(basis.device, basis.dtype), basis)
 
 
@@ -187,7 +187,7 @@ def power_coefficients(alpha: torch.Tensor, order: int) -> torch.Tensor:
 def chebyshev_coefficients(response: Response, order: int) -> torch.Tensor:
     r"""Return :math:`c_0 … c_K` with :math:`h(\lambda) \approx \sum_k c_k T_k(\lambda - 1)` on [0, 2], float64.
 
-    Interpolation at the K + 1 Chebyshev nodes, so a polynomial of degree K is met exactly.
+    Interpolation at the K + 1 Chebyshev nodes, which is exact for a polynomial of degree K.
     """
     angles = (torch.arange(order + 1, dtype=torch.float64) + 0.5) * (math.pi / (order + 1))
     values = response(1.0 + torch.cos(angles))
@@ -209,7 +209,7 @@ def _scipy_adjacency(graph: ItemGraph, self_loops: bool):  # type: ignore[no-unt
 
 
 def _smoothest(graph: ItemGraph, keep: float, self_loops: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return eigenvectors of the smallest eigenvalues of L, (n_items, n), and the weight that each is kept with."""
+    """Return eigenvectors of the smallest eigenvalues of L, (n_items, n), and the weight of each, (n,)."""
     S = _scipy_adjacency(graph, self_loops)
     n_items = S.shape[0]
     n_kept = max(1, round(keep * n_items))
@@ -225,5 +225,5 @@ def _smoothest(graph: ItemGraph, keep: float, self_loops: bool) -> tuple[torch.T
     edge = values[n_kept - 1]
     is_inside, is_edge = values > edge + _SAME_EIGENVALUE, np.abs(values - edge) <= _SAME_EIGENVALUE
     weights = is_inside + is_edge * ((n_kept - is_inside.sum()) / is_edge.sum())
-    used = weights > 0
-    return torch.from_numpy(vectors[:, used].copy()), torch.from_numpy(weights[used])
+    is_used = weights > 0
+    return torch.from_numpy(vectors[:, is_used].copy()), torch.from_numpy(weights[is_used])

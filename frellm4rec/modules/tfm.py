@@ -23,14 +23,14 @@ class TemporalFrequencyModulation(nn.Module):
     Parameters
     ----------
     cutoff : float or None
-        Fraction of the Nyquist frequency in (0, 1] where the gain is :math:`1/\sqrt 2`; None is off, and then the
-        states are handed back untouched.
+        Fraction of the Nyquist frequency in (0, 1] where the gain is :math:`1/\sqrt 2`; None switches the filter off,
+        and the states are returned unchanged.
     order : int
         Order n of the Butterworth gain.
     mode : {"prefix", "causal", "two_sided_leaky"}
-        ``prefix`` and ``two_sided_leaky`` apply the paper's two-sided filter; in the first a model is trained and
-        probed on prefixes, whose last row alone counts, in the second row t has seen its own answer. ``causal`` is
-        one-sided. The name says what may be done with the states; see ``docs/theory.md``.
+        ``prefix`` and ``two_sided_leaky`` apply the paper's two-sided filter. In ``prefix`` a model is trained and
+        probed on prefixes, and only the last row of each is used. In ``two_sided_leaky`` row t already contains the
+        item to be predicted. ``causal`` is one-sided. See ``docs/theory.md``.
     layers : sequence of int, optional
         Blocks after which to filter, counted from 1; all of them when left out.
     learnable : bool
@@ -72,7 +72,7 @@ class TemporalFrequencyModulation(nn.Module):
 
     @property
     def is_causal(self) -> bool:
-        """Whether row t of the result depends on rows up to t alone."""
+        """Whether row t of the result depends only on rows up to t."""
         return self.cutoff is None or self.mode == "causal"
 
     def cutoffs(self) -> torch.Tensor | None:
@@ -80,7 +80,7 @@ class TemporalFrequencyModulation(nn.Module):
         return None if self.logit is None else self.logit.sigmoid()
 
     def operator(self, T: int, layer: int = 1) -> torch.Tensor:
-        """Return the (T, T) matrix for a history of length T in float64; that of a fixed cutoff is built once."""
+        """Return the (T, T) matrix for a history of length T in float64; cached where the cutoff is fixed."""
         if self.cutoff is None:
             return torch.eye(T, dtype=torch.float64)
         build = causal_operator if self.mode == "causal" else two_sided_operator
@@ -103,9 +103,9 @@ class TemporalFrequencyModulation(nn.Module):
 
         Returns
         -------
-        (batch, position, feature) float, in the number type of ``states``
-            Positions from a row's length on are handed back unchanged; whatever stands there, NaN included, has no
-            effect on the others.
+        (batch, position, feature) float, in the dtype of ``states``
+            Positions from a row's length on are returned unchanged. Their values, NaN included, do not affect the
+            others.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class TemporalFrequencyModulation(nn.Module):
     def _batch_operators(
         self, lengths: tuple[int, ...], distinct: list[int], T: int, states: torch.Tensor, layer: int
     ) -> torch.Tensor:
-        """Return (batch, T, T), or (T, T) where all lengths are T; a fixed filter's are kept for the next block."""
+        """Return (batch, T, T), or (T, T) if all lengths are T; those of a fixed filter are cached."""
         key = (lengths, T, states.device, states.dtype)
         if self.logit is None and self._stack is not None and self._stack[0] == key:
             return self._stack[1]
@@ -149,12 +149,12 @@ class TemporalFrequencyModulation(nn.Module):
         return operators
 
     def attach(self, model: LayeredModel) -> Attachment:
-        """Filter the output of a model's blocks from now on, until the handle returned is removed.
+        """Filter the output of a model's blocks until the returned handle is removed.
 
         Parameters
         ----------
         model : LayeredModel
-            Any decoder of the instrument (lengths are read off its attention mask), or another module whose
+            Any decoder of the instrument (lengths are read from its attention mask), or another module whose
             ``forward(inputs, lengths)`` takes them.
 
         Raises
@@ -162,17 +162,17 @@ class TemporalFrequencyModulation(nn.Module):
         ConfigError
             If ``layers`` names a block that the model does not have.
         ModelError
-            If the model cannot carry hooks.
+            If the model is not a torch module.
         """
         return Attachment(self, model)
 
 
 class Attachment:
-    """Hooks that filter the output of a model's blocks; they come off by :meth:`remove` or at the end of ``with``.
+    """Hooks that filter the output of a model's blocks, until :meth:`remove` or the end of a ``with`` block.
 
-    The filter comes before every other hook of a block, whenever that was registered, so that a recorder sees the
-    states after it: what it records of block i is what block i + 1 reads. Recomputation under gradient checkpointing
-    filters with the lengths of the last forward pass, so run the backward pass before the next forward pass.
+    The filter runs before every other hook of a block, whenever that was registered. A recorder therefore gets the
+    filtered states: it records of block i what block i + 1 reads. Recomputation under gradient checkpointing filters
+    with the lengths of the last forward pass, so run the backward pass before the next forward pass.
     """
 
     def __init__(self, tfm: TemporalFrequencyModulation, model: LayeredModel) -> None:
@@ -184,7 +184,7 @@ class Attachment:
             raise ConfigError(f"{model.name!r} has {len(blocks)} blocks; layers names {list(tfm.layers)}.")
         root = model.model if isinstance(model, HFDecoder) else model
         if not isinstance(root, nn.Module):
-            raise ModelError(f"{model.name!r} is no torch module, so nothing can be attached to it.")
+            raise ModelError(f"{model.name!r} is not a torch module, so no filter can be attached to it.")
         if tfm.cutoff is None:
             return
         try:
@@ -198,7 +198,7 @@ class Attachment:
             raise
 
     def remove(self) -> None:
-        """Take the hooks off; may be called again."""
+        """Remove the hooks; may be called again."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -213,14 +213,16 @@ class Attachment:
     def _read_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
         if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-            seen = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+            actual = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
             raise ShapeError(
-                f"A filtered decoder reads the lengths off attention_mask=(batch, position); got {seen}. Pass a mask "
-                "of ones where nothing is padded."
+                f"A filtered decoder reads the lengths from attention_mask=(batch, position); got {actual}. Pass a "
+                "mask of ones if nothing is padded."
             )
         lengths = mask.long().sum(1)
         if bool((mask.bool() != (torch.arange(mask.shape[1], device=mask.device) < lengths[:, None])).any()):
-            raise ShapeError("A filtered decoder reads right-padded histories; this mask has gaps or pads on the left.")
+            raise ShapeError(
+                "A filtered decoder needs right-padded histories; this mask has gaps or left padding. Pad on the right."
+            )
         self._lengths = lengths
 
     def _read_arguments(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -229,7 +231,7 @@ class Attachment:
     def _filter(self, number: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if self._lengths is None:
-                raise ModelError("A filtered block ran outside its model, so the lengths are not known.")
+                raise ModelError("A filtered block ran outside its model, so the lengths are unknown. Run the model.")
             if isinstance(output, tuple):
                 return (self._tfm(output[0], self._lengths, number), *output[1:])
             return self._tfm(output, self._lengths, number)

@@ -55,7 +55,7 @@ class TransformerBlock(nn.Module):
         heads = (*x.shape[:2], self.n_heads, -1)
         query, key, value = (project(x).view(heads).transpose(1, 2) for project in (self.query, self.key, self.value))
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        # Right padding stands after every valid position, so the causal mask alone keeps it out.
+        # Right padding comes after every valid position, so the causal mask alone excludes it.
         is_later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
         weights = self.dropout(scores.masked_fill(is_later, -torch.inf).softmax(-1))
         states = states + self.dropout(self.output((weights @ value).transpose(1, 2).reshape(x.shape)))

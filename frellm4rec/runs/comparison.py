@@ -1,4 +1,4 @@
-"""Groups of runs that differ by their seed only, compared with the first group, data set by data set."""
+"""Compare groups of runs with the first group on each data set; runs of a group differ in their seed only."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
 Metric = Literal["ndcg", "recall"]
 METRICS = ("ndcg", "recall")
-#: Settings that do not tell groups apart: the seed, a name, and where and on what a run was made.
-NOT_OF_THE_MODEL = ("seed", "name", "dataset", "dataset_fingerprint", "from_dir", "device")
-#: Seeds below which the spread over them says little.
-ENOUGH_SEEDS = 3
+#: Settings that do not separate groups: seed, name, data set and device.
+IGNORED_WHEN_GROUPING = ("seed", "name", "dataset", "dataset_fingerprint", "from_dir", "device")
+#: With fewer seeds, a note warns that the spread over seeds is unreliable.
+MIN_SEEDS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """One run: what it was asked for, and how it did.
+    """One run: its settings and its evaluation.
 
     Attributes
     ----------
     run : str
-        What messages call it.
+        Name of the run in messages.
     config : mapping
         Resolved settings, the seed among them.
     evaluation : Evaluation
     name : str
-        What the run was called, such as ``full``; a label, not a setting.
+        Label of the run, such as ``full``; not a setting.
     """
 
     run: str
@@ -45,7 +45,7 @@ class RunResult:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Means of every group on every data set, and how they differ from the reference.
+    """Means of every group on every data set, and their differences from the reference.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class Comparison:
         n_users, reference, difference, low, high, p_value, p_holm; NaN from ``difference`` on for the reference.
     metric : str
     protocols : list of str
-        One line per data set: what all its numbers were measured by.
+        Evaluation protocol of each data set, one line each.
     n_tests : int
         Size of the family of Holm's correction: all tests of the table.
     notes : list of str
-        What a reader must know.
+        Remarks needed to read the table.
     """
 
     table: pd.DataFrame
@@ -80,7 +80,7 @@ def compare_runs(
     Parameters
     ----------
     results : sequence of RunResult
-        Runs whose settings are equal but for seed and data set are one group.
+        Runs whose settings are equal except for seed and data set form one group.
     metric : {"ndcg", "recall"}
     n_bootstrap, seed : int
         Of the resampling, see :func:`paired_bootstrap`.
@@ -88,7 +88,7 @@ def compare_runs(
     Raises
     ------
     ConfigError
-        If there is but one group, a group has a seed twice, or a data set lacks the reference.
+        If there is only one group, a group has a seed twice, or a data set lacks the reference.
     DataError
         If runs on one data set were evaluated by different protocols, candidates or users.
     """
@@ -103,30 +103,31 @@ def compare_runs(
     datasets = list(dict.fromkeys(result.evaluation.fingerprint for result in results))
     rows: list[dict[str, Any]] = []
     for fingerprint in datasets:
-        here = {
+        present_groups = {
             key: present
             for key, members in groups.items()
             if (present := [member for member in members if member.evaluation.fingerprint == fingerprint])
         }
-        check_protocol([member for members in here.values() for member in members])
-        name = next(iter(here.values()))[0].evaluation.dataset
-        if reference not in here or len(here) < 2:
+        check_protocol([member for members in present_groups.values() for member in members])
+        name = next(iter(present_groups.values()))[0].evaluation.dataset
+        if reference not in present_groups or len(present_groups) < 2:
             raise ConfigError(
-                f"On {name} {fingerprint[:8]} there must be runs of the reference ({labels[reference]}) and of another "
-                f"group; there are those of {[labels[key] for key in here]}. Name such runs, or leave it out."
+                f"{name} {fingerprint[:8]} needs runs of the reference ({labels[reference]}) and of another group; "
+                f"got runs of {[labels[key] for key in present_groups]}. Add the missing runs or leave it out."
             )
-        base = per_user(here[reference], metric)
-        for key, members in here.items():
-            found = paired_bootstrap(per_user(members, metric), base, n_bootstrap=n_bootstrap, seed=seed).to_dict()
+        base = per_user(present_groups[reference], metric)
+        for key, members in present_groups.items():
+            difference = paired_bootstrap(per_user(members, metric), base, n_bootstrap=n_bootstrap, seed=seed)
+            values = difference.to_dict()
             row = {
                 "dataset": name,
                 "group": labels[key],
                 "metric": metric,
-                **{column: found[column] for column in ("n_seeds", "mean", "std", "n_users")},
+                **{column: values[column] for column in ("n_seeds", "mean", "std", "n_users")},
                 "reference": labels[reference],
             }
             if key != reference:
-                row |= {column: found[column] for column in ("difference", "low", "high", "p_value")}
+                row |= {column: values[column] for column in ("difference", "low", "high", "p_value")}
             rows.append(row)
     columns = ["difference", "low", "high", "p_value", "p_holm"]
     table = pd.DataFrame(rows).reindex(columns=[*(c for c in rows[0] if c not in columns), *columns])
@@ -134,68 +135,69 @@ def compare_runs(
     table.loc[is_tested, "p_holm"] = holm(table.loc[is_tested, "p_value"])
     protocols = list(dict.fromkeys(result.evaluation.rule for result in results))
     notes = _notes(table, n_bootstrap=n_bootstrap, seed=seed, n_datasets=len(datasets))
-    said = [(labels[key], each.evaluation.note) for key, members in groups.items() for each in members]
-    notes += [f"{label}: {note}" for label, note in dict.fromkeys(said) if note]
+    run_notes = [(labels[key], run.evaluation.note) for key, members in groups.items() for run in members]
+    notes += [f"{label}: {note}" for label, note in dict.fromkeys(run_notes) if note]
     return Comparison(table, metric, protocols, int(is_tested.sum()), notes)
 
 
 def group_runs(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...], list[RunResult]]:
-    """Return the runs of each group, groups and runs in the order given.
+    """Return the runs of each group; groups and runs keep their order.
 
     Raises
     ------
     ConfigError
-        If two runs of a group have the same seed on the same data set: one run would count twice.
+        If two runs of a group have the same seed on the same data set.
     """
     groups: dict[tuple[tuple[str, str], ...], list[RunResult]] = {}
-    seen: dict[Any, str] = {}
+    run_by_seed: dict[Any, str] = {}
     for result in results:
         key = tuple(sorted(_settings(result.config).items()))
-        once = (key, result.evaluation.fingerprint, result.config.get("seed"))
-        if once in seen:
+        seed_key = (key, result.evaluation.fingerprint, result.config.get("seed"))
+        if seed_key in run_by_seed:
             raise ConfigError(
-                f"{seen[once]} and {result.run} have the same settings, data and seed {result.config.get('seed')}; a "
-                "seed counts once. Leave one out."
+                f"{run_by_seed[seed_key]} and {result.run} have the same settings, data and seed "
+                f"{result.config.get('seed')}; a seed counts once. Leave one out."
             )
-        seen[once] = result.run
+        run_by_seed[seed_key] = result.run
         groups.setdefault(key, []).append(result)
     return groups
 
 
 def check_groups(configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse runs that differ by seed and data set only: there is nothing to compare.
+    """Refuse runs that form a single group.
 
     Raises
     ------
     ConfigError
+        If the runs differ in seed and data set only.
     """
     if len({tuple(sorted(_settings(config).items())) for config in configs}) < 2:
         raise ConfigError(
-            f"A comparison needs two groups of runs; the {len(configs)} given differ by seed and data set only. "
-            "Name runs of another model or of other settings, too."
+            f"A comparison needs two groups of runs; the {len(configs)} given differ in seed and data set only. "
+            "Add runs of another model or with other settings."
         )
 
 
 def group_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Return model and name of each group; where two would be the same, with the settings that set them apart."""
+    """Return model and name of each group, with the settings that differ where two groups share a name."""
     flat = [_settings(config) for config in configs]
     names = [f"{config.get('model', 'model')} {name}".strip() for config, name in zip(configs, names, strict=True)]
     labels = []
     for settings, name in zip(flat, names, strict=True):
-        alike = [other for other, theirs in zip(flat, names, strict=True) if theirs == name]
-        keys = sorted({key for other in alike for key in other})
-        apart = [key for key in keys if len({other.get(key) for other in alike}) > 1]
-        labels.append(" ".join([name, *(f"{key}={settings.get(key, 'default')}" for key in apart)]))
+        same_name = [other for other, other_name in zip(flat, names, strict=True) if other_name == name]
+        keys = sorted({key for other in same_name for key in other})
+        differing = [key for key in keys if len({other.get(key) for other in same_name}) > 1]
+        labels.append(" ".join([name, *(f"{key}={settings.get(key, 'default')}" for key in differing)]))
     return labels
 
 
 def check_protocol(results: Sequence[RunResult]) -> None:
-    """Refuse to compare numbers that were not measured in the same way.
+    """Refuse runs that were evaluated by different protocols.
 
     Raises
     ------
     DataError
-        If part, candidates, cut or users differ.
+        If data, part, k, candidates or users differ.
     """
     first = results[0]
     for other in results[1:]:
@@ -204,7 +206,7 @@ def check_protocol(results: Sequence[RunResult]) -> None:
         differing = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
         if differing or not np.array_equal(ours.users, theirs.users):
             raise DataError(
-                f"Only what was measured in the same way can be compared. {first.run}: {ours.rule}; {other.run}: "
+                f"Only runs evaluated by the same protocol can be compared. {first.run}: {ours.rule}; {other.run}: "
                 f"{theirs.rule}; they differ in {', '.join(differing) or 'the users'}. Evaluate both with the same "
                 "candidates."
             )
@@ -216,7 +218,7 @@ def per_user(results: Sequence[RunResult], metric: Metric) -> npt.NDArray[np.flo
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that tell groups apart, nested names joined by dots, values as text."""
+    """Return the settings that separate groups: nested names joined by dots, values as text."""
     flat: dict[str, str] = {}
 
     def walk(values: Mapping[str, Any], prefix: str) -> None:
@@ -226,7 +228,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, str]:
             else:
                 flat[f"{prefix}{key}"] = str(value)
 
-    walk({key: value for key, value in config.items() if key not in NOT_OF_THE_MODEL}, "")
+    walk({key: value for key, value in config.items() if key not in IGNORED_WHEN_GROUPING}, "")
     return flat
 
 
@@ -240,10 +242,8 @@ def _notes(table: pd.DataFrame, *, n_bootstrap: int, seed: int, n_datasets: int)
         if n_tests > 1
         else "p Holm: one test, so p itself",
     ]
-    few = table[table["n_seeds"] < ENOUGH_SEEDS]
+    few = table[table["n_seeds"] < MIN_SEEDS]
     if len(few):
         rows = "; ".join(f"{row.group} on {row.dataset}: {row.n_seeds}" for row in few.itertuples())
-        notes.append(
-            f"fewer than {ENOUGH_SEEDS} seeds ({rows}): the interval speaks of other users, not of another training"
-        )
+        notes.append(f"fewer than {MIN_SEEDS} seeds ({rows}): the interval covers other users, not other trainings")
     return notes

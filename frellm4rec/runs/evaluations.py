@@ -1,4 +1,4 @@
-"""Evaluations kept beside the model they are of, and found again instead of being computed twice."""
+"""Evaluations stored in the run folder of their model, so that none is computed twice."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def parse_ranking(ranking: str) -> int | None:
     """
     if ranking == "full":
         return None
-    if (found := re.fullmatch(r"([1-9]\d{0,8})\+1", ranking)) is None:
-        raise ConfigError(f"A ranking is full, 99+1, 100+1 or another N+1; got {ranking!r}. Try 99+1.")
-    return int(found[1])
+    if (match := re.fullmatch(r"([1-9]\d{0,8})\+1", ranking)) is None:
+        raise ConfigError(f"A ranking is full or N+1, such as 99+1; got {ranking!r}. Try 99+1.")
+    return int(match[1])
 
 
 def evaluation_path(
     folder: Path, *, part: str, ranking: str, k: int = 10, seed: int = 0, lists: str | None = None
 ) -> Path:
-    """Return where an evaluation is kept: ``<part>-<ranking>.npz``, and what departs from the usual in the name.
+    """Return the path of a stored evaluation: ``<part>-<ranking>.npz``; non-default settings end the name.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ def evaluation_path(
         Folder of evaluations.
     part, ranking : str
     k : int
-        Named where it is not 10.
+        In the name if it is not 10.
     seed : int
-        Of the candidates; named where it is not 0. The full ranking has none.
+        Of the candidates; in the name if it is not 0. The full ranking has no candidates.
     lists : str, optional
-        Digest of candidates that were brought along.
+        Digest of candidates that the caller supplied.
     """
     name = f"{part}-{ranking}"
     if lists is not None:
@@ -59,16 +59,16 @@ def evaluation_path(
 
 
 def find_evaluation(path: Path, *, weights: str, fingerprint: str, lists: str | None = None) -> Evaluation | None:
-    """Return the evaluation kept in a file, or None where it is absent, damaged or of other weights, data or lists."""
+    """Return the evaluation stored in a file; None if it is absent, damaged, or of other weights, data or lists."""
     if not path.exists():
         return None
     try:
-        found = Evaluation.load(path)
+        evaluation = Evaluation.load(path)
     except DataError as error:
-        logger.warning("%s It is made again.", error)
+        logger.warning("%s It is computed again.", error)
         return None
-    is_same = found.weights == weights and found.fingerprint == fingerprint
-    return found if is_same and lists in (None, found.candidates) else None
+    is_same = evaluation.weights == weights and evaluation.fingerprint == fingerprint
+    return evaluation if is_same and lists in (None, evaluation.candidates) else None
 
 
 def evaluate_trained(
@@ -82,7 +82,7 @@ def evaluate_trained(
     out: Path | None = None,
     batch_size: int = 256,
 ) -> Evaluation:
-    """Return the evaluation of a trained model, kept in its run; the same one is not computed twice.
+    """Return the evaluation of a trained model; it is stored in the run and not computed twice.
 
     Parameters
     ----------
@@ -94,18 +94,18 @@ def evaluate_trained(
     seed : int
         Of the stored candidates, see :func:`stored_candidates`.
     candidates : Candidates, optional
-        Lists of one's own instead of the stored ones.
+        Candidate lists of the caller, instead of the stored ones.
     out : Path, optional
-        Where evaluations are kept; ``evaluation/`` of the run when left out. A saved model without a run keeps none.
+        Folder for evaluations; default: ``evaluation/`` of the run. Without a run, nothing is stored.
 
     Raises
     ------
     ConfigError, DataError, ModelError, ResourceError
-        As in :func:`evaluate` and :func:`stored_candidates`, and if nothing can be written.
+        As in :func:`evaluate` and :func:`stored_candidates`, or if the evaluation cannot be written.
     """
     check_part(part)
     dataset, fingerprint = trained.dataset, trained.dataset.fingerprint(titles=False)
-    own = None if candidates is None else candidates.digest
+    custom_lists = None if candidates is None else candidates.digest
     if candidates is not None:
         ranking = f"{candidates.n_negatives}+1"
     n_negatives = parse_ranking(ranking)
@@ -115,19 +115,19 @@ def evaluate_trained(
     lists = None if candidates is None else candidates.digest
     path = None
     if folder is not None:
-        path = evaluation_path(folder, part=part, ranking=ranking, k=k, seed=seed, lists=own)
+        path = evaluation_path(folder, part=part, ranking=ranking, k=k, seed=seed, lists=custom_lists)
         stored = find_evaluation(path, weights=trained.weights, fingerprint=fingerprint, lists=lists)
         if stored is not None:
             return stored
-    found = evaluate(trained.model, dataset, part=part, candidates=candidates, k=k, batch_size=batch_size)
-    found = replace(found, weights=trained.weights)
+    evaluation = evaluate(trained.model, dataset, part=part, candidates=candidates, k=k, batch_size=batch_size)
+    evaluation = replace(evaluation, weights=trained.weights)
     if path is not None:
-        save_evaluation(found, dataset, path)
-    return found
+        save_evaluation(evaluation, dataset, path)
+    return evaluation
 
 
 def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> None:
-    """Write an evaluation, and one line per user with the ids of the data set beside it as ``.csv.gz``.
+    """Write an evaluation, and beside it a ``.csv.gz`` with one line per user and the user ids of the data set.
 
     Raises
     ------
@@ -144,6 +144,6 @@ def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> Non
 def stored_evaluation(
     run: Path, *, fingerprint: str, ranking: str, part: str = "test", k: int = 10, seed: int = 0
 ) -> Evaluation | None:
-    """Return the evaluation that a training run keeps, without reading model or data; None where there is none."""
+    """Return the evaluation stored in a training run, without reading model or data; None if there is none."""
     path = evaluation_path(run / EVALUATION_FOLDER, part=part, ranking=ranking, k=k, seed=seed)
     return find_evaluation(path, weights=weights_digest(run), fingerprint=fingerprint)

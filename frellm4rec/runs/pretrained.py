@@ -1,4 +1,4 @@
-"""Item embeddings: from training interactions (SASRec, trained once per data set and seed) and from titles."""
+"""SASRec trained once per data set and seed, and its item embeddings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 def trained_sasrec(
     dataset: Dataset, *, seed: int = 0, device: str = "cpu", training: TrainingConfig | None = None
 ) -> SASRec:
-    """Return SASRec trained on the training part of a data set, from the cache where it is there.
+    """Return SASRec trained on the training part of a data set, from the cache if it is there.
 
     Parameters
     ----------
     dataset : Dataset
-        Histories and catalogue decide the weights; titles do not.
+        Histories and catalogue determine the weights; titles do not.
     seed : int
-        Draws initial weights, order of users and dropout.
+        Of the initial weights, the order of users and dropout.
     device : str
-        Where it is trained and returned. On the CPU the same seed gives the same weights.
+        Device of training and of the returned model. On the CPU the same seed gives the same weights.
     training : TrainingConfig, optional
-        The published settings when left out.
+        Default: the published settings.
 
     Returns
     -------

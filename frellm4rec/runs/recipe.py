@@ -1,4 +1,4 @@
-"""Recipes: everything that a training run depends on, from a YAML file and flags, checked before anything runs."""
+"""Recipes: all settings of a training run, from a YAML file and flags, checked before the run starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from spectral_probe.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from frellm4rec.models.base import RecommenderConfig
 
-#: What a model is trained with unless the recipe says otherwise. SASRec's are the settings that its results are of.
+#: Default training settings of each model. The SASRec results in docs/results.md use those of ``sasrec``.
 DEFAULT_TRAINING: dict[str, dict[str, Any]] = {
     "sasrec": {},
     "frellm4rec": {"batch_size": 32, "learning_rate": 5e-4, "optimizer": "adamw", "patience": 5},
 }
-#: A prefix gives one target per user and epoch, a loss at every position some forty of them.
+#: ``prefix`` has one target per user and epoch; the other modes have one at every position, about forty per user.
 DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
     "prefix": {"n_epochs": 80, "validate_every": 4},
     "causal": {"n_epochs": 50, "validate_every": 2},
     "two_sided_leaky": {"n_epochs": 50, "validate_every": 2},
 }
-#: YAML reads 1e-3, without a dot, as text.
+#: YAML reads 1e-3 (without a dot) as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 #: The nested parts of a recipe.
 _PARTS = {"architecture", "training"}
@@ -45,18 +45,18 @@ class Recipe:
     dataset : str
         Name of a data set, ``name:argument``, or a file.
     from_dir : str or None
-        Where its raw files lie.
+        Folder with its raw files.
     name : str
-        Label in tables and figures, such as ``full``; decides nothing.
+        Label in tables and figures, such as ``full``; it does not affect training.
     seed : int
         Of the initial weights, the order of users, prefixes, negatives, dropout, and of the ID embeddings.
     device, dtype : str
-        ``auto`` takes CUDA where there is one; the number type is the backbone's.
+        ``auto`` uses CUDA if there is one. ``dtype`` is that of the backbone.
     architecture : dict
         Settings of the model's config.
     training : TrainingConfig
-        Left out: the defaults of the model and its mode. In :meth:`merged` a setting that is at its default follows a
-        change of the mode.
+        Default: the defaults of the model and its mode. If :meth:`merged` changes the mode, settings at their default
+        change with it.
     """
 
     model: str = "frellm4rec"
@@ -72,15 +72,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("model", "dataset", "name", "device", "dtype"):
             if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} is text; got {getattr(self, name)!r}. Put it in quotes.")
+                raise ConfigError(f"{name} must be text; got {getattr(self, name)!r}. Put it in quotes.")
         if self.model not in DEFAULT_TRAINING:
             raise ConfigError(
                 f"model must be one of {list(DEFAULT_TRAINING)}; got {self.model!r}."
                 f"{did_you_mean(str(self.model), DEFAULT_TRAINING)}"
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed must be a whole number from 0 on; got {self.seed!r}.")
-        config = self.config(n_items=1)  # refuses what the model's config refuses, before any data is read
+            raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
+        config = self.config(n_items=1)  # raises what the model's config raises, before any data is read
         if self.training is None:
             epochs = DEFAULT_EPOCHS.get(getattr(config, "mode", ""), {})
             object.__setattr__(self, "training", TrainingConfig(**DEFAULT_TRAINING[self.model], **epochs))
@@ -92,15 +92,17 @@ class Recipe:
         Raises
         ------
         ConfigError
-            If the file is missing, no YAML mapping, or has an unknown key.
+            If the file is missing, is not a YAML mapping, or has an unknown key.
         """
         try:
             values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
-            raise ConfigError(f"A recipe is a YAML file; reading {path} failed with: {reason}.") from error
+            raise ConfigError(f"A recipe must be a YAML file; reading {path} failed: {reason}.") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"A recipe is a YAML mapping of names to values; {path} holds {type(values).__name__}.")
+            raise ConfigError(
+                f"A recipe must be a YAML mapping of names to values; {path} has {type(values).__name__}."
+            )
         return cls.from_dict(values)
 
     @classmethod
@@ -115,28 +117,28 @@ class Recipe:
         Parameters
         ----------
         overrides : {dotted name: value}
-            As in ``{"seed": 1, "training.learning_rate": 1e-4, "architecture.cutoff": None}``.
+            Such as ``{"seed": 1, "training.learning_rate": 1e-4, "architecture.cutoff": None}``.
 
         Raises
         ------
         ConfigError
             If a name is unknown or a value is not allowed.
         """
-        own = {entry.name for entry in fields(self)} - _PARTS
+        run_names = {entry.name for entry in fields(self)} - _PARTS
         model = overrides.get("model", self.model)
-        # Another model has other settings, but it is trained on the same data, in the same place, under the same name.
-        same = {name: getattr(self, name) for name in own}
+        # A change of the model resets its settings; data, device, seed and name of the run stay.
+        same = {name: getattr(self, name) for name in run_names}
         base = self if model == self.model else type(self)(**{**same, "model": model})
-        known = [*sorted(own), *(f"architecture.{n}" for n in base._architecture_names())]
+        known = [*sorted(run_names), *(f"architecture.{n}" for n in base._architecture_names())]
         known += [f"training.{entry.name}" for entry in fields(TrainingConfig)]
         top: dict[str, Any] = {}
-        architecture, training = dict(base.architecture), base._own_training()
+        architecture, training = dict(base.architecture), base._changed_training()
         for name, value in overrides.items():
             if name not in known:
+                choices = known if "." in name else run_names | _PARTS
                 raise ConfigError(
-                    f"Unknown recipe setting {name!r}.{did_you_mean(name, own | _PARTS if '.' not in name else known)} "
-                    "Settings of the run: "
-                    f"{', '.join(sorted(own))}; of the model and its training: architecture.… and training.…"
+                    f"Unknown recipe setting {name!r}.{did_you_mean(name, choices)} Settings of the run: "
+                    f"{', '.join(sorted(run_names))}; of the model and its training: architecture.… and training.…"
                 )
             number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
             part, _, rest = name.partition(".")
@@ -155,17 +157,17 @@ class Recipe:
         return self._config_class().from_dict({**self.architecture, "n_items": n_items})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe, every setting named, ready for YAML; :meth:`from_dict` reads it back."""
+        """Return the recipe with every setting resolved, ready for YAML; :meth:`from_dict` reads it back."""
         architecture = {n: v for n, v in self.config(n_items=1).to_dict().items() if n not in _DERIVED}
-        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         assert self.training is not None
         return {
-            **own,
+            **values,
             "architecture": {n: list(v) if isinstance(v, tuple) else v for n, v in architecture.items()},
             "training": self.training.to_dict(),
         }
 
-    def _own_training(self) -> dict[str, Any]:
+    def _changed_training(self) -> dict[str, Any]:
         """Return the training settings that are not at their default."""
         assert self.training is not None
         default = replace(self, training=None).training
@@ -192,18 +194,18 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name in _PARTS:
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{name} is a mapping of names to values; got {value!r}.")
-            flat |= {f"{name}.{inner}": each for inner, each in value.items()}
+                raise ConfigError(f"{name} must be a mapping of names to values; got {value!r}.")
+            flat |= {f"{name}.{key}": setting for key, setting in value.items()}
         else:
             flat[str(name)] = value
     return flat
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Return name and value of ``training.learning_rate=1e-4``; the value is read as YAML."""
+    """Return name and value of text such as ``training.learning_rate=1e-4``; the value is read as YAML."""
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
-        raise ConfigError(f"A setting is written NAME=VALUE; got {text!r}. Write for example training.patience=5.")
+        raise ConfigError(f"A setting must be NAME=VALUE; got {text!r}. Write for example training.patience=5.")
     try:
         return name.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:

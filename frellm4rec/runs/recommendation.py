@@ -1,4 +1,4 @@
-"""The best next items for a user of the data set, or for a history of one's own."""
+"""The best next items for a user of the data set, or for a given history."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def recommend(
     history : (n_history,) int
         Item indices, oldest first.
     k : int
-        Fewer come back where fewer are left.
+        Number of items; fewer are returned if fewer are left.
     include_seen : bool
         Whether items of the history may be recommended again.
 
@@ -84,10 +84,10 @@ def recommend(
     if isinstance(k, bool) or not 1 <= k <= n_items:
         raise ConfigError(f"k must be a whole number in 1…{n_items}, the size of the catalogue; got {k!r}.")
     if items.ndim != 1 or not len(items):
-        raise DataError("A history needs at least one item; it is empty. Name the items that were taken, oldest first.")
+        raise DataError("A history needs at least one item; got none. Give item indices, oldest first.")
     if items.min() < 0 or items.max() >= n_items:
         raise DataError(
-            f"Item indices must lie in 0…{n_items - 1}; seen {items.min()}…{items.max()}. Use the model's own data set."
+            f"Item indices must lie in 0…{n_items - 1}; got {items.min()}…{items.max()}. Use the data set of the model."
         )
     recent = items[-model.config.max_length :]
     device = model.item_embeddings().device
@@ -95,19 +95,19 @@ def recommend(
     lengths = torch.tensor([len(recent)], device=device)
     scores, tolerance = (x[0].cpu().double().numpy() for x in model.score_and_tolerance(inputs, lengths))
     if np.isnan(scores).any():
-        raise DataError(f"A score must be a number; {int(np.isnan(scores).sum())} are NaN. The model has diverged.")
-    is_open = np.ones(n_items, dtype=bool)
+        raise DataError(f"Scores must be numbers; {int(np.isnan(scores).sum())} are NaN. Train the model again.")
+    is_allowed = np.ones(n_items, dtype=bool)
     if not include_seen:
-        is_open[items] = False
-    left = np.flatnonzero(is_open)
-    if not len(left):
-        raise DataError("The history holds the whole catalogue; nothing is left to recommend. Use --include-seen.")
-    best = left[best_first(scores[left], k, tolerance=float(tolerance))]
+        is_allowed[items] = False
+    allowed = np.flatnonzero(is_allowed)
+    if not len(allowed):
+        raise DataError("The history contains the whole catalogue; no item is left to recommend. Use --include-seen.")
+    best = allowed[best_first(scores[allowed], k, tolerance=float(tolerance))]
     return Recommendation(best, scores[best].astype(np.float32).astype(np.float64), items, len(recent))
 
 
 def find_user(dataset: Dataset, user_id: str) -> int:
-    """Return the row of the user with an id of the source; an unknown one is a DataError."""
+    """Return the row of the user with this id; an unknown id is a DataError."""
     ids = [str(label) for label in dataset.user_ids]
     if user_id not in ids:
         raise DataError(
@@ -118,10 +118,10 @@ def find_user(dataset: Dataset, user_id: str) -> int:
 
 
 def parse_history(dataset: Dataset, text: str) -> IntArray:
-    """Return the items of a history in words: ids or titles, oldest first, with commas between.
+    """Return the items of a history given as text: ids or titles, oldest first, separated by commas.
 
-    An id comes before a title of the same letters; titles are compared without regard to case. What has a comma of its
-    own stands in double quotes.
+    A name that is both an id and a title is read as the id. The case of titles does not matter. A name that contains a
+    comma is put in double quotes.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def parse_history(dataset: Dataset, text: str) -> IntArray:
     """
     names = [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name.strip()]
     if not names:
-        raise DataError(f"A history names at least one item; got {text!r}. Give ids or titles with commas between.")
+        raise DataError(f"A history needs at least one item; got {text!r}. Give ids or titles separated by commas.")
     ids: dict[str, int] = {str(label): item for item, label in enumerate(dataset.item_ids)}
     titles: dict[str, list[int]] = {}
     for item, title in enumerate(dataset.item_titles or ()):
@@ -142,26 +142,26 @@ def parse_history(dataset: Dataset, text: str) -> IntArray:
 def _find_item(dataset: Dataset, name: str, ids: dict[str, int], titles: dict[str, list[int]]) -> int:
     if name in ids:
         return ids[name]
-    found = titles.get(name.casefold(), [])
-    if len(found) == 1:
-        return found[0]
-    if found:
-        same = ", ".join(str(dataset.item_ids[item]) for item in found[:5])
-        raise DataError(f"{len(found)} items have the title {name!r}. Give the id of the one that is meant: {same}.")
+    matches = titles.get(name.casefold(), [])
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        choices = ", ".join(str(dataset.item_ids[item]) for item in matches[:5])
+        raise DataError(f"{len(matches)} items have the title {name!r}. Give one of their ids instead: {choices}.")
     known = [*ids, *(dataset.item_titles or ())]
     raise DataError(
         f"Data set {dataset.name!r} has no item with the id or title {name!r}.{did_you_mean(name, known)} "
-        "A title with a comma stands in double quotes."
+        "Put a title that contains a comma in double quotes."
     )
 
 
 def titles_of(dataset: Dataset, items: IntArray) -> list[str]:
-    """Return the titles of items; an empty string where there is none."""
+    """Return the titles of items; an empty string for an item without a title."""
     return ["" if dataset.item_titles is None else dataset.item_titles[item] for item in items]
 
 
 def describe(recommendation: Recommendation, dataset: Dataset) -> dict[str, Any]:
-    """Return a recommendation in plain values, as ``--json`` prints it."""
+    """Return a recommendation as plain values, as printed by ``--json``."""
     history = recommendation.history
     return {
         "history": [

@@ -1,4 +1,4 @@
-"""From a recipe to a run folder with a trained model in it, resumable."""
+"""Train a recipe into a run folder; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TrainingRun:
     Attributes
     ----------
     path : Path
-        The run folder; ``model/`` in it is what ``from_pretrained`` reads.
+        The run folder; ``from_pretrained`` reads its ``model/``.
     record : TrainingRecord
     model : SequentialRecommender
         With its best weights, in evaluation mode.
@@ -52,7 +52,7 @@ class TrainingRun:
 
 
 def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Return what decides the trained weights: the resolved recipe without names and places, and the data's hash."""
+    """Return what determines the trained weights: the resolved recipe without names and paths, and the data's hash."""
     resolved = {name: value for name, value in recipe.to_dict().items() if name not in ("name", "from_dir", "dataset")}
     return {**resolved, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
 
@@ -71,14 +71,14 @@ def find_finished(out: Path, recipe: Recipe, dataset: Dataset) -> RunFolder | No
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return the recipe of a run folder, with the names and places of its request, or that of a YAML file."""
+    """Return the recipe of a run folder, with the names and paths of its request, or that of a YAML file."""
     if not path.is_dir():
         return Recipe.from_yaml(path)
     run = RunFolder.open(path)
     values = {name: value for name, value in run.config().items() if name != "dataset_fingerprint"}
     request = run.request()
     if request.get("kind") != "training":
-        raise DataError(f"{path} is not a training run. Give a folder that `frellm4rec train` made, or a recipe.")
+        raise DataError(f"{path} is not a training run. Give the folder of a `frellm4rec train` run, or a recipe.")
     return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")})
 
 
@@ -104,31 +104,31 @@ def train_recipe(
     progress: bool = False,
     tensorboard: bool = False,
 ) -> TrainingRun:
-    """Train what a recipe describes in a run folder under ``out``.
+    """Train the model of a recipe in a run folder under ``out``.
 
     Parameters
     ----------
     recipe : Recipe
     out : path
     resume : bool
-        Go on with the newest unfinished run of the same identity; its weights end as those of an undisturbed run.
-        Where there is none, a finished run of that identity is handed back as it is.
+        Continue the newest unfinished run of the same identity; its final weights equal those of an uninterrupted run.
+        If there is none, a finished run of that identity is returned unchanged.
     dataset : Dataset, optional
-        Already loaded; must be what ``recipe.dataset`` names.
+        The data set of ``recipe.dataset``, if it is already loaded.
     progress : bool
     tensorboard : bool
-        Also write losses and validations for TensorBoard, into ``tensorboard/`` of the run.
+        Also write losses and validation metrics for TensorBoard, to ``tensorboard/`` of the run.
 
     Raises
     ------
     SpectralProbeError
-        One of the family in :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
+        Any error of :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
     """
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if n_processes > 1:
         raise ConfigError(
-            f"A run folder belongs to one process; got WORLD_SIZE={n_processes}. Start frellm4rec train without a "
-            "launcher; several processes can share the steps of frellm4rec.training.train in a program of your own."
+            f"A run folder has one writer; got WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
+            "To train on several processes, call frellm4rec.training.train from your own program."
         )
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
@@ -136,7 +136,7 @@ def train_recipe(
     finished = find_finished(out, recipe, dataset) if resume and run is None else None
     if finished is not None:
         return load_run(finished.path, device=str(parse_device(recipe.device)))
-    model = build_model(recipe, dataset)  # a model that is not there leaves no folder behind
+    model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
     if run is None:
         model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)
@@ -196,26 +196,26 @@ def load_run(path: Path, *, device: str = "cpu") -> TrainingRun:
 
 
 def _check_backbone(model: SequentialRecommender) -> None:
-    """Hash the backbone anew: training must have left its weights as they were."""
+    """Refuse a frozen backbone whose weights changed during training."""
     if isinstance(model, FreLLM4Rec) and not model.config.train_norms:
-        found = weights_fingerprint(model.backbone.model)[:16]
-        if found != model.config.backbone_weights:
+        weights = weights_fingerprint(model.backbone.model)[:16]
+        if weights != model.config.backbone_weights:
             raise ModelError(
-                f"The frozen backbone changed during training, from {model.config.backbone_weights} to {found}. "
+                f"The frozen backbone changed during training, from {model.config.backbone_weights} to {weights}. "
                 "This is a bug: please report it with the run's config.yaml."
             )
 
 
 @contextmanager
 def _metrics(folder: Path, tensorboard: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that appends an entry to ``metrics.jsonl``, and to TensorBoard where asked for."""
+    """Yield a function that appends an entry to ``metrics.jsonl``, and to TensorBoard if requested."""
     writer = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
     path = folder / METRICS_FILE
 
     def log(entry: dict[str, Any]) -> None:
-        # A resumed run repeats what came after its last checkpoint: its entries replace those.
-        kept = [line for line in _lines(path) if json.loads(line)["step"] < entry["step"]]
-        write_text(path, "\n".join([*kept, json.dumps(entry)]))
+        # A resumed run repeats the steps after its last checkpoint: their new entries replace the old ones.
+        earlier = [line for line in _lines(path) if json.loads(line)["step"] < entry["step"]]
+        write_text(path, "\n".join([*earlier, json.dumps(entry)]))
         if writer is not None:
             for name in ("loss", "ndcg", "learning_rate"):
                 if name in entry:

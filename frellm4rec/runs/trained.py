@@ -1,4 +1,4 @@
-"""A trained model with the data set it belongs to: what evaluation, recommendation and export start from."""
+"""A trained model with its data set: the input of evaluation, recommendation and export."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DatasetLoader = Callable[[str, Path | None], Dataset]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A saved model and its data set; the weights are read when they are asked for.
+    """A saved model and its data set; the weights are read on first use.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class TrainedModel:
     run : RunFolder or None
         None for a saved model without a run.
     device : str
-        ``auto`` takes CUDA where there is one.
+        ``auto`` uses CUDA if there is one.
     """
 
     folder: Path
@@ -49,24 +49,24 @@ class TrainedModel:
         model = load_model(self.folder, device=str(parse_device(self.device)))
         if model.config.n_items != self.dataset.n_items:
             raise DataError(
-                f"The model of {self.folder} knows {model.config.n_items} items, data set {self.dataset.name!r} has "
+                f"The model of {self.folder} has {model.config.n_items} items, data set {self.dataset.name!r} has "
                 f"{self.dataset.n_items}. Name the data set that it was trained on."
             )
         return model
 
     @cached_property
     def weights(self) -> str:
-        """Short SHA-256 of the saved model's files: what a stored evaluation is of."""
+        """Short SHA-256 of the saved model's files; it identifies the model of a stored evaluation."""
         return weights_digest(self.folder)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a short SHA-256 of the files of a saved model, or of that in a training run.
+    """Return a short SHA-256 of the files of a saved model, or of the model in a training run.
 
     Raises
     ------
     ModelError
-        If the folder holds none, or a file cannot be read.
+        If the folder contains no model, or a file cannot be read.
     """
     parts: list[str | bytes] = []
     model = model_folder(folder)
@@ -79,25 +79,25 @@ def weights_digest(folder: Path) -> str:
 
 
 def open_training_run(folder: Path) -> RunFolder | None:
-    """Return the training run that a folder is; None for a folder without ``run.json``.
+    """Return the training run in a folder; None for a folder without ``run.json``.
 
     Raises
     ------
     DataError
-        If there is no such folder, ``run.json`` cannot be read, or the run has trained nothing.
+        If there is no such folder, ``run.json`` cannot be read, or the run is not a training run.
     """
     if not folder.is_dir():
         known = [path.name for path in folder.parent.glob("*") if path.is_dir()]
         raise DataError(
-            f"{folder} is no folder; give a training run or a saved model.{did_you_mean(folder.name, known)}"
+            f"{folder} is not a folder. Give a training run or a saved model.{did_you_mean(folder.name, known)}"
         )
     if not (folder / "run.json").exists():
         return None
     run = RunFolder.open(folder)
     if run.request().get("kind") != "training":
         raise DataError(
-            f"{folder} is a run that trained nothing: it is the result of an analysis. Give the folder of a "
-            "`frellm4rec train` run."
+            f"{folder} is not a training run: it is the result of an analysis. Give the folder of a `frellm4rec train` "
+            "run."
         )
     return run
 
@@ -110,28 +110,28 @@ def open_trained(
     device: str = "cpu",
     load: DatasetLoader = resolve_dataset,
 ) -> TrainedModel:
-    """Return the model of a folder with its data set: the one that the run was trained on.
+    """Return the model of a folder with the data set it was trained on.
 
     Parameters
     ----------
     folder : path
         A training run, or a saved model.
     dataset : str, optional
-        Name or file; needed for a saved model, which does not know its data. For a run, another place of the same data.
+        Name or file. Required for a saved model, which does not name its data. For a run, its data at another path.
     from_dir : path, optional
-        Where the raw files of the data set lie now.
+        Folder that now contains the raw files of the data set.
     device : str
     load : callable
-        Gives the data set of a name and folder; one that remembers saves time where many runs share it.
+        Returns the data set of a name and folder; a cached one saves time if many runs share it.
 
     Raises
     ------
     DataError
-        If the folder, the run or the data cannot be read, or the data are not those the run was trained on.
+        If the folder, the run or the data cannot be read, or the run was trained on other data.
     ConfigError
-        If a saved model comes without a data set.
+        If no data set is given for a saved model.
     ModelError
-        If the folder holds no model.
+        If the folder contains no model.
     """
     folder = Path(folder).expanduser()
     from spectral_probe.backbones.devices import parse_device
@@ -142,26 +142,26 @@ def open_trained(
     if run is None:
         if dataset is None:
             raise ConfigError(
-                f"{folder} is a saved model without a run, which does not say what it was trained on. "
+                f"{folder} is a saved model without a run: the data set that it was trained on is unknown. "
                 "Name the data set with --dataset."
             )
         return TrainedModel(folder, load(dataset, from_dir), None, device)
     request = run.request()
-    name, place = trained_on(run)
-    found = load(dataset or name, from_dir or (None if dataset else place))
-    expected, seen = run.state().get("dataset_fingerprint"), found.fingerprint(titles=False)
-    if expected != seen:
+    name, raw_folder = trained_on(run)
+    data = load(dataset or name, from_dir or (None if dataset else raw_folder))
+    expected, fingerprint = run.state().get("dataset_fingerprint"), data.fingerprint(titles=False)
+    if expected != fingerprint:
         raise DataError(
             f"{folder} was trained on {request.get('dataset')!r} with fingerprint {str(expected)[:8]}; "
-            f"{found.name!r} has {seen[:8]}. Give the data of the run with --dataset and --from-dir, or train again."
+            f"{data.name!r} has {fingerprint[:8]}. Give the run's data with --dataset and --from-dir, or train again."
         )
-    return TrainedModel(folder, found, run, device)
+    return TrainedModel(folder, data, run, device)
 
 
 def trained_on(run: RunFolder) -> tuple[str, Path | None]:
-    """Return name and folder of the data set that a training run asked for."""
+    """Return name and folder of the data set of a training run."""
     request: dict[str, Any] = run.request()
     if not request.get("dataset"):
         raise DataError(f"{run.path / 'run.json'} does not name a data set. Name it with --dataset.")
-    place = request.get("from_dir")
-    return str(request["dataset"]), None if place is None else Path(place)
+    from_dir = request.get("from_dir")
+    return str(request["dataset"]), None if from_dir is None else Path(from_dir)

@@ -1,4 +1,4 @@
-"""Trained weights kept by content: the same data, settings and seed are trained once."""
+"""Cache of trained weights: the same data, settings and seed are trained once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spectral_probe.storage.atomic import disk_errors, whole_folder, write_text
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import settings_hash
 
-#: Raised whenever the same settings would train to other weights; old weights are then left unused.
+#: Increased whenever the same settings would give other weights; weights of older versions are then not used.
 RECIPE_VERSION = 1
 _FIRST_SETTINGS = ("n_epochs", "batch_size", "learning_rate", "validate_every", "patience", "k")
 RECORD_FILE = "training.json"
@@ -23,33 +23,33 @@ Model = TypeVar("Model", bound=SequentialRecommender)
 
 
 def training_key(name: str, fingerprint: str, config: RecommenderConfig, training: TrainingConfig, seed: int) -> str:
-    """Return the hash of everything that decides the trained weights."""
+    """Return the hash of everything that determines the trained weights."""
     content = {
         "model": name,
         "recipe": RECIPE_VERSION,
         "log": fingerprint,
         "config": config.to_dict(),
-        "training": _deciding(training),
+        "training": _hashed_settings(training),
         "seed": seed,
     }
     return settings_hash(content)[:16]
 
 
-def _deciding(training: TrainingConfig) -> dict[str, Any]:
-    """Return the settings that were always there, and later ones where they are not at their default."""
+def _hashed_settings(training: TrainingConfig) -> dict[str, Any]:
+    """Return the first version's settings, and settings added later if they differ from their defaults."""
     default = TrainingConfig().to_dict()
     return {n: v for n, v in training.to_dict().items() if n in _FIRST_SETTINGS or v != default[n]}
 
 
 def checkpoint_folder(name: str, key: str) -> Path:
-    """Return where weights of this key lie, present or not."""
+    """Return the folder for the weights of this key, whether it exists or not."""
     return cache_root() / name / key
 
 
 def save_checkpoint(
     model: SequentialRecommender, record: TrainingRecord, training: TrainingConfig, folder: Path
 ) -> Path:
-    """Write weights, config and training record; the folder appears whole or not at all.
+    """Write weights, config and training record; the folder is written whole or not at all.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def save_checkpoint(
     """
     next_step = f"Free space there, or set {CACHE_VARIABLE} to another folder."
     content = {"training": training.to_dict(), "record": record.to_dict(), "revision": model.revision}
-    # Where another process was faster, its folder holds the same weights: that one is kept.
+    # If another process has written the folder first, its weights are the same and stay.
     with disk_errors(folder, what="Writing trained weights", next_step=next_step), whole_folder(folder) as partial:
         model.save_pretrained(partial)
         write_text(partial / RECORD_FILE, json.dumps(content, indent=2))
@@ -66,12 +66,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:
-    """Return the model kept in a folder, or None where there is none.
+    """Return the model stored in a folder; None if the folder does not exist.
 
     Raises
     ------
     ModelError
-        If the folder exists but its weights are damaged or not those that were written.
+        If the folder exists but its weights are damaged or differ from those written.
     """
     if not folder.exists():
         return None

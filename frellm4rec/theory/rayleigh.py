@@ -1,11 +1,11 @@
-r"""How often, and by how much, filtering along time lowers the Rayleigh quotient of real states on real local graphs.
+r"""How often, and by how much, a filter along time lowers the Rayleigh quotient of saved states on local graphs.
 
 .. math:: q_u = \frac{\operatorname{tr}(L_u G_u)}{\operatorname{tr} G_u}, \qquad
           q'_u = \frac{\operatorname{tr}(L_u M G_u M^\top)}{\operatorname{tr}(M G_u M^\top)}
 
-The Gram of the filtered states :math:`M H` is :math:`M G M^\top`, so saved Grams are enough and no model is run. Beside
-the change on a user's own graph stands the change of the same states on other users' graphs: only what is left of the
-one after the other is about *this* graph.
+The Gram of the filtered states :math:`M H` is :math:`M G M^\top`, so saved Grams are enough and no model is run. The
+change on a user's own graph is compared with the change of the same states on other users' graphs; only the difference
+is specific to the user's own graph.
 
 Source: FreLLM4Rec, Theorem 1 and Assumption 1.
 """
@@ -34,17 +34,17 @@ from spectral_probe.spectrum.nulls import MIN_REFERENCES
 from spectral_probe.types import FloatArray, IntArray
 
 MODES = ("two_sided", "causal", "prefix")
-#: The state as the headline of the instrument takes it, and untouched.
+#: How states are prepared: as for the headline value of the instrument, or not at all.
 TREATMENTS: dict[str, dict[str, Any]] = {
     "headline": {"drop_first": 1, "center": True, "normalize_rows": False},
     "raw": {"drop_first": 0, "center": False, "normalize_rows": False},
 }
-#: Quotients nearer to 0 than this are rounding; a relative change from there means nothing.
+#: Quotients below this are rounding error; a relative change from them has no meaning.
 _SMALLEST_QUOTIENT = 1e-6
-#: A relative change of less than this is rounding of float32 Grams, and no fall.
+#: A relative change below this is rounding error of float32 Grams and does not count as a fall.
 _SMALLEST_CHANGE = 1e-6
 _N_REFERENCES = 256
-#: What is measured of a user at a layer; ``before`` and ``after`` the filter.
+#: The values of a user at a layer; ``before`` and ``after`` the filter.
 _VALUES = ("before", "after", "other_falls", "other_change", "shuffled_before", "shuffled_after")
 
 
@@ -57,8 +57,8 @@ class RayleighReport:
     table : DataFrame
         One row per layer × mode × treatment. ``share_falls``: part of users whose quotient falls; ``change``: relative
         change :math:`(q' - q)/q`; ``other_*``: the same with the same states on other users' graphs; ``excess_*``: own
-        less other, paired; ``shuffled_change``: change of the quotient averaged over all orders of the nodes, i.e. on
-        a graph that knows nothing of time. ``_low`` and ``_high`` are 95 % bootstrap intervals over users.
+        minus other, paired; ``shuffled_change``: change of the quotient averaged over all orders of the nodes, i.e. on
+        a graph that is independent of time. ``_low`` and ``_high`` are 95 % bootstrap intervals over users.
     locality : Interval
         Assumption 1: mean over users of the correlation of :math:`A_{ij}` with :math:`-|i - j|`.
     share_local : float
@@ -128,7 +128,7 @@ def rayleigh_report(
     modes : sequence of {"two_sided", "causal", "prefix"}
         In ``prefix`` row t is the last row of the two-sided filter on the first t states.
     own_user : {"drop", "keep"}
-        Whether the user's own co-occurrences count in his graph.
+        Whether the user's own co-occurrences count in their graph.
     labels : dict, optional
         Further columns of the table.
     n_bootstrap, seed
@@ -139,7 +139,7 @@ def rayleigh_report(
     ConfigError
         If an option is out of range.
     DataError
-        If nobody can be measured.
+        If no user can be measured.
     """
     check_filter(cutoff, order)
     for mode in modes:
@@ -158,8 +158,8 @@ def rayleigh_report(
             measured = _measure(grams, adjacency, operators, treatment, seed)
             setting = {"mode": mode, "n_layers": n_layers, "cutoff": cutoff, "order": order, "treatment": treatment}
             for layer, values in enumerate(_summaries(measured, n_bootstrap, seed)):
-                place = {"layer": layer, "layer_name": grams.layer_names[layer], "state": grams.layer_states[layer]}
-                rows.append({**(labels or {}), **place, **setting, **values})
+                site = {"layer": layer, "layer_name": grams.layer_names[layer], "state": grams.layer_states[layer]}
+                rows.append({**(labels or {}), **site, **setting, **values})
     correlations = temporal_locality(adjacency, grams.lengths)
     known = correlations[~np.isnan(correlations)]
     low, high = percentile_interval(resampled_means(known, n_bootstrap=n_bootstrap, seed=seed))
@@ -186,7 +186,7 @@ def temporal_locality(adjacency: FloatArray, lengths: IntArray) -> FloatArray:
 
     NaN with fewer than 4 nodes or without weights that differ. ``adjacency`` is (n, T, T), ``lengths`` (n,).
     """
-    found = np.full(len(lengths), np.nan)
+    correlations = np.full(len(lengths), np.nan)
     for length, rows in groups_by_length(lengths):
         if length < MIN_TARGETS:
             continue
@@ -195,8 +195,9 @@ def temporal_locality(adjacency: FloatArray, lengths: IntArray) -> FloatArray:
         nearness = (first - second) - (first - second).mean()
         weights = weights - weights.mean(axis=1, keepdims=True)
         spread = np.sqrt((weights**2).sum(axis=1) * (nearness**2).sum())
-        found[rows] = np.divide(weights @ nearness, spread, out=np.full(len(rows), np.nan), where=spread > 1e-12)
-    return found
+        unknown = np.full(len(rows), np.nan)
+        correlations[rows] = np.divide(weights @ nearness, spread, out=unknown, where=spread > 1e-12)
+    return correlations
 
 
 def _measure(
@@ -218,15 +219,15 @@ def _measure(
         for layer in range(n_layers):
             G = grams.grams[rows, layer, :length, :length].astype(np.float64)
             filtered = M @ G @ M.T
-            pair = [_unit(prepare_gram(each, **options), each) for each in (G, filtered)]
-            own = [(laplacians[: len(rows)] * g).sum(axis=(1, 2)) for g in pair]
-            is_valid = has_edges & np.isfinite(own[0] + own[1]) & (own[0] > _SMALLEST_QUOTIENT)
+            pair = [_unit(prepare_gram(gram, **options), gram) for gram in (G, filtered)]
+            before, after = ((laplacians[: len(rows)] * g).sum(axis=(1, 2)) for g in pair)
+            is_valid = has_edges & np.isfinite(before + after) & (before > _SMALLEST_QUOTIENT)
             other = [g.reshape(-1, m * m) @ references.T for g in pair]
             falls = _mean_of_others(other[1] < other[0] * (1.0 - _SMALLEST_CHANGE), is_other)
             change = _mean_of_others(other[1] / np.maximum(other[0], _SMALLEST_QUOTIENT) - 1.0, is_other)
             shuffled = [_over_all_orders(laplacians[: len(rows)], g) for g in pair]
-            for place, value in enumerate((*own, falls, change, *shuffled)):
-                values[place, layer, rows] = np.where(is_valid, value, np.nan)
+            for index, value in enumerate((before, after, falls, change, *shuffled)):
+                values[index, layer, rows] = np.where(is_valid, value, np.nan)
     is_valid_everywhere = ~np.isnan(values[:2]).any(axis=(0, 1))
     if not is_valid_everywhere.any():
         raise DataError(
@@ -239,22 +240,22 @@ def _measure(
 def _laplacians(
     adjacency: FloatArray, lengths: IntArray, length: int, drop: int, rows: IntArray, seed: int
 ) -> tuple[FloatArray, IntArray]:
-    """Return the Laplacians of ``rows`` and of other users' leading ``length`` targets, and who these others are."""
+    """Return the Laplacians of ``rows`` and of other users' leading ``length`` targets, and the rows of these users."""
     pool = np.flatnonzero(lengths >= length)
     leading = adjacency[pool, drop:length, drop:length]
     pool = pool[leading.sum(axis=(1, 2)) > 0]
     if len(pool) > _N_REFERENCES:
         pool = np.sort(np.random.default_rng([seed, length]).choice(pool, _N_REFERENCES, replace=False))
-    every = np.concatenate([rows, pool])
-    return normalized_laplacian(adjacency[every, drop:length, drop:length]), pool
+    all_rows = np.concatenate([rows, pool])
+    return normalized_laplacian(adjacency[all_rows, drop:length, drop:length]), pool
 
 
 def _unit(G: FloatArray, untreated: FloatArray) -> FloatArray:
-    """Return Grams of trace 1; NaN where the treatment left only rounding."""
+    """Return Grams of trace 1; NaN where the treatment left only rounding error."""
     trace = np.trace(G, axis1=1, axis2=2)
-    whole = np.trace(untreated, axis1=1, axis2=2)
-    is_there = trace > MIN_CENTRED_ENERGY * whole
-    return G / np.where(is_there, trace, np.nan)[:, None, None]
+    untreated_trace = np.trace(untreated, axis1=1, axis2=2)
+    has_energy = trace > MIN_CENTRED_ENERGY * untreated_trace
+    return G / np.where(has_energy, trace, np.nan)[:, None, None]
 
 
 def _mean_of_others(values: npt.NDArray[Any], is_other: npt.NDArray[np.bool_]) -> FloatArray:
@@ -273,7 +274,7 @@ def _over_all_orders(L: FloatArray, g: FloatArray) -> FloatArray:
 
 
 def _summaries(values: FloatArray, n_bootstrap: int, seed: int) -> list[dict[str, Any]]:
-    """Return the means over users with their intervals, layer by layer; the same resamples serve all layers."""
+    """Return the means over users with their intervals, layer by layer; all layers use the same resamples."""
     before, after, other_falls, other_change, shuffled_before, shuffled_after = values
     change = after / before - 1.0
     falls = (change < -_SMALLEST_CHANGE).astype(np.float64)
@@ -288,9 +289,9 @@ def _summaries(values: FloatArray, n_bootstrap: int, seed: int) -> list[dict[str
     stacked = np.moveaxis(np.stack(list(per_user.values())), -1, 0)
     means = mean_over_users(stacked)
     low, high = percentile_interval(resampled_means(stacked, n_bootstrap=n_bootstrap, seed=seed))
-    found = []
+    summaries = []
     for layer in range(before.shape[0]):
-        result: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "n_users": before.shape[1],
             "n_users_other": int((~np.isnan(other_change[layer])).sum()),
             "rayleigh_before": float(before[layer].mean()),
@@ -298,8 +299,8 @@ def _summaries(values: FloatArray, n_bootstrap: int, seed: int) -> list[dict[str
             "change_median": float(np.median(change[layer])),
             "shuffled_change": float(shuffled_after[layer].mean() / shuffled_before[layer].mean() - 1.0),
         }
-        for place, name in enumerate(per_user):
-            ends = {f"{name}_low": low[place, layer], f"{name}_high": high[place, layer]}
-            result |= {name: means[place, layer], **ends}
-        found.append(result)
-    return found
+        for index, name in enumerate(per_user):
+            ends = {f"{name}_low": low[index, layer], f"{name}_high": high[index, layer]}
+            summary |= {name: means[index, layer], **ends}
+        summaries.append(summary)
+    return summaries

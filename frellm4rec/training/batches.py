@@ -1,4 +1,4 @@
-"""What one training step sees: windows of training items, in a seeded order, with the targets of the supervision."""
+"""The batches of training steps: windows of training items, in a seeded order, with the targets of the supervision."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def draw_prefixes(windows: list[IntArray], generator: torch.Generator) -> list[I
 def make_batch(windows: list[IntArray], supervision: Supervision, device: torch.device) -> Batch:
     """Return the tensors of some windows: all but the last item are read.
 
-    With supervision ``every`` each next item is predicted; with ``prefix`` the last item alone.
+    With supervision ``every`` each next item is predicted; with ``prefix`` only the last item.
     """
     inputs, lengths = pad_right([window[:-1] for window in windows], device)
     targets, _ = pad_right([window[1:] for window in windows], device)

@@ -1,4 +1,4 @@
-"""Where a training run stands: everything that a killed run needs to end with the weights of an undisturbed one."""
+"""Checkpoints: everything that a killed run needs to end with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Progress:
     record : TrainingRecord
         Validations so far.
     seconds : float
-        Time spent training, over all sittings.
+        Time spent training, interruptions excluded.
     is_done : bool
         Whether there is nothing left to train.
     """
@@ -56,10 +56,10 @@ class Progress:
 
 
 class CheckpointFolder:
-    """The last checkpoint of a run, in a folder that holds one subfolder per checkpoint and soon only the newest.
+    """The last checkpoint of a run, in a folder with one subfolder per checkpoint; older ones are deleted.
 
-    A checkpoint appears whole, by one rename, before its predecessor is deleted: whenever a process is killed, one is
-    left. Optimizer and random states are tensors in a safetensors file; nothing is pickled.
+    A checkpoint is written atomically, by one rename, before its predecessor is deleted, so a killed process always
+    leaves one. Optimizer and random states are tensors in a safetensors file; nothing is pickled.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +71,7 @@ class CheckpointFolder:
         Raises
         ------
         ResourceError
-            If the disk does not suffice; the checkpoint before stays.
+            If the checkpoint cannot be written; the previous one is kept.
         """
         tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.saved_state().items()}
         tensors |= {f"random.{name}": state for name, state in progress.generators.items()}
@@ -81,7 +81,7 @@ class CheckpointFolder:
         content["record"] = progress.record.to_dict()
         older = self._checkpoints()
         name = f"step-{progress.n_steps:09d}" + ("-end" if progress.step == 0 else "")
-        next_step = "The checkpoint before it is kept; free some space and go on with --resume."
+        next_step = "The previous checkpoint is kept; free some space and continue with --resume."
         with disk_errors(self.path, what="Writing a checkpoint", next_step=next_step):
             with whole_folder(self.path / name, replace=True) as partial:
                 save_file(tensors, str(partial / WEIGHTS))
@@ -92,7 +92,7 @@ class CheckpointFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def load(self, model: SequentialRecommender, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Bring model and optimizer to the newest checkpoint; None where there is none.
+        """Restore model and optimizer from the newest checkpoint, and return its progress; None if there is none.
 
         Raises
         ------
@@ -117,9 +117,9 @@ class CheckpointFolder:
             return Progress(**{**content, "record": TrainingRecord(**content["record"])}, generators=generators)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelError(
-                f"The checkpoint {folder} cannot be read ({error}). Delete it to go on from the start of the run."
+                f"The checkpoint {folder} cannot be read ({error}). Delete it to train from the start of the run."
             ) from error
 
     def _checkpoints(self) -> list[Path]:
-        """Return the whole checkpoints, oldest first."""
+        """Return the complete checkpoints, oldest first."""
         return sorted(self.path.glob("step-*"))

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from spectral_probe.errors import ShapeError
 
-#: Rows of scores held at once. On the CPU they should fit the cache: 128 rows take 0.42 of the plain loss's time.
+#: Rows of scores in memory at once. On the CPU they should fit the cache: 128 rows take 0.42 of the plain loss's time.
 CHUNK_ROWS = {"cpu": 128}
 OTHER_CHUNK_ROWS = 8192
 
@@ -55,7 +55,7 @@ def full_softmax_loss(
 def softmax_loss(states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of targets (n,) for states (n, feature) over a table (n_items, feature).
 
-    In float32 at least: under autocast one of the two comes in half precision.
+    Computed in float32 or better: under autocast one of the two arrays is in half precision.
     """
     with torch.autocast(states.device.type, enabled=False):
         loss: torch.Tensor = _SoftmaxCrossEntropy.apply(_exact(states), _exact(table), targets)  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def sampled_softmax_loss(
     negative_vectors : (n_negatives, feature) float
         Shared by all rows.
     negatives : (n_negatives,) int
-        Distinct items; a row's own target among them does not count.
+        Distinct items; a row's target among them is ignored for that row.
     n_items : int
         Size N of the catalogue.
 
@@ -107,7 +107,7 @@ def _exact(values: torch.Tensor) -> torch.Tensor:
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of inner products, a few rows at a time: scores never leave the cache, nor are they kept.
+    """Cross-entropy of inner products, a few rows at a time, so that the scores fit the cache; they are not stored.
 
     The gradients (softmax − one-hot, times the other factor) are formed in the forward pass, while the scores exist.
     """

@@ -25,7 +25,7 @@ from spectral_probe.types import IntArray
 
 __all__ = ["TrainingConfig", "TrainingRecord", "one_thread", "train"]
 
-#: Called with what happened: the loss of an epoch, a validation.
+#: Called with an entry of the training log: the loss of an epoch, a validation.
 Logger = Callable[[dict[str, Any]], None]
 
 
@@ -41,7 +41,7 @@ def train(
     log: Logger | None = None,
     progress: bool = True,
 ) -> TrainingRecord:
-    """Fit the model to the training part in place, and leave it with its best weights, in evaluation mode.
+    """Fit the model to the training part in-place; it ends with its best weights, in evaluation mode.
 
     Each user gives the most recent ``max_length + 1`` training items. Where ``model.supervision`` is ``every``, all but
     the last are read and each next one is predicted; where it is ``prefix``, one prefix per user and step is drawn and
@@ -54,12 +54,12 @@ def train(
     dataset : Dataset
     config : TrainingConfig, optional
     seed : int
-        Draws the order of users, prefixes, negatives and the dropout. The global generator is left as it was.
+        Draws the order of users, prefixes, negatives and the dropout. The global generator is not changed.
     checkpoints : path, optional
         Folder in which the last checkpoint is kept.
     resume : bool
-        Go on from the last checkpoint, if there is one. On the CPU the weights end bit-identical to those of an
-        undisturbed run.
+        Continue from the last checkpoint, if there is one. On the CPU the final weights are bit-identical to those of
+        an uninterrupted run.
     keep_best : callable, optional
         Called with the model whenever a validation was the best so far.
     log : callable, optional
@@ -70,12 +70,13 @@ def train(
     Raises
     ------
     ConfigError
-        If the model sees later items and would be trained at every position without saying that it leaks.
+        If the model's states contain later items, it would be trained at every position, and its mode is not
+        ``two_sided_leaky``.
     DataError
         If no user has two training items.
     NonFiniteStateError
-        If the loss stops being finite; epoch, step and, where it can be told, the layer are named. The best weights
-        and the last checkpoint stay as they were.
+        If the loss stops being finite; epoch, step and, if known, the layer are named. The best weights and the last
+        checkpoint are kept.
 
     Notes
     -----
@@ -85,7 +86,8 @@ def train(
     is_leaky = getattr(model.config, "mode", None) == "two_sided_leaky"
     if model.supervision == "every" and not (model.is_causal or is_leaky):
         raise ConfigError(
-            f"{model.name} is not causal; a loss at every position would show it the items it should predict."
+            f"{model.name} is not causal, so its states would already contain the items to be predicted. Train it on "
+            "prefixes."
         )
     run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
     with one_thread(run.device), torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
@@ -95,7 +97,7 @@ def train(
 
 
 class _Run:
-    """One training run: model, optimizer, random states, and how far it is."""
+    """One training run: model, optimizer, random states and progress."""
 
     def __init__(
         self,
@@ -127,8 +129,8 @@ class _Run:
             enable()
 
     def start(self, resume: bool) -> None:
-        """Seed everything, or bring everything to where the last checkpoint stood."""
-        # Dropout can only draw from the global generator; train() gives its state back.
+        """Seed everything, or restore the last checkpoint."""
+        # Dropout can only draw from the global generator; train() restores its state.
         torch.manual_seed(self.seed)
         self.shuffle = torch.Generator().manual_seed(self.seed)
         self.draws = torch.Generator().manual_seed(self.seed + 2**32)
@@ -136,21 +138,21 @@ class _Run:
         self.now = Progress(TrainingRecord(self.seed))
         if not resume or self.folder is None:
             return
-        found = self.folder.load(self.model, self.optimizer.optimizer)
-        if found is None:
+        progress = self.folder.load(self.model, self.optimizer.optimizer)
+        if progress is None:
             return
-        self.now = found
-        torch.set_rng_state(found.generators["torch"])
-        if "cuda" in found.generators:
-            torch.cuda.set_rng_state(found.generators["cuda"], self.device)
-        self.shuffle.set_state(found.generators["epoch_start"])
-        self.epoch_start = found.generators["epoch_start"]
-        self.draws.set_state(found.generators["draws"])
-        best = {n.removeprefix("best."): t for n, t in found.generators.items() if n.startswith("best.")}
+        self.now, generators = progress, progress.generators
+        torch.set_rng_state(generators["torch"])
+        if "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
+        self.shuffle.set_state(generators["epoch_start"])
+        self.epoch_start = generators["epoch_start"]
+        self.draws.set_state(generators["draws"])
+        best = {n.removeprefix("best."): t for n, t in generators.items() if n.startswith("best.")}
         self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
 
     def finish(self, progress: bool) -> None:
-        """Train what is left, and put the best weights into the model."""
+        """Train the epochs that are left, and load the best weights into the model."""
         config, now = self.config, self.now
         n_batches = -(-len(self.windows) // config.batch_size)
         bar = tqdm(
@@ -202,7 +204,7 @@ class _Run:
         self._save()
 
     def _validate(self, loss: float, entry: dict[str, Any]) -> bool:
-        """Measure NDCG on the validation items, keep the best weights, and tell whether patience is at its end."""
+        """Measure NDCG on the validation items, keep the best weights, and return whether patience has run out."""
         now, config = self.now, self.config
         self.model.eval()
         with self.accelerator.autocast():
@@ -227,12 +229,12 @@ class _Run:
         accelerator = self.accelerator
         n_parts = self.config.accumulation * accelerator.num_processes
         parts = [windows[part::n_parts] for part in range(n_parts)]
-        own = parts[accelerator.process_index :: accelerator.num_processes]
-        made = [make_batch(part, self.model.supervision, self.device) for part in own if part]
+        local_parts = parts[accelerator.process_index :: accelerator.num_processes]
+        local_batches = [make_batch(part, self.model.supervision, self.device) for part in local_parts if part]
         n_targets = sum(len(w) - 1 for w in windows) if self.model.supervision == "every" else len(windows)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for batch in made:
+        for batch in local_batches:
             with accelerator.autocast():
                 loss = self._loss(batch, negatives)
             value = loss.item()
@@ -271,11 +273,11 @@ class _Run:
         )
 
     def _check_weights(self) -> None:
-        """Refuse weights that a step has left NaN or infinite, before they are measured or kept."""
+        """Refuse weights that are NaN or infinite after a step, before they are evaluated or saved."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             raise NonFiniteStateError(
                 f"Trained weights must stay finite; after epoch {self.now.epoch}, step {self.now.step} they are not. "
-                "The checkpoint before is kept. Lower the learning rate."
+                "The previous checkpoint is kept. Lower the learning rate."
             )
 
     def _save(self) -> None:
@@ -291,34 +293,34 @@ class _Run:
 
 
 def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
-    """Return accelerate's handle on devices, processes and number types."""
+    """Return accelerate's handle on devices, processes and dtypes."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     if config.mixed_precision == "fp16" and device.type == "cpu":
         raise ConfigError("mixed_precision 'fp16' needs a GPU; this model is on the CPU. Use bf16 or no.")
-    # The precision of an earlier run in this process is no business of this one.
+    # Accelerate would otherwise keep the precision of an earlier run in this process.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)
 
 
 @torch.no_grad()
 def _first_broken_layer(model: Any, batch: Batch) -> str | None:
-    """Return the name of the first layer with a state that is not finite at a valid place, or None."""
+    """Return the name of the first layer with a state that is not finite at a valid position, or None."""
     is_valid = torch.arange(batch.inputs.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
     broken: list[str] = []
     handles = []
 
-    def look(name: str, state: Any) -> None:
+    def check_state(name: str, state: Any) -> None:
         state = state[0] if isinstance(state, tuple) and state else state
         if isinstance(state, torch.Tensor) and not bool(torch.isfinite(state[is_valid.to(state.device)]).all()):
             broken.append(name)
 
     for name, kind, module in model.layers() if hasattr(model, "layers") else []:
         if kind == "embed":
-            handles.append(module.register_forward_pre_hook(lambda m, args, name=name: look(name, args)))
+            handles.append(module.register_forward_pre_hook(lambda m, args, name=name: check_state(name, args)))
         else:
-            handles.append(module.register_forward_hook(lambda m, args, output, name=name: look(name, output)))
+            handles.append(module.register_forward_hook(lambda m, args, output, name=name: check_state(name, output)))
     try:
         model.forward_sequences(batch.inputs, batch.lengths)
     except (AttributeError, RuntimeError, ValueError):
@@ -331,7 +333,7 @@ def _first_broken_layer(model: Any, batch: Batch) -> str | None:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Train on one core of the CPU: the models are so narrow that on a busy machine more threads lose time."""
+    """Train on one core of the CPU: the models are so narrow that more threads are slower on a busy machine."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

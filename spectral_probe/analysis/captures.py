@@ -1,4 +1,4 @@
-"""Which captures an analysis needs: the headline, and one more for each control that needs the model again."""
+"""The captures of an analysis: one for the headline, and one for each control that runs the model again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spectral_probe.runs.analysis_run import AnalysisRun
 
 @dataclass(frozen=True)
 class CaptureTask:
-    """One run of a model over the users; the model of a control is made when its turn comes."""
+    """One run of a model over the users; ``model`` builds the model when the task runs."""
 
     name: str
     model: Callable[[], LayeredModel]
@@ -31,16 +31,16 @@ class CaptureTask:
 
 
 def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> list[CaptureTask]:
-    """Return one task for the headline and one for each control that needs the model again.
+    """Return one task for the headline and one for each control that runs the model again.
 
-    Their names: ``main``, ``random-weights``, ``shuffled-history`` and ``paper``, as far as asked for.
+    Their names: ``main``, and ``random-weights``, ``shuffled-history`` and ``paper`` if the options ask for them.
 
     Raises
     ------
     DataError
-        If nobody can be probed.
+        If no user can be probed.
     ResourceError
-        If the Grams cannot fit into this machine's memory; refused before the model runs.
+        If the Grams do not fit into this machine's memory; raised before the model runs.
     """
 
     def sequences(part: Literal["train", "valid", "full"]) -> ProbeSequences:
@@ -69,7 +69,7 @@ def capture_names(options: AnalysisOptions) -> list[str]:
 def run_captures(
     tasks: Sequence[CaptureTask], options: AnalysisOptions, run: AnalysisRun | None, *, resume: bool, progress: bool
 ) -> dict[str, LayerGrams]:
-    """Run every task, its shards under the run folder if there is one; return the Grams by name."""
+    """Run every task and return the Grams by name; shards are written if there is a run folder."""
     return {task.name: _capture(task, options, run, resume=resume, progress=progress) for task in tasks}
 
 
@@ -102,17 +102,17 @@ def _capture(
 
 
 def _published_state_norm(model: LayeredModel) -> Literal["final"] | None:
-    """The authors apply SASRec's final norm to every state, and take a language model's as they come."""
+    """Return "final" for a recommender: the authors apply SASRec's final norm to every state, but no LLM's."""
     has_final_norm = any(state == "final_norm" for _, state, _ in model.layers())
     return "final" if has_final_norm and not isinstance(model, HFDecoder) else None
 
 
 def _check_memory(n: int, T: int, n_layers: int, n_captures: int) -> None:
-    """Refuse before the model runs, not after, if the Grams and what is made of them cannot fit."""
+    """Raise ResourceError before the model runs if the Grams and the arrays computed from them do not fit."""
     needed = n * T * T * 4 * n_layers * n_captures + 6 * n * T * T * 8
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if memory is not None and needed > 0.8 * memory:
         raise ResourceError(
-            f"{n} users of up to {T} targets at {n_layers} layers need about {needed / 2**30:.0f} GiB for their Grams; "
-            f"this machine has {memory / 2**30:.0f} GiB. Draw fewer users (--users), or a shorter --max-length."
+            f"Grams of {n} users with up to {T} targets at {n_layers} layers need about {needed / 2**30:.0f} GiB; this "
+            f"machine has {memory / 2**30:.0f} GiB. Use fewer users (--users) or a shorter --max-length."
         )

@@ -1,4 +1,4 @@
-"""What a capture will cost, from the configuration of a model alone."""
+"""The expected cost of a capture, from the configuration of a model alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from spectral_probe.analysis.captures import capture_names
@@ -24,7 +23,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.registry import plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
 
-#: What Python, PyTorch and transformers take beside any model: resident bytes, measured on Linux with the CPU build.
+#: Resident bytes of Python, PyTorch and transformers without a model, measured on Linux with the CPU build.
 RUNTIME_BYTES = 460 * 2**20
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -36,30 +35,30 @@ class CapturePlan:
     Attributes
     ----------
     model, source, family : str
-        The name given, the repository or folder it stands for, and its ``model_type``.
+        The given name, the repository or folder of that name, and the ``model_type``.
     n_layers, n_states : int
-        Blocks of the model, and layers that are kept.
+        Number of blocks of the model, and of recorded layers.
     width, n_parameters : int
-        Of the body, without a head.
+        Width and number of parameters of the body, without a head.
     dtype, device : str
     weight_bytes : int
     n_users, max_length, batch_size : int
     n_captures : int
-        Times the model runs over all users: once, and once more for each control that needs it.
+        Number of runs over all users: one, and one more for each control that runs the model again.
     is_by_prefix : bool
-        Whether every prefix of a history is a sequence of its own.
+        Whether every prefix of a history is run as a separate sequence.
     gram_bytes : int
-        Grams of all captures, in memory and, but for their compression by length, on disk.
+        Grams of all captures, in memory; on disk, each shard is cut to its longest sequence.
     forward_flops, gram_flops : int
-        Multiplications and additions of the forward passes, and of reducing the states to Grams.
+        Multiplications and additions of the forward passes, and of the reduction of the states to Grams.
     activation_bytes : int
-        What a forward pass holds beside the weights, for one batch.
+        Memory of a forward pass on one batch, without the weights.
     analysis_bytes : int
-        Bases and energies made from the Grams, in float64.
+        Bases and energies computed from the Grams, in float64.
     peak_device_bytes, peak_host_bytes : int
-        Expected peaks of memory that must be had. On the CPU the first is part of the second; for another device the
-        weights pass through main memory. Pages of the checkpoint's file that are mapped while it is read come on top
-        in what a process monitor shows, and are given back when others need them.
+        Expected peaks of required memory. On the CPU the first is part of the second; for another device the weights
+        are read through main memory. A process monitor also counts the mapped pages of the checkpoint's file; the
+        operating system reclaims them when memory is short.
     """
 
     model: str
@@ -117,7 +116,7 @@ def plan(
     .. math:: \mathrm{FLOPs} = 2 N_b W t + 4 N_b T a t, \quad t = n_u T
 
     with :math:`N_b` blocks of W matrix entries and attention width a: a multiplication and an addition for each entry
-    and place, and scores and sums over T places. Embedding tables are looked up, not multiplied.
+    and position, and scores and sums over T positions. Embedding tables are looked up, not multiplied.
 
     Parameters
     ----------
@@ -148,18 +147,13 @@ def plan(
             f"{label!r} has {sizes.n_positions} positions; got max_length {max_length}. "
             f"Use --max-length {sizes.n_positions}."
         )
-    place, number_type = parse_device(device), parse_dtype(wanted if dtype == "auto" and wanted else dtype)
-    kind = str(number_type or (sizes.dtype if place.type != "cpu" else "float32")).removeprefix("torch.")
-    size = _BYTES.get(kind, 4)
-    matrices = sizes.n_blocks * sizes.n_block_weights
-    weights = sizes.n_parameters * size if quantize is None else matrices + (sizes.n_parameters - matrices) * size
+    torch_device = parse_device(device)
+    torch_dtype = parse_dtype(wanted if dtype == "auto" and wanted else dtype)
+    dtype_name = str(torch_dtype or (sizes.dtype if torch_device.type != "cpu" else "float32")).removeprefix("torch.")
+    size = _BYTES.get(dtype_name, 4)
     by_prefix = (not sizes.is_causal) if prefixes == "auto" else bool(prefixes)
     n_states = sizes.n_states if layers is None else len({*layers, "embed", f"block {sizes.n_blocks}"})
-
-    rows = np.arange(1, max_length + 1, dtype=object) if by_prefix else np.array([max_length], dtype=object)
-    tokens, pairs = n_users * int(rows.sum()), n_users * int((rows**2).sum())
-    attention = sizes.n_heads * sizes.head_width
-    forward = n_captures * sizes.n_blocks * (2 * sizes.n_block_weights * tokens + 4 * attention * pairs)
+    weights = _weights(sizes, size, quantize)
     grams = 4 * n_captures * n_users * n_states * max_length**2
     activations = _activations(sizes, batch_size, max_length, size, n_states)
     analysis = 6 * 8 * n_users * max_length**2
@@ -172,8 +166,8 @@ def plan(
         n_states=n_states,
         width=sizes.width,
         n_parameters=sizes.n_parameters,
-        dtype=kind if quantize is None else f"{kind}, blocks in {quantize}",
-        device=place.type,
+        dtype=dtype_name if quantize is None else f"{dtype_name}, blocks in {quantize}",
+        device=torch_device.type,
         weight_bytes=weights,
         n_users=n_users,
         max_length=max_length,
@@ -181,25 +175,42 @@ def plan(
         n_captures=n_captures,
         is_by_prefix=by_prefix,
         gram_bytes=grams,
-        forward_flops=forward,
+        forward_flops=n_captures * _forward_flops(sizes, n_users, max_length, by_prefix=by_prefix),
         gram_flops=2 * n_captures * n_users * n_states * max_length**2 * sizes.width,
         activation_bytes=activations,
         analysis_bytes=analysis,
         peak_device_bytes=device_bytes,
-        peak_host_bytes=RUNTIME_BYTES + grams + analysis + (device_bytes if place.type == "cpu" else weights),
+        peak_host_bytes=RUNTIME_BYTES + grams + analysis + (device_bytes if torch_device.type == "cpu" else weights),
     )
 
 
+def _weights(sizes: Architecture, size: int, quantize: str | None) -> int:
+    """Return the bytes of the weights; quantised, the matrices of the blocks take one byte an entry."""
+    if quantize is None:
+        return sizes.n_parameters * size
+    matrices = sizes.n_blocks * sizes.n_block_weights
+    return matrices + (sizes.n_parameters - matrices) * size
+
+
+def _forward_flops(sizes: Architecture, n_users: int, max_length: int, *, by_prefix: bool) -> int:
+    """Return the floating-point operations of one capture; by prefix, every length up to the longest is run."""
+    lengths = range(1, max_length + 1) if by_prefix else range(max_length, max_length + 1)
+    tokens, pairs = n_users * sum(lengths), n_users * sum(length**2 for length in lengths)
+    attention = sizes.n_heads * sizes.head_width
+    return sizes.n_blocks * (2 * sizes.n_block_weights * tokens + 4 * attention * pairs)
+
+
 def _activations(sizes: Architecture, batch: int, T: int, size: int, n_states: int) -> int:
-    """Bytes beside the weights while one batch runs: states, the widest moment of a block, mask, Grams, logits none."""
-    places = batch * T
+    """Return the peak bytes for one batch without weights: states, largest block activation, mask, Grams; no logits."""
+    n_positions = batch * T
     attention = 4 * sizes.n_heads * sizes.head_width
-    state = places * size * (3 * sizes.width + max(4 * sizes.mlp_width, attention))
-    return state + 4 * places * sizes.width + 2 * size * batch * sizes.n_heads * T**2 + 4 * n_states * batch * T**2
+    state = n_positions * size * (3 * sizes.width + max(4 * sizes.mlp_width, attention))
+    scores = 2 * size * batch * sizes.n_heads * T**2
+    return state + 4 * n_positions * sizes.width + scores + 4 * n_states * batch * T**2
 
 
 def _resolve(model: Any, revision: str | None) -> tuple[str, str, Architecture, str | None]:
-    """Return name, source, sizes, and the number type an alias asks for."""
+    """Return name, source, sizes, and the dtype of an alias, if it has one."""
     if not isinstance(model, str):
         sizes = Architecture.from_config(model)
         name = str(getattr(model, "name_or_path", "") or sizes.family)
@@ -246,17 +257,15 @@ def _text(name: str, value: Any) -> str:
 def plan_analysis(
     model: str, dataset: str, options: AnalysisOptions, *, from_dir: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Return what an analysis would take, without running or loading the model.
+    """Return the cost of an analysis, without running or loading the model.
 
     Returns
     -------
     list of {"quantity", "value", "text"}
-        The captures and the number of users first; then, for a language model, its sizes (see
-        :class:`CapturePlan`). A plug-in is made for the data set, and a model that a plug-in
-        reads is known to it alone: neither has a plan of its own.
+        First the data set, the number of users and the captures; then, for a language model, its sizes (see
+        :class:`CapturePlan`). A plug-in model and a saved model have no sizes, because their configuration is not known
+        before they are loaded.
     """
-    pass
-
     data = resolve_dataset(dataset, from_dir)
     probe = probe_sequences(
         data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed

@@ -1,6 +1,6 @@
-"""From saved Grams and a graph to profiles: the headline, the raw numbers, the controls, the published curve.
+"""Compute profiles from Grams and a graph: the headline, the raw states, the controls, the published curve.
 
-Nothing here runs a model, so every choice below can be made again on saved Grams.
+Nothing here runs a model, so all of it can be repeated on saved Grams.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def measure(
     Parameters
     ----------
     captures : {name: LayerGrams}
-        ``main``, and one for each control that needed the model again.
+        ``main``, and one for each control that runs the model again.
     graph : ItemGraph
-        Of the training interactions.
+        Graph of the training interactions.
     options, labels
         See :class:`AnalysisOptions` and :meth:`DecayProfile.from_energy`.
     cache_dir : Path, optional
@@ -77,7 +77,7 @@ def measure(
         elif name == "long-histories":
             controls[name] = profile(main, bases, name, min_targets=max(LONG_HISTORY, options.min_targets))
         elif name == "path-graph":
-            # Under swap a graph that is the same for everybody has no excess by construction.
+            # A graph that is the same for all users has no excess over swap by construction.
             path = GraphBases.path(main.lengths, main.grams.shape[-1])
             controls[name] = profile(main, path, name, null=None, nulls=("permutation", "cyclic"))
         elif name in captures:

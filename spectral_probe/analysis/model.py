@@ -1,4 +1,4 @@
-"""From the names a user gives to the objects they stand for: data set, model, item inputs."""
+"""Build the model and its item inputs from the names and options that a user gives."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from spectral_probe.plugins.saved_models import find_saved_model
 
 
 def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, options: AnalysisOptions) -> LayeredModel:
-    """Return the layered model that a name or an object stands for.
+    """Return the layered model for a name or an object.
 
     Raises
     ------
     ConfigError, DataError, ModelError, MissingDependencyError
         See :func:`spectral_probe.backbones.load_backbone`, :func:`spectral_probe.plugins.registry.load_plugin` and
-        :class:`spectral_probe.saved_models.SavedModel`.
+        :class:`spectral_probe.plugins.saved_models.SavedModel`.
     """
     if isinstance(model, str):
         if model in plugin_names("models"):
             device = "cpu" if options.device == "auto" else options.device
-            plugged: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
-            return plugged
+            plugin_model: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
+            return plugin_model
         saved = find_saved_model(model)
         if saved is not None:
             _refuse_options_of_checkpoints(model, options)
@@ -61,25 +61,25 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
 
 
 def _refuse_options_of_checkpoints(model: str, options: AnalysisOptions) -> None:
-    """A saved model brings its inputs, its number type and its weights; what would change them is refused."""
+    """Raise ConfigError for an option that would change the inputs, dtype or weights of a saved model."""
     default = AnalysisOptions()
     for name in ("inputs", "embeddings", "dtype", "revision", "adapter", "device_map", "quantize"):
         if getattr(options, name) != getattr(default, name):
             raise ConfigError(
                 f"A saved model is probed as it was saved, and {name} is for language models; got "
-                f"{name}={getattr(options, name)!r} for {model!r}. Leave it out, or probe the two in runs of their own."
+                f"{name}={getattr(options, name)!r} for {model!r}. Leave it out, or probe the two in separate runs."
             )
 
 
 def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> str:
-    """Give a language model its item vectors; return what outputs call them.
+    """Set the item vectors of a language model; return the name of the inputs in the output.
 
-    A model with an item table of its own keeps it (``own``).
+    A model with its own item table is unchanged; the name is ``own``.
 
     Raises
     ------
     ConfigError, DataError
-        If the vectors cannot be had or do not fit the model.
+        If the vectors cannot be loaded or computed, or do not fit the model.
     """
     if not isinstance(model, HFDecoder):
         return "own"
@@ -107,12 +107,12 @@ def _id_vectors(dataset: Dataset, options: AnalysisOptions) -> npt.NDArray[np.fl
 def _titles(dataset: Dataset) -> list[str]:
     if dataset.item_titles is None:
         raise DataError(
-            f"Data set {dataset.name!r} has no item titles, which text inputs are made from. "
+            f"Data set {dataset.name!r} has no item titles, and text inputs are computed from titles. "
             "Use --inputs id, or give vectors with --embeddings FILE."
         )
     return dataset.item_titles
 
 
 def revision_of(model: Any) -> str:
-    """Return what identifies the weights of a model, as far as the model says."""
+    """Return the attribute ``revision`` that identifies a model's weights; an empty string if it has none."""
     return str(getattr(model, "revision", "") or "")

@@ -1,4 +1,4 @@
-"""The options of an analysis, checked once."""
+"""The options of an analysis, checked in the constructor."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.energy import MIN_TARGETS, NULLS
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
 
-#: Controls that need the model to run again, and those that follow from the saved Grams.
+#: Controls that run the model again, and those that are computed from the saved Grams.
 CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
 GRAM_CONTROLS = ("normalized-rows", "long-histories", "path-graph")
-#: Targets that the control ``long-histories`` asks for: from here on a user's excess is mostly signal.
+#: Minimum number of targets in the control ``long-histories``: from here on a user's excess is mostly signal.
 LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS)
 INPUTS = ("id", "text", "id+text")
-#: Options that the Grams depend on: on saved Grams they cannot change.
-BEFORE_THE_GRAMS = (
+#: Options that the Grams depend on; they cannot change on saved Grams.
+CAPTURE_OPTIONS = (
     *("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "prefixes"),
     *("device", "dtype", "revision", "adapter", "device_map", "quantize", "trust_remote_code", "allow_pickle"),
 )
@@ -30,40 +30,40 @@ BEFORE_THE_GRAMS = (
 
 @dataclass(frozen=True)
 class AnalysisOptions:
-    """Everything an analysis depends on beside the model and the data set.
+    """All settings of an analysis, apart from the model and the data set.
 
     Attributes
     ----------
     inputs : {"id", "text", "id+text"}
-        What a language model reads at each position; models with an item table of their own ignore it.
+        Inputs of a language model at each position; models with their own item table ignore it.
     embeddings : str or None
-        File with anybody's item vectors, instead of ``inputs``.
+        File with item vectors, instead of ``inputs``.
     sequence : {"train", "valid", "full"}
-        Which part of a history is probed.
+        The part of a history that is probed.
     max_length : int
-        Most recent targets kept.
+        Number of most recent targets that are probed.
     users : int or None
-        Draw that many users; None takes all.
+        Number of users to draw; None takes all.
     bands, tau, own_user, null
         See :func:`spectral_probe.spectrum.energy.spectral_energy` and :class:`spectral_probe.spectrum.bands.Bands`.
     controls : tuple of str
-        Any of :data:`CONTROLS`; ``raw`` always comes.
+        Any of :data:`CONTROLS`; ``raw`` is always computed.
     preset : {None, "paper"}
         ``paper`` adds the published curve beside the corrected one.
     layers : tuple of str or None
-        Names of the layers to keep; ``embed`` and the last block are kept anyway.
+        Names of the layers to keep; ``embed`` and the last block are always kept.
     batch_size : int
     device, dtype, revision : str
-        Where and in what precision a language model runs, and which commit of it.
+        Device, dtype and commit of a language model.
     adapter : str or None
         Folder or repository of a LoRA adapter.
     device_map : {None, "auto"}
         ``auto`` spreads the model over all devices.
     quantize : {None, "8bit"}
     trust_remote_code, allow_pickle : bool
-        Off unless asked for: no code of a repository is run, and only safetensors are read.
+        Off by default: no code of a repository is run, and only safetensors are read.
     prefixes : "auto" or False
-        False probes a two-sided model in one pass: its curve is leaky and gets no verdict.
+        False probes a two-sided model in one pass: its curve is leaky and has no verdict.
     n_bootstrap, n_references, min_targets, seed : int
 
     Raises
@@ -114,7 +114,7 @@ class AnalysisOptions:
             _one_of("controls", control, CONTROLS)
         Bands.parse(self.bands)
         heat_kernel(np.empty(0), self.tau)
-        for name, least in (
+        for name, minimum in (
             ("max_length", 1),
             ("batch_size", 1),
             ("n_bootstrap", 100),
@@ -122,16 +122,16 @@ class AnalysisOptions:
             ("min_targets", MIN_TARGETS),
             ("seed", 0),
         ):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} must be at least {minimum}; got {getattr(self, name)}.")
         if self.max_length > 512:
             raise ConfigError(f"max_length must be at most 512; got {self.max_length}.")
         if self.users is not None and self.users < 1:
-            raise ConfigError(f"users must be at least 1; got {self.users}. Leave it out to probe everybody.")
+            raise ConfigError(f"users must be at least 1; got {self.users}. Leave it out to probe all users.")
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> AnalysisOptions:
-        """Build options from keywords; an unknown one is an error with a suggestion."""
+        """Build options from keywords; an unknown keyword raises ConfigError with a suggestion."""
         known = {f.name for f in fields(cls)}
         for name in values:
             if name not in known:
@@ -149,5 +149,5 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.{did_you_mean(str(value), allowed)}")
 
 
-#: The capture that the headline is made from; the others are named after their control.
+#: Name of the capture of the headline; the other captures are named after their control.
 MAIN = "main"

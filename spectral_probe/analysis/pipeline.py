@@ -1,4 +1,4 @@
-"""The one wiring point: model + data set → Grams → profile → run folder."""
+"""Run an analysis: model + data set → Grams → profile → run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from spectral_probe.analysis.captures import plan_captures, run_captures
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
-from spectral_probe.analysis.options import BEFORE_THE_GRAMS, CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, AnalysisOptions
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
@@ -42,22 +42,22 @@ def analyze(
     progress: bool = False,
     **options: Any,
 ) -> DecayProfile:
-    """Measure what the layers of a model keep of the collaborative signal in its inputs.
+    """Measure how much of the collaborative signal in a model's inputs its layers keep.
 
     Parameters
     ----------
     model : str, nn.Module or LayeredModel
-        A plug-in (``"sasrec"``), an alias, a local folder (of Hugging Face, of a saved recommender, or a training run)
-        or hub repository; a Hugging Face decoder; or any object that meets
+        The name of a plug-in (``"sasrec"``), an alias, a local folder (a Hugging Face model, a saved recommender or a
+        training run) or a hub repository; a Hugging Face decoder; or any object with the interface of
         :class:`spectral_probe.backbones.LayeredModel`.
     dataset : str, Dataset or DataFrame
         See :func:`spectral_probe.plugins.datasets.resolve_dataset`.
     out : path, optional
-        Folder in which a run folder is made. Without it nothing is written.
+        Folder for the new run folder. Without it nothing is written.
     resume : bool
-        Go on with the newest unfinished run in ``out`` that has the same configuration, if there is one.
+        Resume the newest unfinished run in ``out`` with the same configuration, if there is one.
     from_dir : path, optional
-        Where the raw files of a named data set lie.
+        Folder with the raw files of a named data set.
     progress : bool
         Show progress bars on stderr.
     **options
@@ -66,7 +66,7 @@ def analyze(
     Raises
     ------
     SpectralProbeError
-        One of the family in :mod:`spectral_probe.errors`, with what failed, the value seen and the next step.
+        A subclass in :mod:`spectral_probe.errors`; the message has the cause, the value received and the next step.
     """
     return run_analysis(
         model,
@@ -81,7 +81,7 @@ def analyze(
 
 @dataclass(frozen=True)
 class Analysis:
-    """A profile and, if it was written, its run."""
+    """A profile, and its run if it was written."""
 
     profile: DecayProfile
     run: AnalysisRun | None
@@ -97,7 +97,7 @@ def run_analysis(
     from_dir: Path | None = None,
     progress: bool = False,
 ) -> Analysis:
-    """Do the work of :func:`analyze` and say where the run lies."""
+    """Do the work of :func:`analyze`; return the profile with its run."""
     data = resolve_dataset(dataset, from_dir)
     layered = resolve_model(model, data, options)
     inputs = give_inputs(layered, data, options)
@@ -136,16 +136,16 @@ def run_analysis(
 
 
 def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
-    """Analyse the saved Grams of a run again with other options; no model and no data set needed.
+    """Analyse the saved Grams of a run again with other options, without model and data set.
 
     Parameters
     ----------
     path : Path
         A run folder.
     changes : dict
-        Options that differ from the run's own. Those that the Grams depend on cannot change.
+        Options that differ from those of the run. :data:`CAPTURE_OPTIONS` cannot change.
     out : Path, optional
-        Folder in which the new run is made; it points to the old one for its Grams.
+        Folder for the new run folder; its ``run.json`` names the old run, which has the Grams.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
 
 
 def cache_root() -> Path:
-    """Return where results that depend on data alone are kept: ``SPECTRAL_PROBE_CACHE`` or the user's cache folder."""
+    """Return the folder for results that depend on data only: ``SPECTRAL_PROBE_CACHE`` or the user's cache folder."""
     return Path(os.environ.get("SPECTRAL_PROBE_CACHE") or user_cache_dir("spectral-probe"))
 
 
@@ -186,15 +186,15 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
     if out is None:
         return None
     if resume:
-        found = AnalysisRun.newest_unfinished(out, config)
-        if found is not None:
-            logger.info("going on with %s", found.path)
-            return found
+        run = AnalysisRun.newest_unfinished(out, config)
+        if run is not None:
+            logger.info("resuming %s", run.path)
+            return run
     return AnalysisRun.create(out, model=model, dataset=dataset, config=config)
 
 
 def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:
-    for name in BEFORE_THE_GRAMS:
+    for name in CAPTURE_OPTIONS:
         if getattr(before, name) != getattr(after, name):
             raise ConfigError(
                 f"{name} is {getattr(before, name)!r} in the saved Grams and cannot become {getattr(after, name)!r} "
@@ -205,13 +205,13 @@ def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captur
     missing = sorted(wanted - captures.keys())
     if missing:
         raise ConfigError(
-            f"{missing} need the model again; the run holds Grams of {sorted(captures)} only. "
+            f"{missing} must run the model again; the run has Grams of {sorted(captures)} only. "
             "Run the analysis again with --model and --dataset."
         )
 
 
 def _with_users(profile: DecayProfile, grams: LayerGrams, dataset: Dataset) -> DecayProfile:
-    """Name the users in the per-user table, and say so if they are a draw."""
+    """Add the column ``user_id`` to the per-user table, and a caveat if not all users are probed."""
     assert grams.users is not None
     labels = dataset.user_ids[grams.users[profile.per_user["sequence"].to_numpy()]]
     table = profile.per_user.copy()

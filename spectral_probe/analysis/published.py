@@ -1,4 +1,4 @@
-"""The curve as the paper publishes it."""
+"""The published curve of the paper."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ RAW: dict[str, Any] = {"drop_first": 0, "center": False}
 
 
 def published(grams: LayerGrams, graph: ItemGraph, options: AnalysisOptions, labels: Mapping[str, str]) -> DecayProfile:
-    """Return the curve as the paper publishes it (Figs 1a, 1b, 8).
+    """Return the curve as published in the paper (Figs 1a, 1b, 8).
 
-    Own user kept, nothing dropped, raw Gram, share per decile by the authors' rule, no null, no verdict. Of a language
-    model the states are ``output_hidden_states``: the last entry is after the final norm and takes the place of the
-    last block. Where the final norm was applied to every state, as the authors do for SASRec, it has no own entry.
+    The user's own interactions stay in the graph, no position is dropped, the Gram is raw, the share is per decile by
+    the authors' rule; no null, no verdict. For a language model the states are ``output_hidden_states``: the last entry
+    is after the final norm and replaces the last block. If the final norm was applied to every state, as the authors do
+    for SASRec, it has no separate entry.
     """
     states = list(grams.layer_states)
     left_out = -1
     if "final_norm" in states:
         is_normed = grams.settings.get("state_norm") == "final"
         left_out = states.index("final_norm") if is_normed else len(states) - 1 - states[::-1].index("block")
-    kept = [layer for layer in range(len(states)) if layer != left_out]
-    shown = replace(
+    layers = [layer for layer in range(len(states)) if layer != left_out]
+    selected = replace(
         grams,
-        grams=grams.grams[:, kept],
-        layer_names=tuple(grams.layer_names[layer] for layer in kept),
-        layer_states=tuple(grams.layer_states[layer] for layer in kept),
+        grams=grams.grams[:, layers],
+        layer_names=tuple(grams.layer_names[layer] for layer in layers),
+        layer_states=tuple(grams.layer_states[layer] for layer in layers),
     )
-    energy = spectral_energy(shown, _bases(shown, graph, "keep"), nulls=(), tau=options.tau, seed=options.seed, **RAW)
+    energy = spectral_energy(
+        selected, _bases(selected, graph, "keep"), nulls=(), tau=options.tau, seed=options.seed, **RAW
+    )
     return DecayProfile.from_energy(
         energy,
         bands="deciles",

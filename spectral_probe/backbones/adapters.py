@@ -1,4 +1,4 @@
-"""LoRA adapters: laid over the backbone they were trained on, and over no other."""
+"""LoRA adapters: applied to the backbone they were trained on; any other is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PEFT_PREFIX = "base_model.model."
 
 
 class _Holder(nn.Module):
-    """Gives the body the name it had below its head, so that the names in an adapter are found."""
+    """Gives the body the name it has under a head, so that the names in an adapter match."""
 
     def __init__(self, name: str, model: nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Holder(nn.Module):
 
 
 def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
-    """Add a LoRA adapter to a decoder, in place, and return it.
+    """Add a LoRA adapter to a decoder in-place and return the decoder.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
     MissingDependencyError
         If peft is not installed.
     ConfigError
-        If the decoder is offloaded.
+        If the decoder is spread over devices or offloaded.
     ModelError
         If the adapter cannot be read, is not LoRA, or was made for another backbone.
 
     Notes
     -----
     The adapter is merged, W + (α/r)·BA, unless the decoder is quantised: rounding the sum to 8 bits would change it.
-    What an adapter does to the head is left out, as the head is.
+    Changes to the head are ignored, because the head is not loaded.
     """
     if importlib.util.find_spec("peft") is None:
         raise MissingDependencyError(
@@ -59,7 +59,7 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
         )
     if is_spread(decoder.model):
         raise ConfigError(
-            "An adapter is laid over weights that are whole and in one place; this model is spread by device_map. "
+            "An adapter can only be applied to a model on one device; this model is spread by device_map. "
             "Merge the adapter into its base first (peft's merge_and_unload), and give the folder of the result."
         )
     folder = _fetch(adapter)
@@ -77,7 +77,7 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
 
 
 def _fetch(adapter: str) -> Path:
-    """Return the folder with the adapter's files, fetched if they are on the hub."""
+    """Return the folder with the adapter's files, downloaded if they are on the hub."""
     folder = Path(adapter).expanduser()
     if folder.is_dir():
         return folder
@@ -89,21 +89,21 @@ def _fetch(adapter: str) -> Path:
     try:
         with access.reading():
             for name in ("adapter_config.json", "adapter_model.safetensors"):
-                found = hf_hub_download(
+                path = hf_hub_download(
                     adapter, name, revision=access.revision, local_files_only=access.local_files_only
                 )
     except Exception as error:
         raise failure(adapter, error, access) from error
-    return Path(found).parent
+    return Path(path).parent
 
 
 def adapter_settings(folder: Path, adapter: str) -> Mapping[str, Any]:
-    """Return what a LoRA adapter says about itself.
+    """Return the settings in the ``adapter_config.json`` of a LoRA adapter.
 
     Raises
     ------
     ModelError
-        If there is no readable ``adapter_config.json``, or it is not of LoRA.
+        If there is no readable ``adapter_config.json``, or it is not of type LoRA.
     """
     try:
         settings: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def adapter_settings(folder: Path, adapter: str) -> Mapping[str, Any]:
             f"adapter_config.json ({type(error).__name__}: {error}). Give the folder that peft's save_pretrained wrote."
         ) from error
     if kind != "LORA":
-        raise ModelError(f"Only LoRA adapters can be laid over a backbone; {adapter!r} is of type {kind}.")
+        raise ModelError(f"Only LoRA adapters are supported; {adapter!r} is of type {kind}.")
     return settings
 
 
@@ -154,33 +154,33 @@ def _inject(
         result: Any = set_peft_model_state_dict(holder, dict(weights))
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise _mismatch(decoder, adapter, str(error).strip().splitlines()[0]) from error
-    # peft keeps what it does not find as it was drawn, and drops what it cannot place.
-    misplaced = [name for name in result.missing_keys if "lora_" in name] + list(result.unexpected_keys)
-    if misplaced:
-        raise _mismatch(decoder, adapter, f"{len(misplaced)} weights without a counterpart (first: {misplaced[0]})")
+    # peft leaves missing weights at their random initial values and drops unexpected ones.
+    unmatched = [name for name in result.missing_keys if "lora_" in name] + list(result.unexpected_keys)
+    if unmatched:
+        raise _mismatch(decoder, adapter, f"{len(unmatched)} weights without a counterpart (first: {unmatched[0]})")
     if decoder.quantization is None:
         try:
             tuner.merge_and_unload(safe_merge=True)
-        except ValueError as error:  # peft's word for a NaN
+        except ValueError as error:  # peft raises it for a NaN
             raise ModelError(f"Adapter {adapter!r} holds values that are not finite. Train it again.") from error
     decoder.model.requires_grad_(False)
     decoder.eval()
 
 
 def _check_base(decoder: HFDecoder, adapter: str, base: str) -> None:
-    """Refuse an adapter of another hub repository: of equal shape, it would fit without a word."""
+    """Raise ModelError if an adapter names another hub repository; with equal shapes it would load without an error."""
     source = decoder.source or ""
     both_on_hub = all(REPOSITORY.fullmatch(name) and not Path(name).is_dir() for name in (source, base))
     # The same weights are on the hub under several owners.
     if both_on_hub and source.split("/")[1].lower() != base.split("/")[1].lower():
         raise ModelError(
-            f"Adapter {adapter!r} was trained on {base!r}, and the model is {source!r}. Give its own base as the "
-            "model; if the weights are the same, give them as a local folder."
+            f"Adapter {adapter!r} was trained on {base!r}, and the model is {source!r}. Give the adapter's base as "
+            "the model; if the weights are the same, give them as a local folder."
         )
 
 
 def _mismatch(decoder: HFDecoder, adapter: str, why: str) -> ModelError:
     return ModelError(
-        f"Adapter {adapter!r} does not fit {decoder.name!r}: {why}. An adapter belongs to the backbone it was trained "
-        "on, which its adapter_config.json names; give that as the model."
+        f"Adapter {adapter!r} does not fit {decoder.name!r}: {why}. Give the backbone that its "
+        "adapter_config.json names as the model."
     )

@@ -1,4 +1,4 @@
-"""Short names of models, and what they stand for. Imports nothing heavy: the command line lists them."""
+"""Short names of models and what they stand for. Imports no heavy package, because the command line lists them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Alias(NamedTuple):
     text : str
         One line for ``spectral-probe models``.
     revision, adapter, dtype : str or None
-        Used where the caller gives none.
+        Used if the caller gives none.
     """
 
     kind: Literal["hub", "folder", "packaged", "random"]
@@ -43,7 +43,7 @@ ALIASES: dict[str, Alias] = {
     "tiny-random:llama": Alias("random", "llama", "seeded random weights, 2 blocks, width 64; for tests only"),
     "tiny-random:mistral": Alias("random", "mistral", "seeded random weights, 2 blocks, width 64; for tests only"),
 }
-#: The weights that "minilm" means; a package with others is refused.
+#: SHA-256 of the weights of "minilm"; a package with other weights is refused.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 #: The shape of the ``tiny-random`` models.
 TINY_CONFIG = {
@@ -62,8 +62,8 @@ def aliases_file() -> Path:
     """Return where a user's own aliases are: ``SPECTRAL_PROBE_MODELS``, or in the user's configuration folder."""
     from platformdirs import user_config_dir
 
-    given = os.environ.get("SPECTRAL_PROBE_MODELS")
-    return Path(given).expanduser() if given else Path(user_config_dir("spectral-probe")) / "models.yaml"
+    path = os.environ.get("SPECTRAL_PROBE_MODELS")
+    return Path(path).expanduser() if path else Path(user_config_dir("spectral-probe")) / "models.yaml"
 
 
 def known_aliases() -> dict[str, Alias]:
@@ -82,14 +82,15 @@ def known_aliases() -> dict[str, Alias]:
     Raises
     ------
     ConfigError
-        If the file cannot be read or is malformed, with its line; if ``SPECTRAL_PROBE_MODELS`` names no file.
+        If the file cannot be read or is malformed (the message names the line), or if ``SPECTRAL_PROBE_MODELS``
+        names a missing file.
     """
     path = aliases_file()
     if not path.is_file():
         if os.environ.get("SPECTRAL_PROBE_MODELS"):
             raise ConfigError(
-                f"SPECTRAL_PROBE_MODELS names a file with aliases of models; there is no {str(path)!r}. Write it, or "
-                "unset the variable."
+                f"SPECTRAL_PROBE_MODELS names an alias file that does not exist: {str(path)!r}. Create it, or unset "
+                "the variable."
             )
         return dict(ALIASES)
     return {**ALIASES, **_read(path)}
@@ -110,15 +111,15 @@ def _read(path: Path) -> dict[str, Alias]:
         return {}
     if not isinstance(root, yaml.MappingNode):
         raise _wrong(path, root.start_mark, "the file must map names to models")
-    found: dict[str, Alias] = {}
+    aliases: dict[str, Alias] = {}
     for key, value in root.value:
         name = _text(path, key, "a name")
-        if name in found:
-            raise _wrong(path, key.start_mark, f"{name!r} is there twice")
+        if name in aliases:
+            raise _wrong(path, key.start_mark, f"{name!r} is defined twice")
         if name in ALIASES:
             raise _wrong(path, key.start_mark, f"{name!r} is built in and cannot be redefined; choose another name")
-        found[name] = _alias(path, name, value)
-    return found
+        aliases[name] = _alias(path, name, value)
+    return aliases
 
 
 def _alias(path: Path, name: str, node: Any) -> Alias:
@@ -127,39 +128,39 @@ def _alias(path: Path, name: str, node: Any) -> Alias:
     if isinstance(node, yaml.ScalarNode):
         target = _text(path, node, f"the model of {name!r}")
         is_repo = "/" in target and not target.startswith((".", "/", "~"))
-        given = {"repo" if is_repo else "folder": target}
+        fields = {"repo" if is_repo else "folder": target}
     elif isinstance(node, yaml.MappingNode):
-        given = {}
+        fields = {}
         for key, value in node.value:
             field = _text(path, key, "a key")
             if field not in _FIELDS:
                 raise _wrong(
                     path, key.start_mark, f"{field!r} is not one of {list(_FIELDS)}.{did_you_mean(field, _FIELDS)}"
                 )
-            given[field] = _text(path, value, field)
+            fields[field] = _text(path, value, field)
     else:
         raise _wrong(path, node.start_mark, f"{name!r} must stand for a repository, a folder, or a mapping")
-    if ("repo" in given) == ("folder" in given):
+    if ("repo" in fields) == ("folder" in fields):
         raise _wrong(path, node.start_mark, f"{name!r} needs one of repo and folder")
-    if "folder" in given and "revision" in given:
+    if "folder" in fields and "revision" in fields:
         raise _wrong(path, node.start_mark, f"{name!r} is a folder, and only a repo has revisions")
-    is_repo = "repo" in given
-    target = given["repo"] if is_repo else _beside(path, given["folder"])
-    adapter = given.get("adapter")
+    is_repo = "repo" in fields
+    target = fields["repo"] if is_repo else _beside(path, fields["folder"])
+    adapter = fields.get("adapter")
     if adapter is not None and (adapter.startswith((".", "/", "~")) or (path.parent / adapter).is_dir()):
         adapter = _beside(path, adapter)
     return Alias(
         "hub" if is_repo else "folder",
         target,
-        given.get("text", f"from {path.name}: {target}"),
-        given.get("revision"),
+        fields.get("text", f"from {path.name}: {target}"),
+        fields.get("revision"),
         adapter,
-        given.get("dtype"),
+        fields.get("dtype"),
     )
 
 
 def _beside(path: Path, folder: str) -> str:
-    """Return a folder named in the file; what is relative is relative to the file, wherever one works."""
+    """Return a folder named in the file; a relative path is relative to the file."""
     return str(path.parent / Path(folder).expanduser())
 
 
@@ -167,7 +168,7 @@ def _text(path: Path, node: Any, what: str) -> str:
     import yaml
 
     if not isinstance(node, yaml.ScalarNode) or not node.value:
-        raise _wrong(path, node.start_mark, f"{what} must be a text")
+        raise _wrong(path, node.start_mark, f"{what} must be a string")
     return str(node.value)
 
 

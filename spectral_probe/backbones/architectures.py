@@ -1,4 +1,4 @@
-"""Sizes of an architecture from its configuration alone: no weights are read, none are made."""
+"""Sizes of an architecture from its configuration alone; no weights are read or created."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spectral_probe.backbones.decoder import FAMILIES, check_family, runs_causal
 from spectral_probe.errors import ModelError
 
 _QWEN = {"model_type": "qwen2", "max_position_embeddings": 32768, "dtype": "bfloat16"}
-#: What the ``config.json`` of each built-in alias says about sizes, so that they can be planned without the hub.
+#: What the ``config.json`` of each built-in alias says about sizes, so that the cost is known without the hub.
 KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN
     | {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
@@ -50,12 +50,12 @@ class Architecture:
     n_block_weights : int
         Entries of the matrices that one block multiplies a position's state with.
     n_positions : int or None
-        Longest sequence, if the model has a longest.
+        Longest sequence the model accepts; None without a limit.
     n_states : int
         Layers that a capture records: ``embed``, the blocks and, where there is one, ``final_norm``.
     is_causal : bool
     dtype : str
-        Number type of the checkpoint, ``float32`` if the configuration is silent.
+        dtype of the checkpoint; ``float32`` if the configuration gives none.
     """
 
     family: str
@@ -78,7 +78,7 @@ class Architecture:
         Raises
         ------
         ModelError
-            If the family is not known, or the configuration is not one.
+            If the family is not supported, or the configuration is invalid.
         """
         if isinstance(config, Mapping):
             from transformers import AutoConfig
@@ -88,7 +88,7 @@ class Architecture:
             check_family(family)
             try:
                 config = AutoConfig.for_model(family, **values)
-            except Exception as error:  # configurations check themselves with exceptions of their own
+            except Exception as error:  # transformers configurations raise many types
                 raise ModelError(f"This is not a configuration of a {family} model: {error}") from error
         family = str(config.model_type)
         row = check_family(family)
@@ -113,12 +113,12 @@ class Architecture:
         )
 
 
-#: What a family needs beside its matrices: (matrices of a block, its vectors, what is outside blocks and token table).
+#: Parameter counts: matrices of one block, vectors of one block, all outside the blocks and the token table.
 _Count = tuple[int, int, int]
 
 
 def _gated(c: Any, d: int, q: int, head: int, ff: int) -> _Count:
-    """Llama and its kin: grouped-query attention, a gated MLP, RMS norms."""
+    """Llama-type families: grouped-query attention, a gated MLP, RMS norms."""
     kv = 2 * int(c.num_key_value_heads) * head
     has_bias, family = bool(getattr(c, "attention_bias", False)), str(c.model_type)
     vectors = (4 if family == "gemma2" else 2) * d

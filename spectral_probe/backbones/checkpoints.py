@@ -1,4 +1,4 @@
-"""Read a folder or a repository into a decoder, and refuse weights that do not fill it."""
+"""Read a folder or a repository into a decoder, and refuse incomplete weights."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Reading:
     ----------
     dtype : torch.dtype or None
         None keeps the checkpoint's.
-    place : torch.device
-        Where a model that is not spread goes.
+    device : torch.device
+        Device of a model that is not spread.
     device_map : str, mapping or None
         How accelerate spreads the model.
     quantize : {None, "8bit"}
@@ -38,7 +38,7 @@ class Reading:
     """
 
     dtype: torch.dtype | None
-    place: torch.device
+    device: torch.device
     device_map: DeviceMap | None = None
     quantize: Literal["8bit"] | None = None
     trust_remote_code: bool = False
@@ -55,24 +55,24 @@ class Reading:
         if isinstance(self.device_map, str) and self.device_map not in ("auto", "balanced", "sequential"):
             raise ConfigError(
                 f"device_map must be 'auto', 'balanced', 'sequential' or a mapping of module names to devices; got "
-                f"{self.device_map!r}. Use device= to put the whole model in one place."
+                f"{self.device_map!r}. Use device= to put the whole model on one device."
             )
 
     @property
-    def is_placed_at_once(self) -> bool:
-        """Whether the weights come to their devices while they are read, and are not to be moved afterwards."""
+    def is_loaded_to_devices(self) -> bool:
+        """Whether the weights go to their devices while they are read, and must not be moved afterwards."""
         return self.device_map is not None or self.quantize is not None
 
 
 def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **settings: Any) -> HFDecoder:
-    """Return the decoder in a folder or a repository; its family is checked before any weights are fetched.
+    """Return the decoder in a folder or a repository; its family is checked before any weights are downloaded.
 
     Parameters
     ----------
     source : str
         Folder, or ``owner/name`` on the hub.
     name : str
-        What outputs call the model.
+        Name of the model in outputs.
     reading : Reading
     access : HubAccess
         Which commit, and whether the hub may be asked.
@@ -86,14 +86,14 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     """
     from transformers import AutoConfig, AutoModel
 
-    where: dict[str, Any] = {
+    hub_options: dict[str, Any] = {
         "revision": access.revision,
         "local_files_only": access.local_files_only,
         "trust_remote_code": reading.trust_remote_code,
     }
     try:
         with access.reading():
-            config = AutoConfig.from_pretrained(source, **where, **settings)
+            config = AutoConfig.from_pretrained(source, **hub_options, **settings)
     except Exception as error:  # the hub client, the file system and the parser each have their own exceptions
         raise failure(source, error, access) from error
     check_family(config.model_type)
@@ -107,19 +107,19 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
                 use_safetensors=None if reading.allow_pickle else True,
                 dtype=reading.dtype or "auto",
                 output_loading_info=True,
-                **where,
-                **_placement(reading),
+                **hub_options,
+                **_device_options(reading),
                 **({"add_pooling_layer": False} if config.model_type == "bert" else {}),
             )
     except Exception as error:
         raise failure(source, error, access) from error
-    # transformers draws missing weights at random and goes on; such a curve would be of another model.
+    # transformers initialises missing weights at random without an error; the curve would be of another model.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
     if missing or report.get("mismatched_keys"):
         raise ModelError(
-            f"The weights in {source!r} do not fill the model its config.json describes: {len(missing)} missing "
+            f"The weights in {source!r} do not fit the model that config.json describes: {len(missing)} missing "
             f"(first: {', '.join(missing[:3]) or 'none'}), {len(report.get('mismatched_keys', ()))} of another shape. "
-            "The rest would be random. Download the folder again, or correct config.json."
+            "They would be initialised at random. Download the folder again, or correct config.json."
         )
     return HFDecoder(
         model,
@@ -131,15 +131,15 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     )
 
 
-def _placement(reading: Reading) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _device_options(reading: Reading) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     if reading.device_map is not None:
         device_map = reading.device_map
-        found["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+        options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     if reading.quantize == "8bit":
         from transformers import BitsAndBytesConfig
 
         make: Any = BitsAndBytesConfig
-        found["quantization_config"] = make(load_in_8bit=True)
-        found.setdefault("device_map", {"": reading.place})
-    return found
+        options["quantization_config"] = make(load_in_8bit=True)
+        options.setdefault("device_map", {"": reading.device})
+    return options

@@ -39,12 +39,12 @@ FAMILIES: dict[str, Family] = {
     # Post-norm: a block ends with its own norm, so there is neither a raw residual stream nor a final norm.
     "bert": Family("encoder.layer", None),
 }
-#: Rows of the token table looked at together: it can be 150,000 × 3,584 and must not be copied whole.
+#: Rows of the token table processed at once: it can be 150,000 × 3,584 and must not be copied whole.
 _TOKENS_AT_ONCE = 4096
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """Return the SHA-256, in hex, over names, shapes, number types and bytes of a module's parameters and buffers."""
+    """Return the SHA-256, in hex, over names, shapes, dtypes and bytes of a module's parameters and buffers."""
 
     def parts() -> Iterator[str | npt.NDArray[Any]]:
         for name, reference in sorted(module.state_dict().items()):
@@ -65,7 +65,7 @@ def check_family(model_type: str) -> Family:
     """
     if model_type not in FAMILIES:
         raise ModelError(
-            f"The layers of model_type {model_type!r} are not known; known are {', '.join(sorted(FAMILIES))}."
+            f"The layers of model_type {model_type!r} are not known; known: {', '.join(sorted(FAMILIES))}."
             f"{did_you_mean(model_type, FAMILIES)} Wrap the model in a class of your own with name, is_causal, "
             "layers() and forward_sequences() (see spectral_probe.backbones.LayeredModel)."
         )
@@ -82,15 +82,15 @@ class HFDecoder(nn.Module):
     item_embeddings : (n_items, d_model) array, optional
         The vector fed for each item. Without it only float inputs can be run.
     name : str, optional
-        What outputs call the model; default: the name the configuration carries, else its family.
+        Name of the model in outputs; default: the name in the configuration, else the family.
     source : str, optional
-        Folder or repository that the weights come from; the tokenizer is read from there when it is first asked for.
+        Folder or repository of the weights; the tokenizer is read from there on first use.
     access : HubAccess, optional
         How the repository is read.
     quantization : {None, "8bit"}
-        How the weights are held.
+        How the weights are stored.
     trust_remote_code : bool
-        Whether a tokenizer may run code that it brings with it.
+        Whether a tokenizer may run code from its repository.
 
     Attributes
     ----------
@@ -101,11 +101,11 @@ class HFDecoder(nn.Module):
     is_causal : bool
         False for an encoder that is not run with ``is_decoder=True``; such a model is probed prefix by prefix.
     hub_revision : str or None
-        The commit on the hub, where it is known.
+        The commit on the hub, if it is known.
     adapter : str or None
-        Folder or repository of the adapter that was laid over the weights.
+        Folder or repository of the adapter that was applied to the weights.
     note : str
-        What a reader must know about the states; empty for pre-norm decoders.
+        What sets the states apart from those of a pre-norm decoder; empty for one.
 
     Raises
     ------
@@ -130,7 +130,7 @@ class HFDecoder(nn.Module):
     ) -> None:
         super().__init__()
         unwrap: Any = getattr(model, "get_base_model", None)
-        if unwrap is not None:  # a peft wrapper: its adapters sit inside the wrapped model already
+        if unwrap is not None:  # a peft wrapper; its adapters are inside the wrapped model
             model = unwrap()
         config: Any = getattr(model, "config", None)
         self.family: str = str(getattr(config, "model_type", type(model).__name__))
@@ -171,17 +171,17 @@ class HFDecoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the first block computes, and inputs go; the other blocks may be elsewhere."""
+        """Device of the first block, where inputs go; other blocks may be on other devices."""
         return execution_device(self.model.get_submodule(self._blocks)[0])
 
     @property
     def is_spread(self) -> bool:
-        """Whether the weights lie on several devices or are offloaded, so that the model cannot be moved or copied."""
+        """Whether the weights are on several devices or offloaded, so that the model cannot be moved or copied."""
         return is_spread(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of the weights."""
+        """dtype of the weights."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
@@ -197,12 +197,12 @@ class HFDecoder(nn.Module):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer that belongs to the weights, read when first asked for.
+        """The tokenizer of the weights, read on first use.
 
         Raises
         ------
         ModelError
-            If there is none.
+            If there is none, or it cannot be read.
         """
         if self._tokenizer is None:
             from transformers import AutoTokenizer
@@ -218,13 +218,13 @@ class HFDecoder(nn.Module):
                         local_files_only=self._access.local_files_only,
                         trust_remote_code=self._trust_remote_code,
                     )
-            except Exception as error:  # tokenizers raise anything from OSError to a bare Exception of Rust
+            except Exception as error:  # tokenizers raise many types, among them a bare Exception from Rust
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ModelError(f"No tokenizer could be read from {self.source!r}: {reason} {advice}") from error
         return self._tokenizer
 
     def set_item_embeddings(self, item_embeddings: npt.ArrayLike | torch.Tensor) -> None:
-        """Set the vector fed for each item, (n_items, d_model); kept in the model's number type, on its device."""
+        """Set the vector fed for each item, (n_items, d_model); cast to the model's dtype and device."""
         table = torch.as_tensor(
             item_embeddings if isinstance(item_embeddings, torch.Tensor) else np.asarray(item_embeddings)
         )
@@ -236,10 +236,10 @@ class HFDecoder(nn.Module):
         self.item_embeddings = table.detach().to(device=self.device, dtype=self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HFDecoder:
-        """Copy the model, weights and all; a copy of weights that are elsewhere, or in 8 bits, would not be one."""
+        """Copy the model with its weights; spread, offloaded or 8-bit weights cannot be copied."""
         if self.is_spread or self.quantization is not None:
             raise ConfigError(
-                f"Only a model whose weights are whole and in one place can be copied; {self.name!r} is "
+                f"Only an unquantised model on one device can be copied; {self.name!r} is "
                 f"{'quantised' if self.quantization else 'spread over devices'}. Leave out the random-weights control, "
                 "or load the model without device_map and quantize."
             )
@@ -251,11 +251,11 @@ class HFDecoder(nn.Module):
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
         """Return ``embed``, ``block 1`` … ``block n`` and, where the family has one, ``final_norm``."""
         blocks = list(self.model.get_submodule(self._blocks))
-        found: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", blocks[0])]
-        found += [(f"block {i}", "block", block) for i, block in enumerate(blocks, start=1)]
+        layers: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", blocks[0])]
+        layers += [(f"block {i}", "block", block) for i, block in enumerate(blocks, start=1)]
         if self._final_norm is not None:
-            found.append(("final_norm", "final_norm", self.model.get_submodule(self._final_norm)))
-        return found
+            layers.append(("final_norm", "final_norm", self.model.get_submodule(self._final_norm)))
+        return layers
 
     def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states, (batch, position, feature), of right-padded sequences, without gradients.
@@ -265,7 +265,7 @@ class HFDecoder(nn.Module):
         inputs : (batch, position) int or (batch, position, d_model) float
             Item indices, looked up in ``item_embeddings``, or the vectors themselves.
         lengths : (batch,) int
-            Places from a row's length on are masked.
+            Positions from a row's length on are masked.
 
         Raises
         ------
@@ -286,7 +286,7 @@ class HFDecoder(nn.Module):
         ----------
         vectors : (batch, position, d_model) float
         lengths : (batch,) int
-            Places from a row's length on are masked.
+            Positions from a row's length on are masked.
 
         Raises
         ------
@@ -308,7 +308,7 @@ class HFDecoder(nn.Module):
     def _look_up(self, items: torch.Tensor) -> torch.Tensor:
         if self.item_embeddings is None:
             raise ConfigError(
-                f"{self.name!r} was given item indices but holds no item_embeddings. Call set_item_embeddings with an "
+                f"{self.name!r} got item indices but holds no item_embeddings. Call set_item_embeddings with an "
                 f"(n_items, {self.width}) array, or pass (batch, position, {self.width}) vectors."
             )
         n_items, low, high = len(self.item_embeddings), int(items.min()), int(items.max())
@@ -325,7 +325,7 @@ class HFDecoder(nn.Module):
         embed = self.model.get_input_embeddings()
         total, count = 0.0, 0
         for ids in torch.split(torch.arange(embed.num_embeddings, device=self.device), _TOKENS_AT_ONCE):
-            # Called, not read off the weight: Gemma multiplies its table by √d on the way in.
+            # The module is called, because Gemma multiplies its token vectors by √d.
             vectors = embed(ids).float()
             total, count = total + float(vectors.square().sum(dtype=torch.float64)), count + vectors.numel()
         return float(np.sqrt(total / count))
@@ -333,7 +333,7 @@ class HFDecoder(nn.Module):
     def encode_tokens(self, token_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states, (batch, position, feature), of right-padded token ids, without gradients.
 
-        An encoder that is probed causally still reads *text* in both directions, the way it was trained to.
+        An encoder that is probed causally still reads *text* in both directions, as in its training.
         """
         self.eval()
         with torch.no_grad(), _as_trained(self.model, self.family):
@@ -344,22 +344,22 @@ class HFDecoder(nn.Module):
 
 
 def _first_tensor(output: Any) -> torch.Tensor:
-    """Return the last hidden state from whatever a transformers model hands back."""
+    """Return the last hidden state from the output of a transformers model."""
     state: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
     return state
 
 
 def runs_causally(config: Any, family: str) -> bool:
-    """Tell from a configuration whether a model's states depend on earlier positions alone."""
+    """Tell from a configuration whether a model's states depend only on their own and earlier positions."""
     if family == "bert":
         return bool(config.is_decoder)
-    # Decoders can be configured to attend both ways; what counts is how this one will run.
+    # A decoder can be configured to attend in both directions.
     return bool(getattr(config, "is_causal", True)) and not getattr(config, "use_bidirectional_attention", False)
 
 
 @contextmanager
 def _as_trained(model: nn.Module, family: str) -> Iterator[None]:
-    """Let a BERT-type encoder attend both ways for a while; leave every other family as it is."""
+    """Make a BERT-type encoder bidirectional inside the block; leave every other family unchanged."""
     if family != "bert":
         yield
         return
@@ -367,7 +367,7 @@ def _as_trained(model: nn.Module, family: str) -> Iterator[None]:
     flagged = [module for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
     before = (config.is_decoder, [module.is_causal for module in flagged])
     try:
-        # Both must change: the mask is made from the configuration, and without one the kernel asks the module.
+        # Both must change: the mask is made from the configuration; without a mask the kernel uses the module's flag.
         config.is_decoder = False
         for module in flagged:
             module.is_causal = False  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Devices and number types: what a user may ask for, and where the parts of a spread model are."""
+"""Devices and dtypes: which names are allowed, and on which devices the parts of a model are."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def parse_device(device: str) -> torch.device:
-    """Return the device that a name stands for; ``auto`` is CUDA where there is one, else the CPU."""
+    """Return the device that a name stands for; ``auto`` is CUDA if available, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
+        parsed = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps; got {device!r}.") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} needs a CUDA build of PyTorch and a GPU; neither is seen. Use cpu.")
-    return place
+    if parsed.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} needs a CUDA build of PyTorch and a GPU; CUDA is not available. Use cpu.")
+    return parsed
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    """Return the number type that a name stands for; None for ``auto``."""
+    """Return the dtype that a name stands for; None for ``auto``."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -38,7 +38,7 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Return where a module computes: of offloaded weights, where accelerate brings them for the moment they run."""
+    """Return the device a module computes on; for offloaded weights, the device accelerate moves them to."""
     for part in module.modules():
         for hook in _hooks(part):
             device = getattr(hook, "execution_device", None)
@@ -51,32 +51,32 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def is_spread(module: nn.Module) -> bool:
-    """Tell whether weights lie on several devices, or are offloaded: such a model cannot be moved or copied."""
+    """Tell whether weights are on several devices or offloaded; such a model cannot be moved or copied."""
     devices = {parameter.device for parameter in module.parameters()}
     return len(devices) > 1 or torch.device("meta") in devices
 
 
 def stored_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor that ``name`` of ``state_dict()`` stands for, fetched if it is offloaded.
+    """Return the tensor that ``name`` of ``state_dict()`` stands for, loaded if it is offloaded.
 
     Raises
     ------
     ModelError
-        If it is on no device and nobody knows where it is.
+        If it is on no device and no hook holds its values.
     """
     if not tensor.is_meta:
         return tensor
-    path, _, own = name.rpartition(".")
-    for hook in _hooks(module.get_submodule(path)):
+    module_name, _, tensor_name = name.rpartition(".")
+    for hook in _hooks(module.get_submodule(module_name)):
         weights = getattr(hook, "weights_map", None)
         if weights is not None:
-            found: torch.Tensor = weights[own]
-            return found
+            stored: torch.Tensor = weights[tensor_name]
+            return stored
     raise ModelError(f"The weight {name!r} is on no device, so the model cannot be identified. Load its weights.")
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
-    """Yield accelerate's hooks on one module; it keeps several in a sequence."""
+    """Yield accelerate's hooks on one module; several are stored as one sequence."""
     hook: Any = getattr(module, "_hf_hook", None)
     if hook is not None:
         yield from getattr(hook, "hooks", (hook,))

@@ -1,6 +1,6 @@
-"""The model hub: is it there, and which commit is meant.
+"""The model hub: whether it is reachable, and which commit a revision means.
 
-The hub's own client retries an unreachable network for half a minute. Here it is looked at first, with a deadline.
+The hub's client retries an unreachable network for half a minute. Here the network is checked first, with a deadline.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spectral_probe.backbones.weight_files import check_files, check_room
 
 logger = logging.getLogger("spectral_probe")
 
-#: Seconds within which something must answer at the hub's address, name look-up included.
+#: Seconds within which the hub's address must answer, name look-up included.
 PROBE_SECONDS = 2.0
 
 
@@ -29,7 +29,7 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
     Raises
     ------
     ModelError
-        If the repository or revision is absent or closed to the caller, or holds no weights that may be read.
+        If the repository or revision is absent or not accessible, or holds no weights that may be read.
     ResourceError
         If the disk has no room for the weights.
     """
@@ -47,8 +47,8 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
             )
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.DisabledRepoError) as error:
         raise failure(repository, error) from error
-    except Exception as error:  # timeouts, TLS, proxies, 5xx: whatever it is, what was fetched earlier still serves
-        why = f"{constants.ENDPOINT} did not answer as it should ({first_line(error)})"
+    except Exception as error:  # timeouts, TLS, proxies, 5xx: earlier downloads still work
+        why = f"{constants.ENDPOINT} gave no valid answer ({first_line(error)})"
         return _fetched(repository, revision, why)
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     if sizes and not is_adapter:
@@ -58,15 +58,15 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
 
 
 def _fetched(repository: str, revision: str | None, why: str) -> HubAccess:
-    """Return access to what was fetched earlier; its folder is called by the commit."""
+    """Return access to earlier downloads; the commit is the name of their folder."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for name in ("config.json", "adapter_config.json"):
-        found = try_to_load_from_cache(
+        cached = try_to_load_from_cache(
             repository, name, cache_dir=constants.HF_HUB_CACHE, revision=revision or constants.DEFAULT_REVISION
         )
-        if isinstance(found, str):
-            commit = Path(found).parent.name
+        if isinstance(cached, str):
+            commit = Path(cached).parent.name
             logger.warning("%s: %s; reading commit %s, which was fetched earlier", repository, why, commit[:12])
             return HubAccess(commit, True, why, commit)
     return HubAccess(revision, True, why)
@@ -96,7 +96,7 @@ def unreachable(endpoint: str, seconds: float = PROBE_SECONDS) -> str | None:
 
 
 def token_is_set() -> bool:
-    """Tell whether a token for the hub is set or stored; its value is not looked at."""
+    """Tell whether a token for the hub is set or stored; its value is not returned."""
     from huggingface_hub import constants
 
     return bool(os.environ.get("HF_TOKEN") or Path(constants.HF_TOKEN_PATH).is_file())

@@ -1,4 +1,4 @@
-"""How a repository of the hub is read."""
+"""How a hub repository is read: which commit, and whether the hub may be asked."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HubAccess:
-    """How a repository is going to be read.
+    """How a repository is read.
 
     Attributes
     ----------
     revision : str or None
-        The commit, where it is known; else what the caller gave.
+        The commit if it is known, else the revision that the caller gave.
     local_files_only : bool
-        True if only files that were fetched earlier can be read.
+        True if only files downloaded earlier can be read.
     why : str
-        Why only those; empty if the hub answers.
+        Why the hub is not used; empty if it answers.
     commit : str or None
-        The commit, as the hub or the files fetched earlier say.
+        The commit that the hub or the files downloaded earlier report.
     """
 
     revision: str | None = None
@@ -32,11 +32,11 @@ class HubAccess:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read files quietly and, where the hub does not answer, without asking it again for every file."""
+        """Mute the libraries and, if the hub did not answer, do not ask it again for every file."""
         from huggingface_hub import constants
 
         before = constants.HF_HUB_OFFLINE
-        # transformers asks for some files whatever local_files_only says, each time for half a minute.
+        # transformers requests some files even with local_files_only=True; each request takes half a minute.
         constants.HF_HUB_OFFLINE = before or self.local_files_only
         try:
             with quiet():
@@ -47,9 +47,9 @@ class HubAccess:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Mute warnings of the libraries that read models, and their progress bars where nobody watches them.
+    """Mute the libraries that read models: their warnings and, if stderr is not a terminal, their progress bars.
 
-    What matters in the warnings (missing weights, failing requests) is checked, and said once, by the caller.
+    The caller checks what the warnings report (missing weights, failed requests) and reports it once.
     """
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as model_logging
@@ -57,16 +57,16 @@ def quiet() -> Iterator[None]:
     models: Any = model_logging
     hub: Any = hub_logging
     verbosities = models.get_verbosity(), hub.get_verbosity()
-    is_watched = sys.stderr is not None and sys.stderr.isatty()
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     has_bars = models.is_progress_bar_enabled()
     models.set_verbosity_error()
     hub.set_verbosity_error()
-    if has_bars and not is_watched:
+    if has_bars and not is_terminal:
         models.disable_progress_bar()
     try:
         yield
     finally:
         models.set_verbosity(verbosities[0])
         hub.set_verbosity(verbosities[1])
-        if has_bars and not is_watched:
+        if has_bars and not is_terminal:
             models.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Why a model could not be read, told apart: libraries wrap most of it in one OSError."""
+"""Causes of a failed read of a model, told apart: libraries wrap most of them in one OSError."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def failure(source: str, error: Exception, access: HubAccess | None = None) -> SpectralProbeError:
-    """Say which model could not be read, why, and what to do about it.
+    """Return an error that names the model, the cause and the next step.
 
     Parameters
     ----------
     source : str
         The folder or repository.
     error : Exception
-        What was raised; its causes are looked at too, since libraries wrap them.
+        What was raised; its causes are examined too, because libraries wrap them.
     access : HubAccess, optional
         How the repository was read.
     """
@@ -33,17 +33,17 @@ def failure(source: str, error: Exception, access: HubAccess | None = None) -> S
     chain = list(_causes(error))
     text = "\n".join(f"{type(link).__name__}: {link}" for link in chain)
     what, page = f"Model {source!r} could not be read:", "its page on the hub"
-    if (full := _first(chain, lambda link: isinstance(link, OSError) and link.errno in _FULL_DISK)) is not None:
+    if (disk_error := _first(chain, lambda link: isinstance(link, OSError) and link.errno in _FULL_DISK)) is not None:
         return ResourceError(
-            f"{what} {getattr(full, 'strerror', None) or full}. Free some space, or let HF_HOME name a folder on "
-            "another disk; files already fetched are kept."
+            f"{what} {getattr(disk_error, 'strerror', None) or disk_error}. Free some space, or set HF_HOME to a "
+            "folder on another disk; files already downloaded are kept."
         )
     if _first(chain, lambda link: isinstance(link, MemoryError) or "not enough memory" in str(link)) is not None:
-        return ResourceError(f"{what} memory does not suffice. Use a smaller model, or dtype bfloat16.")
+        return ResourceError(f"{what} out of memory. Use a smaller model, or dtype bfloat16.")
     if _has(chain, errors.GatedRepoError) or "gated repo" in text.lower():
         return ModelError(
-            f"{what} the repository is gated, and this machine's token does not open it. Ask for access on {page}, "
-            f"then log in with `hf auth login` (or set HF_TOKEN) and run the same command again."
+            f"{what} the repository is gated, and this machine's token has no access to it. Ask for access on {page}, "
+            "then log in with `hf auth login` (or set HF_TOKEN) and run the same command again."
         )
     if _has(chain, errors.RevisionNotFoundError):
         return ModelError(
@@ -52,13 +52,13 @@ def failure(source: str, error: Exception, access: HubAccess | None = None) -> S
         )
     if _has(chain, errors.RepositoryNotFoundError):
         return ModelError(
-            f"{what} the hub knows no such repository, or hides it from this machine, and there is no such folder "
-            "here. Check the spelling; for a private one log in with `hf auth login`."
+            f"{what} the hub has no such repository, or it is private, and there is no such local folder. Check the "
+            "spelling; for a private repository log in with `hf auth login`."
         )
     if _has(chain, errors.DisabledRepoError):
         return ModelError(f"{what} its author or the hub has disabled the repository. Choose another model.")
-    if (denied := _first(chain, lambda link: isinstance(link, PermissionError))) is not None:
-        return ModelError(f"{what} {denied}. Make the file readable, or let HF_HOME name a folder of your own.")
+    if (permission_error := _first(chain, lambda link: isinstance(link, PermissionError))) is not None:
+        return ModelError(f"{what} {permission_error}. Make the file readable, or set HF_HOME to a folder you own.")
     is_absent = _has(chain, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
     if is_absent or (access is not None and access.local_files_only and "cached files" in text):
         why = access.why if access is not None and access.why else "the hub cannot be reached"
@@ -66,9 +66,9 @@ def failure(source: str, error: Exception, access: HubAccess | None = None) -> S
         return ModelError(f"{what} {why}, and it was not fetched earlier. {step}, {_OFFLINE_STEP}")
     reason = f"{first_line(error)} ({type(error).__name__})."
     if "trust_remote_code" in text:
-        step = "It comes with code of its own, which is run only with trust_remote_code (--trust-remote-code)."
+        step = "Its repository contains code, which is run only with trust_remote_code (--trust-remote-code)."
     elif Path(source).is_dir():
-        step = "Check that the folder is whole: config.json and model.safetensors as save_pretrained() writes them."
+        step = "Check that the folder is complete: config.json and model.safetensors as save_pretrained() writes them."
     elif "safetensors" in text.lower():
         step = "Only safetensors weights are read. Check that all are there, or convert them with save_pretrained()."
     else:
@@ -93,6 +93,6 @@ def _first(chain: list[BaseException], test: Any) -> BaseException | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its type if it says nothing."""
+    """Return the first line of an exception's message, or its type if the message is empty."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__

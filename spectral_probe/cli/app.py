@@ -1,4 +1,4 @@
-"""How a command line of ours begins and ends: ``--version``; documented exit codes, one line, and no traceback."""
+"""The frame of both command lines: ``--version``, documented exit codes, errors on one line without a traceback."""
 
 import os
 import sys
@@ -54,7 +54,7 @@ def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:
         typer.echo(f"interrupted: {interrupted}", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has left; there is nobody to tell.
+        # The reader of the output has closed the pipe: nothing can be reported.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from spectral_probe.analysis.pipeline import Analysis
 from spectral_probe.cli.tables import console_for_output
-from spectral_probe.comparison.comparison import Comparison
+from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.words import CAVEATS, QUANTITIES_IN_WORDS, verdict_in_words
 from spectral_probe.runs.analysis_run import AnalysisRun
+
+if TYPE_CHECKING:
+    from spectral_probe.analysis.pipeline import Analysis
 
 
 def print_analyses(results: Sequence[Analysis], overlay: AnalysisRun | None) -> None:
@@ -22,23 +24,25 @@ def print_analyses(results: Sequence[Analysis], overlay: AnalysisRun | None) -> 
     for result in results:
         print_profile(result.profile)
         if result.run is not None:
-            _print_places(result.run)
+            _print_paths(result.run)
     if overlay is not None:
         print("all models on one axis:")
-        _print_places(overlay)
+        _print_paths(overlay)
 
 
-def print_comparison(profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison], overlay: AnalysisRun) -> None:
+def print_comparison(
+    profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison], overlay: AnalysisRun
+) -> None:
     """Print one line per profile, what changes from the first to each other, and where the figures lie."""
     for profile in profiles:
         print(verdict_in_words(profile))
     for comparison in comparisons:
         print_changes(comparison)
     print(f"comparison: {overlay.path / 'figures' / 'comparison.png'}")
-    _print_places(overlay)
+    _print_paths(overlay)
 
 
-def print_changes(comparison: Comparison) -> None:
+def print_changes(comparison: ProfileComparison) -> None:
     """Print the changes at the last block as a table, and what they say."""
     console = console_for_output()
     if comparison.changes.at:
@@ -46,20 +50,20 @@ def print_changes(comparison: Comparison) -> None:
         for column in ("quantity", "where", comparison.base, comparison.other, "change", "95 % CI"):
             table.add_column(escape(column), justify="left" if column in ("quantity", "where") else "right")
         for change in comparison.changes.in_short():
-            found = change.difference
+            difference = change.difference
             table.add_row(
                 QUANTITIES_IN_WORDS[change.quantity],
-                change.place,
+                change.site,
                 f"{change.base.value:+.4f}",
                 f"{change.other.value:+.4f}",
-                f"{found.value:+.4f}",
-                escape(f"[{found.low:+.4f}, {found.high:+.4f}]"),
+                f"{difference.value:+.4f}",
+                escape(f"[{difference.low:+.4f}, {difference.high:+.4f}]"),
             )
         console.print(table)
     console.print(comparison.words, highlight=False, markup=False)
 
 
-def _print_places(run: AnalysisRun) -> None:
+def _print_paths(run: AnalysisRun) -> None:
     print(f"run: {run.path}")
     print(f"figure: {run.path / 'figures' / 'decay.png'}")
     print(f"report: {run.path / 'report.html'}")

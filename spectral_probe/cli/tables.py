@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +21,14 @@ def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
     for row in rows:
         table.add_row(*(escape(row.get(name, "")) for name in names))
     console_for_output().print(table)
+
+
+def print_records(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    """Print records as JSON or as a table."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_rows(rows)
 
 
 def console_for_output() -> Console:

@@ -1,1 +1,1 @@
-"""What changes from one profile to another."""
+"""Differences between profiles, with a label and figures."""

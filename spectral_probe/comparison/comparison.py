@@ -1,4 +1,4 @@
-"""Profiles of several models side by side: whether they may be compared, and what changes from the first."""
+"""Compare profiles of several models: check that they are comparable, then take differences from the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectral_probe.comparison.words import NONE, label_of, sentences
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.profile import DecayProfile
 
-#: Options that decide what is measured; models and their inputs may differ.
+#: Options that must be equal in all profiles; models and their inputs may differ.
 MEASURED = (
     *("sequence", "max_length", "users", "min_targets", "own_user", "tau", "n_references"),
     *("drop_first", "center", "normalize_rows"),
@@ -21,8 +21,8 @@ MEASURED = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What ``other`` does that ``base`` does not: a label, the sentences behind it, and the numbers behind those."""
+class ProfileComparison:
+    """How ``other`` differs from ``base``: a label, the sentences that explain it, and the numbers they rest on."""
 
     base: str
     other: str
@@ -35,8 +35,8 @@ class Comparison:
         numbers: dict[str, dict[str, Any]] = {}
         for change in self.changes.at.values():
             values = {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
-            numbers.setdefault(change.quantity, {})[change.place] = values
-        kept = self.changes.retention
+            numbers.setdefault(change.quantity, {})[change.site] = values
+        retention = self.changes.retention
         return {
             "base": self.base,
             "other": self.other,
@@ -45,22 +45,22 @@ class Comparison:
             "n_users": self.changes.n_users,
             "changes": numbers,
             "retention": None
-            if kept is None
-            else {name: asdict(getattr(kept, name)) for name in ("base", "other", "difference")},
+            if retention is None
+            else {name: asdict(getattr(retention, name)) for name in ("base", "other", "difference")},
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per quantity and place, with the names of both."""
+        """Return one row per quantity and site, with the names of both models."""
         return self.changes.to_frame().assign(base_model=self.base, other_model=self.other)
 
 
-def compare(profiles: Sequence[DecayProfile]) -> list[Comparison]:
+def compare(profiles: Sequence[DecayProfile]) -> list[ProfileComparison]:
     """Compare every profile with the first.
 
     Raises
     ------
     ConfigError
-        If the profiles were not measured alike, see :func:`check_comparable`.
+        If the profiles are not comparable, see :func:`check_comparable`.
     """
     check_comparable(profiles)
     named = with_distinct_names(profiles)
@@ -68,57 +68,57 @@ def compare(profiles: Sequence[DecayProfile]) -> list[Comparison]:
 
 
 def check_comparable(profiles: Sequence[DecayProfile]) -> None:
-    """Raise ConfigError unless the profiles are of one data set and were measured with the same options."""
+    """Raise ConfigError unless all profiles have the same data set and the same measurement options."""
     datasets = {str(p.protocol.get("dataset_fingerprint", "")): str(p.table["dataset"].iloc[0]) for p in profiles}
     if len(datasets) > 1:
         raise ConfigError(
-            f"Curves of different data sets cannot be compared; the runs come from {len(datasets)}: "
+            f"Curves of different data sets cannot be compared; these runs are from {len(datasets)}: "
             f"{sorted(datasets.values())}. Compare runs of one data set."
         )
     settings = [{**p.protocol.get("options", {}), **p.protocol} for p in profiles]
-    # The seed draws the users, where not all are probed; else it draws no more than the references of the nulls.
+    # If `users` is set, the seed decides which users are probed; otherwise it only draws the references of the nulls.
     measured = (*MEASURED, "seed") if any(s.get("users") is not None for s in settings) else MEASURED
     for name in measured:
-        for profile, found in zip(profiles[1:], settings[1:], strict=True):
-            if found.get(name) != settings[0].get(name):
+        for profile, other_settings in zip(profiles[1:], settings[1:], strict=True):
+            if other_settings.get(name) != settings[0].get(name):
                 raise ConfigError(
-                    f"Only curves measured alike can be compared: {name} is {settings[0].get(name)!r} for "
-                    f"{name_of(profiles[0])} and {found.get(name)!r} for {name_of(profile)}. Analyse one of the two "
-                    f"again with the --{name.replace('_', '-')} of the other."
+                    f"Only curves with the same options can be compared: {name} is {settings[0].get(name)!r} for "
+                    f"{name_of(profiles[0])} and {other_settings.get(name)!r} for {name_of(profile)}. Analyse one of "
+                    f"the two again with the --{name.replace('_', '-')} of the other."
                 )
 
 
 def with_distinct_names(profiles: Sequence[DecayProfile]) -> list[DecayProfile]:
-    """Return the profiles, those of equal names told apart by a number: two runs of one model are two curves."""
+    """Return the profiles; equal model names get a number, so that two runs of one model are two curves."""
     names = [name_of(profile) for profile in profiles]
     named = []
-    for place, (name, profile) in enumerate(zip(names, profiles, strict=True)):
+    for position, (name, profile) in enumerate(zip(names, profiles, strict=True)):
         if names.count(name) > 1:
-            profile = _renamed(profile, f"{name} ({names[: place + 1].count(name)})")
+            profile = _renamed(profile, f"{name} ({names[: position + 1].count(name)})")
         named.append(profile)
     return named
 
 
 def name_of(profile: DecayProfile) -> str:
-    """Return the name of the model that a profile is of."""
+    """Return the model name of a profile."""
     return str(profile.table["model"].iloc[0])
 
 
 def is_by_prefix(profile: DecayProfile) -> bool:
-    """Tell whether every prefix of a history was run on its own, as for a model that reads in both directions."""
+    """Return whether every prefix of a history was run separately, as for a two-sided model."""
     return bool(profile.protocol.get("prefix_by_prefix", False))
 
 
-def _compare(base: DecayProfile, other: DecayProfile) -> Comparison:
+def _compare(base: DecayProfile, other: DecayProfile) -> ProfileComparison:
     names = name_of(base), name_of(other)
     for name, profile in zip(names, (base, other), strict=True):
         if profile.null is None:
-            words = f"{names[1]} against {names[0]}: nothing is said, for no verdict may be drawn from {name}."
-            return Comparison(*names, NONE, words, Changes(0, {}, None))
+            words = f"{names[1]} against {names[0]}: not compared, because {name} has no verdict."
+            return ProfileComparison(*names, NONE, words, Changes(0, {}, None))
     changes = paired_changes(base, other)
     label = label_of(changes)
-    said = [*sentences(label, changes, names, _last_block(base, other)), *_by_prefix(base, other)]
-    return Comparison(*names, label, " ".join(said), changes)
+    text = [*sentences(label, changes, names, _last_block(base, other)), *_by_prefix(base, other)]
+    return ProfileComparison(*names, label, " ".join(text), changes)
 
 
 def _by_prefix(base: DecayProfile, other: DecayProfile) -> list[str]:

@@ -1,4 +1,4 @@
-"""The figure of a comparison: the paper's Fig. 4, the same corrected, the excess over each null, and what changes."""
+"""Figure of a comparison: the paper's Fig. 4, the corrected share, the changes, and the excess over each null."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spectral_probe.comparison.comparison import Comparison, is_by_prefix, name_of
-from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Place
+from spectral_probe.comparison.comparison import ProfileComparison, is_by_prefix, name_of
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Site
 from spectral_probe.figure_style import NULL_GREY, PALETTE
 from spectral_probe.profiles.figures import curve_with_ribbon, proxy, relative_depth, select_curve
 from spectral_probe.profiles.profile import DecayProfile
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: What each null destroys, for the titles of its panel.
+#: Title of each null's panel: what raises the excess over it.
 NULL_TITLES = {
     "cyclic": "Excess over cyclic\nuneven smoothing raises it",
     "permutation": "Excess over permutation\nany smoothing in time raises it",
     "swap": "Excess over swap\nsmoothing cancels: what is left is collaboration",
 }
 #: Rows of the panel of changes, from top to bottom.
-ROWS: dict[tuple[str, Place], str] = {
+ROWS: dict[tuple[str, Site], str] = {
     (SHARE, "last block"): "low-pass share",
     (NULL_SHARE, "last block"): "… of other users' states",
     (EXCESS["cyclic"], "last block"): "excess over cyclic",
@@ -36,19 +36,19 @@ ROWS: dict[tuple[str, Place], str] = {
 }
 
 
-def comparison_figure(profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison]) -> Figure:
-    """Return the figure of a comparison; the panels of excess share their axis.
+def comparison_figure(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> Figure:
+    """Return the figure of a comparison; the panels of excess share their y axis.
 
-    Above: the low-pass share of raw states, as the paper's Fig. 4 shows it (the published quantity itself where every
-    run has it, else the heat kernel's), the corrected share with that of the swap null, and the changes at the last
-    block with their intervals. Below: the excess over each null.
+    Top row: the low-pass share of raw states, as in the paper's Fig. 4 (the published quantity if every run has it,
+    else that of the heat kernel); the corrected share and that of the swap null; the changes at the last block with
+    their intervals. Bottom row: the excess over each null.
 
     Parameters
     ----------
     profiles : sequence of DecayProfile
         The first is the base; names are distinct.
-    comparisons : sequence of Comparison
-        Each of the others against the base.
+    comparisons : sequence of ProfileComparison
+        One for each other profile, against the base.
     """
     from matplotlib.figure import Figure
 
@@ -85,7 +85,7 @@ def comparison_figure(profiles: Sequence[DecayProfile], comparisons: Sequence[Co
     return figure
 
 
-def comparison_table(profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def comparison_table(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> pd.DataFrame:
     """Return the numbers behind the figure: rows of the curves (``part`` "curve") and of the changes ("change")."""
     curves = pd.concat([p.to_frame() for p in profiles], ignore_index=True).query("band in ('low', '1')")
     changes = [comparison.to_frame() for comparison in comparisons]
@@ -95,7 +95,7 @@ def comparison_table(profiles: Sequence[DecayProfile], comparisons: Sequence[Com
 
 
 def _draw_raw(profile: DecayProfile, ax: Axes, *, is_published: bool, color: str, label: str) -> None:
-    """Draw the published curve entry after entry, or the raw share by the heat kernel."""
+    """Draw the published curve at equal steps of depth, or the raw share of the heat kernel."""
     control, band = ("paper", "1") if is_published else ("raw", "low")
     if control not in profile.controls:
         return
@@ -109,7 +109,7 @@ def _draw_raw(profile: DecayProfile, ax: Axes, *, is_published: bool, color: str
 
 
 def _draw_share(profile: DecayProfile, ax: Axes, *, color: str, label: str) -> None:
-    """Draw the corrected share, and in the same colour, dashed, that of other users' states on the same graph."""
+    """Draw the corrected share, and dashed in the same colour the share of other users' states on the same graph."""
     curve = select_curve(profile.table, null="swap")
     curve = select_curve(profile.table, null=None) if curve.empty else curve
     blocks = curve["state"] == "block"
@@ -126,7 +126,7 @@ def _share_axis(panels: Sequence[Axes], label: str) -> None:
     panels[0].set_ylabel(label)
 
 
-def _draw_changes(comparisons: Sequence[Comparison], ax: Axes) -> None:
+def _draw_changes(comparisons: Sequence[ProfileComparison], ax: Axes) -> None:
     """Draw every change against the base as a point with its interval."""
     ax.axvline(0.0, color=NULL_GREY, linewidth=1, zorder=1)
     step = 0.45 / max(len(comparisons), 1)
@@ -137,10 +137,10 @@ def _draw_changes(comparisons: Sequence[Comparison], ax: Axes) -> None:
             change = comparison.changes.at.get(key)
             if change is None:
                 continue
-            found = change.difference
-            ax.hlines(row + 0.1 + offset, found.low, found.high, color=color, linewidth=2)
-            ax.plot(found.value, row + 0.1 + offset, marker="o", markersize=5.5, color=color, linestyle="none")
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the line at 0 does not strike the words out
+            difference = change.difference
+            ax.hlines(row + 0.1 + offset, difference.low, difference.high, color=color, linewidth=2)
+            ax.plot(difference.value, row + 0.1 + offset, marker="o", markersize=5.5, color=color, linestyle="none")
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps the line at 0 from crossing the text
     for row, label in enumerate(ROWS.values()):
         ax.text(0.02, row - 0.36, label, transform=ax.get_yaxis_transform(), fontsize=8.5, va="center", bbox=box)
     ax.set_yticks([])
@@ -156,5 +156,5 @@ def _legend(figure: Figure, ax: Axes, labels: Any) -> None:
     handles, names = ax.get_legend_handles_labels()
     marks = {"input of block 1 (embed)": "D", "after the final norm": "X"}
     proxies = [*handles, *(proxy(marker=marker) for marker in marks.values()), proxy(linestyle="--")]
-    shown = [*names, *marks, "swap null (in each model's colour)"]
-    figure.legend(proxies, shown, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    texts = [*names, *marks, "swap null (in each model's colour)"]
+    figure.legend(proxies, texts, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

@@ -1,15 +1,15 @@
-r"""Is a higher low-pass share preserved collaboration, or smoothing by construction? From intervals to words.
+r"""Label a comparison from its intervals: is a higher low-pass share collaboration, or smoothing by construction?
 
 A filter that averages positions raises the low-pass share of every user on every graph, whatever the items are. The
-swap null has the same filter in it: other users' states went through the same layers. So
+swap null contains the same filter, because other users' states went through the same layers. So
 
 .. math:: \Delta\,\text{share} = \Delta\,\text{null share (swap)} + \Delta\,\text{excess (swap)},
 
-and what rises in the null share is smoothing, what rises in the excess is the fit of these states to these items. The
+and a rise of the null share is smoothing; a rise of the excess is a better fit of these states to these items. The
 permutation null reorders positions and thereby destroys smoothness in time, so that a filter in time raises the excess
-over it by construction; the cyclic null keeps what smoothness is the same all along the history, and no more.
+over it by construction. The cyclic null keeps only smoothness that is the same everywhere in the history.
 
-Every statement is read off 95 % intervals of paired differences (other − base) at the last block: *rises* is an
+Every statement rests on 95 % intervals of paired differences (other − base) at the last block: *rises* means an
 interval above 0, *falls* one below 0.
 
 =============  ======================================  =========================================================
@@ -24,13 +24,13 @@ falls          neither                                 lower share
 neither        neither                                 no measurable change
 =============  ======================================  =========================================================
 
-Anything else is inconclusive, as is every comparison over fewer than 20 common users. An interval that holds 0 does not
-show that nothing rose, so the words give its upper end: more of the rise than that is not collaboration. A share that
-rises together with the swap excess may in part be smoothing too; the words give both parts.
+Anything else is inconclusive, as is every comparison over fewer than 20 common users. An interval that contains 0 does
+not show that nothing rose, so the sentences give its upper end, an upper bound on collaboration. A share that rises
+together with the swap excess may in part be smoothing; the sentences give both parts.
 
-Inputs may differ between the two (G-LPF changes them), so the difference in differences (last block − embed) says
-whether the layers or the inputs brought the change, and retention compares each with its own input. Comparisons with
-several models stand each on its own; nothing is corrected for their number.
+Inputs may differ between the two (G-LPF changes them). The difference in differences (last block − embed) tells the
+effect of the layers from that of the inputs, and retention compares each model with its own input. Comparisons with
+several models are separate; there is no correction for their number.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SWAP, _PERMUTATION, _CYCLIC = (EXCESS[null] for null in ("swap", "permutation",
 
 
 def label_of(changes: Changes) -> str:
-    """Return the label that the intervals at the last block allow; see the table of this module."""
+    """Return the label that the intervals at the last block support; see the table of this module."""
     if changes.n_users < MIN_USERS:
         return INCONCLUSIVE
     share, swap = changes.at[SHARE, "last block"], changes.at[_SWAP, "last block"]
@@ -70,7 +70,7 @@ def label_of(changes: Changes) -> str:
 
 
 def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -> list[str]:
-    """Return what may be said of ``names[1]`` against ``names[0]``, from the intervals alone.
+    """Return the sentences that compare ``names[1]`` with ``names[0]``, from the intervals alone.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
     changes : Changes
     names : (base, other)
     last : str
-        What to call the last block.
+        Name of the last block in the sentences.
     """
     first = f"{names[1]} against {names[0]}: {label}."
     if changes.n_users < MIN_USERS:
@@ -87,7 +87,7 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
             first,
             f"{changes.n_users} users are on both curves with every null; it takes at least {MIN_USERS}.",
         ]
-    said = [
+    parts = [
         first,
         _headline(label, changes, last),
         _time_smoothing(changes),
@@ -95,7 +95,7 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
         _retention(changes, names),
         f"{changes.n_users} users, paired; 95 % intervals.",
     ]
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in parts if sentence]
 
 
 def _headline(label: str, changes: Changes, last: str) -> str:
@@ -117,7 +117,7 @@ def _headline(label: str, changes: Changes, last: str) -> str:
 
 
 def _time_smoothing(changes: Changes) -> str:
-    """Say so where the nulls that time smoothing fools rise, and the one that it does not fool does not."""
+    """Return a sentence if the excess over a weaker null rises while that over swap does not, else an empty string."""
     weak = {"permutation": changes.at[_PERMUTATION, "last block"], "cyclic": changes.at[_CYCLIC, "last block"]}
     rising = [f"{null} {_signed(change.difference)}" for null, change in weak.items() if change.is_up]
     if not rising or changes.at[_SWAP, "last block"].is_up:
@@ -145,15 +145,15 @@ def _inputs_and_layers(changes: Changes) -> str:
 
 
 def _retention(changes: Changes, names: tuple[str, str]) -> str:
-    kept = changes.retention
-    if kept is None:
-        excess = changes.at[_SWAP, "embed"]
-        missing = [name for name, own in zip(names, (excess.base, excess.other), strict=True) if not own.low > 0]
+    retention = changes.retention
+    if retention is None:
+        embed = changes.at[_SWAP, "embed"]
+        missing = [name for name, excess in zip(names, (embed.base, embed.other), strict=True) if not excess.low > 0]
         return f"Retention is not compared: the inputs of {' and '.join(missing)} have no measurable excess."
-    more = "more" if kept.is_up else "less" if kept.is_down else "neither measurably more nor less"
+    more = "more" if retention.is_up else "less" if retention.is_down else "neither measurably more nor less"
     return (
-        f"Relative to its own inputs {names[1]} keeps {more}: {kept.other.value:.2f} against {kept.base.value:.2f}, "
-        f"difference {_signed(kept.difference, 2)}."
+        f"Relative to its own inputs {names[1]} keeps {more}: {retention.other.value:.2f} against "
+        f"{retention.base.value:.2f}, difference {_signed(retention.difference, 2)}."
     )
 
 

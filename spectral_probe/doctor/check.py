@@ -1,4 +1,4 @@
-"""One line of a diagnosis."""
+"""One finding of a diagnosis."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and whether it will do.
+    """What was checked, and its status.
 
     Attributes
     ----------
     name : str
     status : {"ok", "warn", "fail"}
-        ``warn`` will hinder some uses, ``fail`` all that need it.
+        ``warn`` limits some uses; ``fail`` prevents every use that needs it.
     value : str
-        What was seen.
+        The observed value.
     advice : str
-        The next step; empty where none is needed.
+        The next step; empty if none is needed.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Check:
 
     @property
     def is_ok(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether the status is ok."""
         return self.status == "ok"
 
     def to_dict(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for the instrument; every finding is one line."""
+"""Checks of this machine for the instrument; every finding is one :class:`Check`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LOW = 2 * 2**30
 
 
 def diagnose() -> list[Check]:
-    """Return what was found: Python, packages, devices, threads, memory, disk, cache, hub, aliases and plug-ins.
+    """Return the findings on Python, packages, devices, threads, memory, disk, cache, hub, aliases and plug-ins.
 
-    A look that fails is itself a finding; nothing is raised, and nothing is changed.
+    A check that fails is reported as a finding; nothing is raised and nothing is changed.
     """
-    found: list[Check] = []
-    for look in (_python, _packages, _devices, _threads, _memory, _cache, _hub, _aliases, _plugins):
-        found += _guarded(look)
-    return found
+    checks: list[Check] = []
+    for check in (_python, _packages, _devices, _threads, _memory, _cache, _hub, _aliases, _plugins):
+        checks += _guarded(check)
+    return checks
 
 
 def self_test(seconds: float = 5.0) -> list[Check]:
-    """Run the whole chain on made-up data; see :func:`spectral_probe.doctor.self_test.self_test`."""
+    """Run the whole pipeline on synthetic data; see :func:`spectral_probe.doctor.self_test.self_test`."""
 
     def run() -> list[Check]:
         from spectral_probe.doctor.self_test import self_test as test
@@ -48,15 +48,15 @@ def self_test(seconds: float = 5.0) -> list[Check]:
     return _guarded(run, "self-test")
 
 
-def _guarded(look: Callable[[], list[Check]], name: str | None = None) -> list[Check]:
-    """Turn whatever goes wrong into a finding: a doctor that falls ill is of no use."""
+def _guarded(check: Callable[[], list[Check]], name: str | None = None) -> list[Check]:
+    """Run one check; an exception is reported as a finding and never raised."""
     try:
-        return look()
+        return check()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         return [
             Check(
-                name or look.__name__.strip("_"),
+                name or check.__name__.strip("_"),
                 "fail",
                 f"{type(error).__name__}: {reason}",
                 'Reinstall the package: pip install --force-reinstall "spectral-probe"',
@@ -66,15 +66,15 @@ def _guarded(look: Callable[[], list[Check]], name: str | None = None) -> list[C
 
 def _python() -> list[Check]:
     is_new = sys.version_info >= (3, 11)
-    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return [Check("python", "ok" if is_new else "fail", seen, "" if is_new else "Python 3.11 or newer is needed.")]
+    value = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return [Check("python", "ok" if is_new else "fail", value, "" if is_new else "Python 3.11 or newer is needed.")]
 
 
 def _packages() -> list[Check]:
     """Compare every installed package with the floor that setup.cfg sets."""
     from packaging.requirements import Requirement
 
-    found = []
+    checks = []
     for line in sorted(requires(_DISTRIBUTION) or (), key=str.lower):
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -84,10 +84,10 @@ def _packages() -> list[Check]:
         try:
             installed = version(requirement.name)
         except PackageNotFoundError:
-            found.append(Check(name, "fail", "not installed", advice))
+            checks.append(Check(name, "fail", "not installed", advice))
             continue
         is_right = requirement.specifier.contains(installed, prereleases=True)
-        found.append(
+        checks.append(
             Check(
                 name,
                 "ok" if is_right else "fail",
@@ -97,40 +97,40 @@ def _packages() -> list[Check]:
         )
     for package, extra in _OPTIONAL.items():
         try:
-            found.append(Check(f"optional {package}", "ok", version(package)))
+            checks.append(Check(f"optional {package}", "ok", version(package)))
         except PackageNotFoundError:
             # Not a warning: most uses need none of them.
-            found.append(
+            checks.append(
                 Check(f"optional {package}", "ok", "not installed", f'If wanted: pip install "spectral-probe[{extra}]"')
             )
-    return found
+    return checks
 
 
 def _devices() -> list[Check]:
     import torch
 
-    found = [Check("device cpu", "ok", f"{os.cpu_count()} cores, PyTorch {torch.__version__}")]
+    checks = [Check("device cpu", "ok", f"{os.cpu_count()} cores, PyTorch {torch.__version__}")]
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        found.append(Check(f"device cuda:{index}", "ok", f"{name}, {_size(free)} of {_size(total)} free"))
+        checks.append(Check(f"device cuda:{index}", "ok", f"{name}, {_size(free)} of {_size(total)} free"))
     if torch.backends.mps.is_available():
-        found.append(Check("device mps", "ok", "Apple GPU"))
-    return found
+        checks.append(Check("device mps", "ok", "Apple GPU"))
+    return checks
 
 
 def _threads() -> list[Check]:
     import torch
 
-    used, there = torch.get_num_threads(), available_cpus()
-    seen = f"{used} of {there} available CPUs; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
-    is_right = used <= there
+    n_threads, n_cpus = torch.get_num_threads(), available_cpus()
+    value = f"{n_threads} of {n_cpus} available CPUs; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    is_right = n_threads <= n_cpus
     return [
         Check(
             "threads",
             "ok" if is_right else "warn",
-            seen,
-            "" if is_right else f"More threads than CPUs slow each other down: set OMP_NUM_THREADS={there}.",
+            value,
+            "" if is_right else f"More threads than CPUs slow each other down: set OMP_NUM_THREADS={n_cpus}.",
         )
     ]
 
@@ -138,10 +138,12 @@ def _threads() -> list[Check]:
 def _memory() -> list[Check]:
     total, free = memory()
     if total is None:
-        return [Check("memory", "warn", "not known on this system", "Compare `--dry-run` with what you know of it.")]
-    seen = _size(total) if free is None else f"{_size(free)} of {_size(total)} available"
+        return [Check("memory", "warn", "not known on this system", "Compare it with the estimate of `--dry-run`.")]
+    value = _size(total) if free is None else f"{_size(free)} of {_size(total)} available"
     return [
-        _enough("memory", free if free is not None else total, seen, "Close something, or draw fewer users (--users).")
+        _enough(
+            "memory", free if free is not None else total, value, "Close other programs, or use fewer users (--users)."
+        )
     ]
 
 
@@ -151,15 +153,15 @@ def _cache() -> list[Check]:
     from spectral_probe.storage.cache import cache_root
 
     folder = cache_root()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    is_open = os.access(there, os.W_OK)
-    found = [
+    is_open = os.access(existing, os.W_OK)
+    checks = [
         Check(
             "cache",
             "ok" if is_open else "fail",
             f"{folder}: {_size(size)}",
-            "" if is_open else "The folder cannot be written; let SPECTRAL_PROBE_CACHE name another.",
+            "" if is_open else "The folder is not writable; set SPECTRAL_PROBE_CACHE to another.",
         )
     ]
     for name, path in (
@@ -167,10 +169,10 @@ def _cache() -> list[Check]:
         ("disk of models", Path(constants.HF_HUB_CACHE)),
         ("disk here", Path()),
     ):
-        place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        free = shutil.disk_usage(place).free
-        found.append(_enough(name, free, f"{_size(free)} free at {path.absolute()}", "Free some space."))
-    return found
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(existing).free
+        checks.append(_enough(name, free, f"{_size(free)} free at {path.absolute()}", "Free some space."))
+    return checks
 
 
 def _hub() -> list[Check]:
@@ -200,31 +202,31 @@ def _aliases() -> list[Check]:
     from spectral_probe.errors import ConfigError
 
     try:
-        own = len(known_aliases()) - len(ALIASES)
+        n_own = len(known_aliases()) - len(ALIASES)
     except ConfigError as error:
         return [Check("own aliases", "fail", str(error))]
-    seen = f"{own} in {aliases_file()}" if aliases_file().is_file() else f"none ({aliases_file()} is not there)"
-    return [Check("own aliases", "ok", seen)]
+    value = f"{n_own} in {aliases_file()}" if aliases_file().is_file() else f"none ({aliases_file()} is not there)"
+    return [Check("own aliases", "ok", value)]
 
 
 def _plugins() -> list[Check]:
-    """Import every plug-in: an entry point can outlive what it points to."""
-    found = []
+    """Import every plug-in: the target of an entry point may be gone."""
+    checks = []
     for kind in ("models", "datasets", "inputs", "saved_models"):
         for entry in sorted(entry_points(group=f"spectral_probe.{kind}")):
             status: Literal["ok", "fail"] = "ok"
-            seen, advice = entry.value, ""
+            value, advice = entry.value, ""
             try:
                 entry.load()
             except Exception as error:
-                status, seen = "fail", f"{entry.value}: {type(error).__name__}: {error}"
-                advice = f"Reinstall {entry.dist.name if entry.dist else 'the package that offers it'}."
-            found.append(Check(f"plug-in {kind} {entry.name}", status, seen, advice))
-    return found or [Check("plug-ins", "warn", "none", "Only models of the hub and local folders can be probed.")]
+                status, value = "fail", f"{entry.value}: {type(error).__name__}: {error}"
+                advice = f"Reinstall {entry.dist.name if entry.dist else 'the package that provides it'}."
+            checks.append(Check(f"plug-in {kind} {entry.name}", status, value, advice))
+    return checks or [Check("plug-ins", "warn", "none", "Only models of the hub and local folders can be probed.")]
 
 
 def available_cpus() -> int:
-    """Return the CPUs this process may use, which a container or a scheduler can make fewer than there are."""
+    """Return the number of CPUs this process may use; a container or a scheduler can limit it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -236,19 +238,19 @@ def memory(root: Path = Path("/")) -> tuple[int | None, int | None]:
     free = None
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
-        total, free = found["MemTotal"], found["MemAvailable"]
+        meminfo = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+        total, free = meminfo["MemTotal"], meminfo["MemAvailable"]
         limit, used = (
             int((root / "sys/fs/cgroup" / name).read_text(encoding="ascii"))
             for name in ("memory.max", "memory.current")
         )
-    except (OSError, ValueError, KeyError):  # not Linux, or no limit: the file then says "max"
+    except (OSError, ValueError, KeyError):  # not Linux, or no limit: the file then holds "max"
         return total, free
     return min(total, limit), min(free, max(limit - used, 0))
 
 
-def _enough(name: str, free: int, seen: str, advice: str) -> Check:
-    return Check(name, "ok" if free >= _LOW else "warn", seen, "" if free >= _LOW else advice)
+def _enough(name: str, free: int, value: str, advice: str) -> Check:
+    return Check(name, "ok" if free >= _LOW else "warn", value, "" if free >= _LOW else advice)
 
 
 def _size(n_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""The whole chain on made-up data whose verdict is known: states that fit the graph, and states that do not."""
+"""The whole pipeline on synthetic data with a known verdict: states that fit the graph, and states that do not."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NO_SIGNAL = "no measurable collaborative signal"
 
 
 def self_test(seconds: float = 5.0) -> list[Check]:
-    """Run data, graph, capture, nulls and verdict once, and say whether each came out as it must.
+    """Run data, graph, capture, nulls and verdict once, and check each result against the known answer.
 
-    Users draw items of two tastes. A tiny random decoder reads (a) vectors that targets of one taste share, which the
-    graph knows, and (b) noise drawn for every place anew, which it does not. Seeded: it comes out the same every time.
+    Users draw items of two tastes. A tiny random decoder reads (a) vectors shared by the targets of one taste, which
+    fit the graph, and (b) noise drawn for each position, which does not. The data are seeded, so results repeat.
 
     Parameters
     ----------
     seconds : float
-        What it may take, imports apart; longer is a warning.
+        Time limit, without imports; a longer run is a warning.
     """
     model = load_backbone("tiny-random:qwen2", device="cpu")
     start = time.perf_counter()
@@ -40,18 +40,18 @@ def self_test(seconds: float = 5.0) -> list[Check]:
     n, T = probe.inputs.shape
     noise = rng.standard_normal((n, T, _WIDTH)).astype(np.float32)
     smooth = rng.standard_normal((_N_TASTES, _WIDTH)).astype(np.float32)[taste[probe.targets]] + 0.5 * noise
-    found = []
+    checks = []
     for name, vectors, is_signal in (("graph-smooth states", smooth, True), ("random states", noise, False)):
         grams = capture(model, vectors, probe.lengths, targets=probe.targets, users=probe.users)
         if is_signal:
-            found.append(_exact(grams.grams[:, 0], vectors, probe))
+            checks.append(_exact(grams.grams[:, 0], vectors, probe))
         bases = ItemGraph.from_interactions(dataset.train.user_items).local_bases(
             probe.targets, probe.lengths, users=probe.users
         )
         profile = DecayProfile.from_energy(spectral_energy(grams, bases, nulls=("swap",)), n_bootstrap=200)
         has_signal = profile.verdict.label != _NO_SIGNAL
         excess = profile.summary()["embed_excess"]
-        found.append(
+        checks.append(
             Check(
                 f"self-test: {name}",
                 "ok" if has_signal == is_signal else "fail",
@@ -59,20 +59,20 @@ def self_test(seconds: float = 5.0) -> list[Check]:
                 f"[{excess['low']:+.3f}, {excess['high']:+.3f}]",
                 ""
                 if has_signal == is_signal
-                else f"There {'is one' if is_signal else 'is none'}: the instrument does not work here. Reinstall the "
-                "package and the versions in constraints.txt.",
+                else f"Expected {'a' if is_signal else 'no'} signal: the instrument does not work on this machine. "
+                "Reinstall the package and the versions in constraints.txt.",
             )
         )
-    took = time.perf_counter() - start
-    found.append(
+    elapsed = time.perf_counter() - start
+    checks.append(
         Check(
             "self-test: time",
-            "ok" if took <= seconds else "warn",
-            f"{took:.1f} s of {seconds:g} s",
-            "" if took <= seconds else "The machine is slow or busy; draw fewer users (--users) for a first look.",
+            "ok" if elapsed <= seconds else "warn",
+            f"{elapsed:.1f} s of {seconds:g} s",
+            "" if elapsed <= seconds else "The machine is slow or busy; use fewer users (--users) for a first run.",
         )
     )
-    return found
+    return checks
 
 
 def _world(rng: np.random.Generator) -> tuple[Dataset, npt.NDArray[np.int64]]:
@@ -87,12 +87,12 @@ def _world(rng: np.random.Generator) -> tuple[Dataset, npt.NDArray[np.int64]]:
     return Dataset.from_interactions(log, name="self-test"), taste
 
 
-def _exact(found: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], probe: ProbeSequences) -> Check:
+def _exact(grams: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], probe: ProbeSequences) -> Check:
     """Compare the Grams of ``embed`` with the vectors that were fed in."""
     valid = np.arange(vectors.shape[1]) < probe.lengths[:, None]
-    fed = np.where(valid[..., None], vectors, 0).astype(np.float64)
-    expected = fed @ fed.transpose(0, 2, 1)
-    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    states = np.where(valid[..., None], vectors, 0).astype(np.float64)
+    expected = states @ states.transpose(0, 2, 1)
+    error = float(np.abs(grams - expected).max() / np.abs(expected).max())
     return Check(
         "self-test: Gram matrices",
         "ok" if error < 1e-5 else "fail",

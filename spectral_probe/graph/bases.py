@@ -45,7 +45,7 @@ class GraphBases:
     def from_adjacency(cls, adjacency: FloatArray, lengths: IntArray) -> GraphBases:
         """Decompose the leading ``lengths[i]`` nodes of every graph, one batched ``eigh`` per distinct length.
 
-        Grouping by length instead of padding keeps a user's basis independent of whom he shares a batch with.
+        Grouping by length instead of padding keeps a user's basis independent of the other users in the batch.
 
         Raises
         ------

@@ -11,7 +11,7 @@ from spectral_probe.types import FloatArray
 def heat_kernel(eigenvalues: FloatArray, tau: float) -> FloatArray:
     r"""Return the low-pass response :math:`h(\lambda) = e^{-\tau\lambda}`; 0 where the eigenvalue is NaN (padding).
 
-    A function of L, so equal eigenvalues and band edges cannot matter; it means the same at every number of nodes.
+    It is a function of L, so repeated eigenvalues and band edges do not affect it, and graphs of any size compare.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 r"""The item–item co-occurrence graph :math:`W = R^\top R` and the local graphs of users.
 
 Source: FreLLM4Rec, sections 2.2 and 3.1. Deviation: the diagonal of W is dropped by default, and by default a user's
-own co-occurrences are subtracted from his local graph, because every pair of one user's items co-occurs at least once
-through that very user.
+own co-occurrences are subtracted from their local graph, because every pair of one user's items co-occurs at least
+once through that user.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ItemGraph:
     W : csr_array, (n_items, n_items)
         :math:`W = R^\top R`, sorted indices, int32 counts; the diagonal only with ``self_loops``.
     item_counts : (n_items,) int
-        Users of each item: the diagonal of :math:`R^\top R`, kept whether or not W keeps it.
+        Users of each item: the diagonal of :math:`R^\top R`, kept also if W drops it.
     self_loops : bool
     """
 
@@ -53,18 +53,18 @@ class ItemGraph:
             If there is no interaction, or a value is not 0 or 1.
         """
         R = csr_array(user_items, copy=True)
-        # Stored zeros are no interactions, and entries stored twice would count twice.
+        # Stored zeros are not interactions, and entries stored twice would count twice.
         R.sum_duplicates()
         R.eliminate_zeros()
         if R.nnz == 0:
             raise DataError(f"The interaction matrix {R.shape} is empty; a graph needs at least one interaction.")
         if not (R.data == 1).all():
             raise DataError(
-                f"The interaction matrix must be binary; seen values from {R.data.min()} to {R.data.max()}. "
+                f"The interaction matrix must be binary; got values from {R.data.min()} to {R.data.max()}. "
                 "Clip repeated interactions to 1 (Interactions does)."
             )
         R = R.astype(np.int32)
-        # 32-bit indices halve the memory of W as long as its number of entries allows them.
+        # 32-bit indices halve the memory of W if its number of entries allows them.
         R.indices, R.indptr = R.indices.astype(np.int32), R.indptr.astype(np.int32)
         W = csr_array(R.T.tocsr() @ R)
         W.sort_indices()
@@ -86,7 +86,7 @@ class ItemGraph:
         return csr_array(identity - scale @ self.W @ scale)
 
     def to_networkx(self) -> nx.Graph[Any]:
-        """Return the graph with edge attribute ``weight``; every item is a node, also an isolated one."""
+        """Return the graph with edge attribute ``weight``; every item is a node, also without an edge."""
         return nx.from_scipy_sparse_array(self.W)
 
     def local_adjacency(
@@ -101,7 +101,7 @@ class ItemGraph:
 
         .. math:: A_{st} = W[i_s, i_t] - \mathbb 1[\text{own\_user = "drop"},\ i_s \ne i_t,\ \{i_s, i_t\} \subset R_u]
 
-        and 0 where the same item stands at two positions.
+        and 0 where the same item is at both positions.
 
         Raises
         ------
@@ -154,7 +154,7 @@ class ItemGraph:
         users : (n,) int, optional
             Row of each sequence in ``user_items``; needed for ``own_user="drop"``.
         own_user : {"drop", "keep"}
-            Whether the user's own interactions count in his graph. ``"keep"`` is the paper's.
+            Whether the user's own interactions count in their graph. ``"keep"`` is the paper's.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class ItemGraph:
 
     @cached_property
     def _keys(self) -> IntArray:
-        """Position of every stored entry in the row-major order of W: sorted, so that pairs are found by bisection."""
+        """Position of every stored entry in the row-major order of W: sorted, for look-up by bisection."""
         rows = np.repeat(np.arange(self.n_items, dtype=np.int64), np.diff(self.W.indptr))
         return np.asarray(rows * self.n_items + self.W.indices, dtype=np.int64)
 
@@ -185,13 +185,13 @@ class ItemGraph:
         """Return W at the pairs (left, right), each by bisection in the sorted keys."""
         if not self._keys.size or not left.size:
             return np.zeros(len(left))
-        wanted = left * self.n_items + right
-        # Bisecting in sorted order walks memory forwards; that halves the time even with the sort.
-        order = np.argsort(wanted)
-        found = np.empty(len(wanted), dtype=np.int64)
-        found[order] = np.searchsorted(self._keys, wanted[order])
-        found = np.minimum(found, len(self._keys) - 1)
-        return np.where(self._keys[found] == wanted, self.W.data[found], 0).astype(np.float64)
+        keys = left * self.n_items + right
+        # Bisection in sorted order reads memory sequentially, which halves the time including the sort.
+        order = np.argsort(keys)
+        index = np.empty(len(keys), dtype=np.int64)
+        index[order] = np.searchsorted(self._keys, keys[order])
+        index = np.minimum(index, len(self._keys) - 1)
+        return np.where(self._keys[index] == keys, self.W.data[index], 0).astype(np.float64)
 
     def _own_items(self, items: IntArray, users: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
         """Return which targets lie in the user's own training row, (n, T)."""
@@ -206,14 +206,14 @@ class ItemGraph:
         n_users = int(self.user_items.shape[0])
         if rows.size and (rows.min() < 0 or rows.max() >= n_users):
             raise DataError(f"User rows must lie in 0…{n_users - 1}; seen {rows.min()}…{rows.max()}.")
-        own = self.user_items[rows]
-        own_keys = np.repeat(np.arange(len(rows)), np.diff(own.indptr)) * self.n_items + own.indices
-        wanted = np.arange(len(rows))[:, None] * self.n_items + items
-        return np.isin(wanted, own_keys)
+        user_rows = self.user_items[rows]
+        user_keys = np.repeat(np.arange(len(rows)), np.diff(user_rows.indptr)) * self.n_items + user_rows.indices
+        target_keys = np.arange(len(rows))[:, None] * self.n_items + items
+        return np.isin(target_keys, user_keys)
 
 
 def _drop_diagonal(W: csr_array) -> None:
-    """Remove the diagonal in place, without a second copy of W."""
+    """Remove the diagonal in-place, without a second copy of W."""
     rows = np.repeat(np.arange(W.shape[0], dtype=W.indices.dtype), np.diff(W.indptr))
     W.data[W.indices == rows] = 0
     W.eliminate_zeros()

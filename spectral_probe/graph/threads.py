@@ -13,10 +13,10 @@ Item = TypeVar("Item")
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
-    """Call ``work`` on every item, several at a time, with single-threaded algebra inside.
+    """Call ``work`` on every item, several at a time, with single-threaded linear algebra inside.
 
-    Threads inside many tiny matrix products cost more than they give; side by side they pay, as NumPy lets go of the
-    interpreter. Items must write to different places: then the order in which they are done cannot change a result.
+    Many small matrix products run faster side by side than with threads inside each, because NumPy releases the GIL.
+    Items must write to different rows, so that the order of execution cannot change a result.
     """
     n_threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
     with threadpool_limits(1), ThreadPoolExecutor(n_threads) as pool:

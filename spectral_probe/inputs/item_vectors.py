@@ -1,4 +1,4 @@
-"""Item vectors that a language model can read: ID embeddings, titles, both, or a file of one's own."""
+"""Item vectors that a language model can read: ID embeddings, titles, both, or a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-#: What is read where an item has no title.
+#: Text read for an item without a title.
 UNKNOWN_TITLE = "unknown"
 
 
@@ -45,11 +45,12 @@ def isometry(d_in: int, d_out: int, seed: int = 0) -> FloatArray:
     """
     if d_in < 1 or d_out < d_in:
         raise ConfigError(
-            f"Item vectors are turned to the width of a model without loss, so they may not be wider than it: width "
-            f"{d_out} < {d_in}. Use a model of width {d_in} or more, or item vectors of {d_out} dimensions or fewer."
+            f"Item vectors are mapped to the model's width by an isometry, so they must not be wider than the "
+            f"model: width {d_out} < {d_in}. Use a model of width {d_in} or more, or item vectors of {d_out} "
+            "dimensions or fewer."
         )
     Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((d_out, d_in)))
-    # QR leaves the signs to the LAPACK at hand; a positive diagonal of R makes the factor unique.
+    # The signs of a QR factorisation depend on the LAPACK; a positive diagonal of R makes the factor unique.
     signs = np.where(np.diag(R) < 0, -1.0, 1.0)
     return np.ascontiguousarray((Q * signs).T)
 
@@ -57,7 +58,7 @@ def isometry(d_in: int, d_out: int, seed: int = 0) -> FloatArray:
 def scale_to_rms(vectors: npt.NDArray[np.floating], rms: float) -> Float32Array:
     """Return all vectors times one factor, so that the root mean square over all their entries is ``rms``.
 
-    One factor for the whole table: which item has the longer vector stays as it was.
+    One factor for the whole table, so the ratios of the items' norms do not change.
 
     Raises
     ------
@@ -65,20 +66,20 @@ def scale_to_rms(vectors: npt.NDArray[np.floating], rms: float) -> Float32Array:
         If the vectors hold a NaN or an infinity, or are all zero.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
-    seen = float(np.sqrt(np.mean(np.square(vectors)))) if vectors.size else 0.0
-    if not np.isfinite(seen) or seen == 0.0:
+    current_rms = float(np.sqrt(np.mean(np.square(vectors)))) if vectors.size else 0.0
+    if not np.isfinite(current_rms) or current_rms == 0.0:
         raise DataError(
-            f"Item vectors must be finite and not all zero; their root mean square is {seen}. Check where they come "
-            "from: an untrained or failed embedding looks like this."
+            f"Item vectors must be finite and not all zero; their root mean square is {current_rms}. Check their "
+            "source: an untrained or failed embedding is a common cause."
         )
-    return (vectors * (rms / seen)).astype(np.float32)
+    return (vectors * (rms / current_rms)).astype(np.float32)
 
 
 def scaled_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Float32Array:
-    """Item vectors of any kind, brought to a model: (n_items, d) → (n_items, d_model), as loud as its own tokens.
+    """Item vectors mapped to a model's width, (n_items, d) → (n_items, d_model), with the same RMS as its tokens.
 
-    Vectors of the model's width are taken as they are, narrower ones go through :func:`isometry`; all are scaled to
-    the root mean square of the model's token embeddings. Hand the result to ``model.set_item_embeddings``.
+    Vectors of the model's width are used unchanged, narrower ones go through :func:`isometry`; all are scaled to the
+    root mean square of the model's token embeddings. Pass the result to ``model.set_item_embeddings``.
 
     Raises
     ------
@@ -98,12 +99,12 @@ def scaled_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) ->
 
 
 def id_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Float32Array:
-    """ID embeddings, such as SASRec's, for a language model: :func:`scaled_inputs` under the name of its use.
+    """ID embeddings, such as SASRec's, for a language model; the same as :func:`scaled_inputs`.
 
     Notes
     -----
-    Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry stands in for the learned fusion, so
-    that what the layers do to the collaborative signal is not what a fusion was trained to do.
+    Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry replaces the learned fusion, so that
+    the measured change of the collaborative signal is that of the layers, not of a trained fusion.
     """
     return scaled_inputs(model, vectors, seed=seed)
 
@@ -111,12 +112,12 @@ def id_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Flo
 def text_inputs(
     model: HFDecoder, titles: Sequence[str], *, batch_size: int = 32, max_tokens: int = 128
 ) -> Float32Array:
-    """Item titles read by the same model: (n_items, d_model), as loud as its own tokens.
+    """Item titles read by the same model, (n_items, d_model), with the same RMS as its tokens.
 
-    The final hidden state, averaged over the tokens of the title as the model's tokenizer makes them, special tokens
-    included and padding left out. An empty title is read as ``"unknown"``, and how many were is logged. Titles of
-    like length are run together, each title once; longer ones are cut to ``max_tokens``. An encoder (BERT) reads
-    text in both directions, as it was trained to, even where it is probed causally.
+    The final hidden state, averaged over the tokens of the title: special tokens included, padding left out. An empty
+    title is read as ``"unknown"``, and their number is logged. Titles of similar length share a batch, each distinct
+    title runs once, and longer ones are cut to ``max_tokens``. An encoder (BERT) reads text in both directions, as in
+    its training, even if it is probed causally.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def text_inputs(
         raise DataError("There are no titles to read. Use a data set with titles, or --inputs id.")
     if n_empty:
         logger.warning("%d of %d items have no title; they are read as %r.", n_empty, len(cleaned), UNKNOWN_TITLE)
-    # An item is not made different from its namesake by the batch it falls into.
+    # Each title runs once, so items with the same title get the same vector whatever the batches.
     distinct = list(dict.fromkeys(cleaned))
     tokens: list[list[int]] = [
         list(model.tokenizer(title, truncation=True, max_length=max_tokens)["input_ids"]) for title in distinct
@@ -146,10 +147,10 @@ def text_inputs(
         raise DataError(f"The tokenizer of {model.name!r} finds no token in the title {title!r}. Give it another.")
     means = np.empty((len(distinct), model.width), dtype=np.float64)
     for rows in batches_by_length(lengths, batch_size):
-        # Padded here, by hand: many decoders' tokenizers have no pad token, and some pad on the left.
+        # Padded here, because many decoders' tokenizers have no pad token and some pad on the left.
         ids = torch.zeros((len(rows), int(lengths[rows].max())), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : lengths[row]] = torch.tensor(tokens[row])
+        for index, row in enumerate(rows):
+            ids[index, : lengths[row]] = torch.tensor(tokens[row])
         mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[rows])[:, None]
         states = model.encode_tokens(ids, mask.long()).float().cpu().double()
         means[rows] = (torch.where(mask[..., None], states, 0.0).sum(1) / mask.sum(1, keepdim=True)).numpy()
@@ -160,7 +161,7 @@ def text_inputs(
 def joint_inputs(
     model: HFDecoder, vectors: npt.ArrayLike, titles: Sequence[str], *, seed: int = 0, batch_size: int = 32
 ) -> Float32Array:
-    r"""ID and title in one vector: :math:`(e_{id} + e_{text}) / \sqrt 2`, (n_items, d_model), scaled as both are.
+    r"""Return ID and title in one vector, :math:`(e_{id} + e_{text}) / \sqrt 2`, (n_items, d_model), scaled like both.
 
     Parameters and errors are those of :func:`id_inputs` and :func:`text_inputs`.
 

@@ -61,21 +61,21 @@ def load_embeddings(
     except Exception as error:  # each format has exceptions of its own
         raise DataError(
             f"Item embeddings could not be read from {str(path)!r}: {error} ({type(error).__name__}). Check that the "
-            "file is there and whole."
+            "file exists and is complete."
         ) from error
     if vectors.ndim != 2 or len(vectors) != n_items or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise DataError(
             f"Item embeddings must be numbers, ({n_items}, d): one row per item of the catalogue; {path.name!r} holds "
             f"{vectors.shape} of {vectors.dtype}. Give one row for each item, in the order of the catalogue."
         )
-    found = vectors.astype(np.float32)
-    broken = ~np.isfinite(found).all(axis=1)
+    embeddings = vectors.astype(np.float32)
+    broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
         raise DataError(
             f"Item embeddings must be finite; {path.name!r} has a NaN or an infinity for {int(broken.sum())} items, "
             f"first for item {int(np.flatnonzero(broken)[0])}. Repair these rows."
         )
-    return found
+    return embeddings
 
 
 def _from_safetensors(path: Path) -> npt.NDArray[Any]:
@@ -84,13 +84,13 @@ def _from_safetensors(path: Path) -> npt.NDArray[Any]:
     # Read through torch: numpy has no bfloat16.
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
-        chosen = names if len(names) == 1 else [name for name in _TENSOR_NAMES if name in names]
-        if not chosen:
+        candidates = names if len(names) == 1 else [name for name in _TENSOR_NAMES if name in names]
+        if not candidates:
             raise DataError(
                 f"A safetensors file of item embeddings holds one tensor, or one named {', '.join(_TENSOR_NAMES)}; "
-                f"{path.name!r} holds {names}. Rename the one that is meant."
+                f"{path.name!r} holds {names}. Rename the tensor to read."
             )
-        tensor = file.get_tensor(chosen[0])
+        tensor = file.get_tensor(candidates[0])
     array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return array
 
@@ -100,7 +100,7 @@ def _from_csv(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] 
         lines = [line for line in csv.reader(file) if line]
     if not lines:
         raise DataError(f"Item embeddings are read one item per line; {path.name!r} is empty.")
-    # A first line is a header if its last cell is no number: an id may stand in the first cell of any line.
+    # A first line is a header if its last cell is not a number: the first cell of any line may be an id.
     header = [] if _is_number(lines[0][-1]) else [cell.strip().lower() for cell in lines[0]]
     lines = lines[1:] if header else lines
     uneven = [number for number, line in enumerate(lines) if len(line) != len(lines[0])]
@@ -148,7 +148,7 @@ def _in_catalogue_order(
         if label not in index:
             raise DataError(
                 f"Every id in a file of item embeddings must be an item of the data set; {path.name!r} has {label!r}, "
-                f"which is not.{did_you_mean(label, labels[:1000])} Take it out, or use the data set's own ids."
+                f"which is not.{did_you_mean(label, labels[:1000])} Remove it, or use the ids of the data set."
             )
     rows = [index[label] for label in first]
     counts = np.bincount(rows, minlength=len(labels))
@@ -180,8 +180,8 @@ def _numbers(lines: list[list[str]], path: Path) -> npt.NDArray[np.float64]:
         return np.array(lines, dtype=np.float64)
     except ValueError as error:
         raise DataError(
-            f"Item embeddings must be numbers; {path.name!r} has a cell that is none: {error}. Only the first column "
-            "may hold ids, under a header such as item_id."
+            f"Item embeddings must be numbers; {path.name!r} has a cell that is not a number: {error}. Only the "
+            "first column may hold ids, under a header such as item_id."
         ) from error
 
 

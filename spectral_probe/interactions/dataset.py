@@ -1,4 +1,4 @@
-"""Data sets: whole histories and, apart from them, the training part alone."""
+"""Data sets: whole histories and, separately, their training part."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def leave_one_out(log: Interactions) -> Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Whole histories and, apart from them, the training part alone.
+    """Whole histories and, separately, their training part.
 
     Attributes
     ----------
     train : Interactions
-        What graphs, item embeddings and anything fitted may see.
+        The only data that graphs, item embeddings and fitted models may use.
     sequences : list of (length,) int arrays
         Whole histories in time order, in the user order of ``train``.
     user_ids, item_ids : arrays
@@ -43,7 +43,7 @@ class Dataset:
     item_titles : list of str or None
         Title of each item; an empty string where it is unknown.
     name : str
-        What outputs call the data set.
+        Name of the data set in outputs.
     """
 
     train: Interactions
@@ -71,7 +71,7 @@ class Dataset:
             raise DataError(
                 f"The training part of data set {self.name!r} is not its histories without their last two items "
                 f"({self.train.n_events} training events, {expected.n_events} expected). A graph built from it would "
-                "know the answers; use Dataset.from_interactions to split leave-one-out."
+                "contain held-out items; use Dataset.from_interactions to split leave-one-out."
             )
 
     @property
@@ -104,8 +104,8 @@ class Dataset:
         Parameters
         ----------
         titles : bool
-            False leaves the titles out. What depends on the log alone (negatives, trained ID models) then stays the
-            same when titles are added or corrected.
+            False leaves the titles out. Results that depend on the log alone (negatives, trained ID models) then
+            stay valid when titles are added or corrected.
         """
         return self._fingerprint if titles and self.item_titles else self._log_fingerprint
 

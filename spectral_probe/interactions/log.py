@@ -17,7 +17,7 @@ from spectral_probe.types import IntArray
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who touched what, in time order.
+    """Events of users and items, in time order.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Interactions:
                 f"Item indices must lie in 0…{self.n_items - 1}; seen {low}…{high}. "
                 "Re-index the log, or give the catalogue it belongs to."
             )
-        # Copies: summing duplicates rewrites indices and offsets in place, and those of the log must stay.
+        # Copies, because summing duplicates rewrites indices and offsets in-place.
         binary = csr_array(
             (np.ones(len(self.events), dtype=np.int32), self.events.astype(np.int32), self.offsets.copy()),
             shape=(self.n_users, self.n_items),
@@ -84,7 +84,7 @@ class Interactions:
         """Index a table with one row per event.
 
         Users are numbered by first appearance in the table, items by first appearance in the ordered log
-        (user after user, oldest first). Equal times keep the order of the table; ``time=None`` keeps it throughout.
+        (user after user, oldest first). Equal times keep the order of the table; ``time=None`` keeps it for all events.
         Times are numbers, dates, or text of either (dates as ISO 8601).
 
         Raises
@@ -93,8 +93,8 @@ class Interactions:
             If a column is missing, the table is empty, a user, item or time is missing or not finite, or a time is
             text of another kind.
         """
-        wanted = [name for name in (user, item, time) if name is not None]
-        for name in wanted:
+        required = [name for name in (user, item, time) if name is not None]
+        for name in required:
             if name not in df.columns:
                 columns = [str(column) for column in df.columns]
                 raise DataError(
@@ -102,11 +102,13 @@ class Interactions:
                     f"{did_you_mean(name, columns)} Name the columns with user=, item=, time=."
                 )
         if df.columns.duplicated().any():
-            twice = sorted({str(name) for name in df.columns[df.columns.duplicated()]})
-            raise DataError(f"The interaction table has columns of the same name: {twice}. Rename or drop one of each.")
+            duplicates = sorted({str(name) for name in df.columns[df.columns.duplicated()]})
+            raise DataError(
+                f"The interaction table has columns of the same name: {duplicates}. Rename or drop one of each."
+            )
         if df.empty:
             raise DataError("The interaction table has no rows. Check the file and the filters applied to it.")
-        for name in wanted:
+        for name in required:
             missing = df[name].isna().to_numpy()
             if pd.api.types.is_numeric_dtype(df[name]):
                 missing = missing | ~np.isfinite(df[name].to_numpy(dtype=float))
@@ -157,12 +159,12 @@ class Interactions:
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> Interactions:
         """Return the log without the events where ``keep`` is False; every user and item keeps its index."""
-        kept = np.concatenate([[0], np.cumsum(keep)])
-        return Interactions(self.events[keep], kept[self.offsets], self.n_items, self.user_ids, self.item_ids)
+        n_kept_before = np.concatenate([[0], np.cumsum(keep)])
+        return Interactions(self.events[keep], n_kept_before[self.offsets], self.n_items, self.user_ids, self.item_ids)
 
 
 def _sortable_times(times: pd.Series[Any]) -> pd.Series[Any]:
-    """Return times that sort as time does; text would sort by its letters, "10" before "9"."""
+    """Return times that sort in time order; text would sort alphabetically, "10" before "9"."""
     if pd.api.types.is_numeric_dtype(times) or pd.api.types.is_datetime64_any_dtype(times):
         return times
     plain = times.astype(object)

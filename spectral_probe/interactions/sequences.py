@@ -1,4 +1,4 @@
-"""The sequences that are probed: which part of each history, and in which batches."""
+"""The sequences that are probed: the part of each history, and the batches."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ HELD_OUT: dict[str, int] = {"train": 2, "valid": 1, "full": 0}
 
 @dataclass(frozen=True, eq=False)
 class ProbeSequences:
-    """What a model reads and what it should predict, one row per probed user.
+    """Inputs of a model and the targets it should predict, one row per probed user.
 
-    Row t of ``inputs`` is :math:`v_t`, row t of ``targets`` is :math:`v_{t+1}`; right-padded with 0, the truth about
-    padding is in ``lengths`` alone.
+    Row t of ``inputs`` is :math:`v_t`, row t of ``targets`` is :math:`v_{t+1}`; right-padded with 0;
+    only ``lengths`` tells padding from item 0.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def probe_sequences(
 
 
 def batches_by_length(lengths: IntArray, size: int) -> Iterator[IntArray]:
-    """Yield row numbers, ``size`` at a time, sequences of like length together (stable in the row order)."""
+    """Yield row numbers, ``size`` at a time; sequences of similar length share a batch (stable in the row order)."""
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), size):
         yield order[start : start + size]

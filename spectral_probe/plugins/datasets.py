@@ -21,7 +21,7 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
         ``name`` or ``name:argument`` of a data-set plug-in; the path of a file that the ``table`` plug-in reads; a
         table with the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``.
     from_dir : Path, optional
-        Where the raw files of a named data set lie.
+        Folder with the raw files of a named data set.
 
     Raises
     ------
@@ -42,15 +42,15 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
     known = plugin_names("datasets")
     name, _, argument = dataset.partition(":")
     if name in known:
-        found = load_plugin("datasets", name)(argument or None, from_dir=from_dir)
+        data = load_plugin("datasets", name)(argument or None, from_dir=from_dir)
     elif Path(dataset).expanduser().is_file():
-        found = load_plugin("datasets", "table")(str(Path(dataset).expanduser()), from_dir=from_dir)
+        data = load_plugin("datasets", "table")(str(Path(dataset).expanduser()), from_dir=from_dir)
     elif Path(dataset).suffix or "/" in dataset:
         raise DataError(f"There is no file {dataset!r}. Give a file, or one of the data sets {known}.")
     else:
         raise ConfigError(
-            f"Unknown data set {dataset!r}; known: {known}.{did_you_mean(name, known)} A file is fine too."
+            f"Unknown data set {dataset!r}; known: {known}.{did_you_mean(name, known)} A file is accepted too."
         )
-    if not isinstance(found, Dataset):
-        raise DataError(f"The data-set plug-in {name!r} must return a Dataset; got {type(found).__name__}.")
-    return found
+    if not isinstance(data, Dataset):
+        raise DataError(f"The data-set plug-in {name!r} must return a Dataset; got {type(data).__name__}.")
+    return data

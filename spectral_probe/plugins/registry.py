@@ -17,7 +17,7 @@ def plugin_names(kind: Kind) -> list[str]:
 
 
 def load_plugin(kind: Kind, name: str) -> Callable[..., Any]:
-    """Return what the entry point ``name`` of a group stands for.
+    """Return the object of the entry point ``name`` in a group.
 
     ``models``: ``factory(dataset, *, seed, device) -> LayeredModel``; ``datasets``:
     ``loader(argument, *, from_dir) -> Dataset``; ``inputs``: ``provider(dataset, *, seed, device) -> (n_items, d)``;
@@ -37,7 +37,7 @@ def load_plugin(kind: Kind, name: str) -> Callable[..., Any]:
             except ImportError as error:
                 raise MissingDependencyError(
                     f"The plug-in {name!r} ({entry.value}) could not be imported: {error}. "
-                    "Reinstall the package that offers it."
+                    "Reinstall the package that provides it."
                 ) from error
             return plugin
     known = plugin_names(kind)

@@ -1,4 +1,4 @@
-"""Models that packages saved: which folder holds one, which plug-in reads it, and what it was trained on."""
+"""Models that packages saved: which folder holds one, which plug-in reads it, and its training data."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SavedModel:
     Attributes
     ----------
     folder : Path
-        As it was named: the saved model, or the training run that holds it in ``model/``.
+        As given: the saved model, or the training run that holds it in ``model/``.
     kind : str
         Value of ``model`` in its ``config.json``: the name of the plug-in.
     request : dict
-        What a training run was asked for (``dataset``, ``from_dir``, …); empty for a saved model.
+        Request of a training run (``dataset``, ``from_dir``, …); empty for a saved model.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class SavedModel:
         if not isinstance(model, LayeredModel):
             raise ModelError(
                 f"The plug-in for saved {self.kind!r} models must return something with name, is_causal, layers() and "
-                f"forward_sequences(); got {type(model).__name__}. Tell the package that offers it."
+                f"forward_sequences(); got {type(model).__name__}. Report this to the package that provides it."
             )
         return model
 
@@ -61,13 +61,13 @@ class SavedModel:
         known = plugin_names("saved_models")
         if self.kind not in known:
             raise ModelError(
-                f"The config.json of {str(self.folder)!r} says it holds a {self.kind!r} model, which no installed "
-                f"package reads; known: {known}.{did_you_mean(self.kind, known)} Install the package that saved it."
+                f"The config.json of {str(self.folder)!r} names a {self.kind!r} model, which no installed package "
+                f"reads; known: {known}.{did_you_mean(self.kind, known)} Install the package that saved it."
             )
 
 
 def find_saved_model(name: str) -> SavedModel | None:
-    """Return the saved model that a name stands for; None if it is no folder, one of Hugging Face, or a short name.
+    """Return the saved model that a name stands for; None for a Hugging Face folder, a short name or no folder.
 
     Raises
     ------
@@ -87,41 +87,41 @@ def find_saved_model(name: str) -> SavedModel | None:
         if kind is None:
             raise ModelError(
                 f"{folder / MODEL_FOLDER / 'config.json'} must name its model under the key 'model'; it is damaged or "
-                "does not. Train again, or restore the file."
+                "has no such key. Train again, or restore the file."
             )
         return SavedModel(folder, kind, dict(run.state().get("request") or {}))
-    found = _kind(folder)
-    return None if found is None else SavedModel(folder, found, {})
+    kind = _kind(folder)
+    return None if kind is None else SavedModel(folder, kind, {})
 
 
 def trained_on(names: Sequence[str]) -> tuple[str, Path | None] | None:
-    """Return data set and ``from_dir`` of the training runs among some models; None if there is no training run.
+    """Return data set and ``from_dir`` of the training runs among some models; None without a training run.
 
     Raises
     ------
     ConfigError
         If the training runs do not agree.
     """
-    found = {}
+    datasets = {}
     for name in names:
         saved = find_saved_model(name)
         if saved is not None and saved.request.get("dataset"):
             from_dir = saved.request.get("from_dir")
-            found[name] = (str(saved.request["dataset"]), Path(from_dir) if from_dir else None)
-    if len(set(found.values())) > 1:
-        seen = ", ".join(f"{name}: {dataset}" for name, (dataset, _) in found.items())
-        raise ConfigError(f"The training runs were trained on different data ({seen}). Name one with --dataset.")
-    return next(iter(found.values()), None)
+            datasets[name] = (str(saved.request["dataset"]), Path(from_dir) if from_dir else None)
+    if len(set(datasets.values())) > 1:
+        listing = ", ".join(f"{name}: {dataset}" for name, (dataset, _) in datasets.items())
+        raise ConfigError(f"The training runs were trained on different data ({listing}). Name one with --dataset.")
+    return next(iter(datasets.values()), None)
 
 
 def _kind(folder: Path) -> str | None:
-    """Return the value of ``model`` in ``config.json``; None for what no such package saved."""
+    """Return the value of ``model`` in ``config.json``; None if no such package saved it."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     kind = config.get("model") if isinstance(config, dict) else None
-    # Nothing keeps a configuration of Hugging Face from having a field of this name.
+    # A Hugging Face configuration may have a field of this name.
     is_foreign = isinstance(config, dict) and "model_type" in config and kind not in plugin_names("saved_models")
     return kind if isinstance(kind, str) and not is_foreign else None
 
@@ -129,8 +129,8 @@ def _kind(folder: Path) -> str | None:
 def _without_model(run: RunFolder) -> str:
     if run.is_training:
         return (
-            f"The training run {run.path} holds no model yet: {MODEL_FOLDER}/config.json is not there. "
-            "Let it finish, by training again with --resume."
+            f"The training run {run.path} holds no model yet: {MODEL_FOLDER}/config.json is missing. "
+            "Finish it by training again with --resume."
         )
     return (
         f"{run.path} is a run of the instrument: it holds Grams, not a model. "

@@ -1,1 +1,1 @@
-"""Curves over layers with intervals and a verdict."""
+"""Curves over layers, with confidence intervals and a verdict."""

@@ -25,7 +25,7 @@ class Interval:
 
 
 def mean_over_users(values: FloatArray) -> FloatArray:
-    """Return the mean over the first axis, NaN entries left out; NaN where all are."""
+    """Return the mean over the first axis without NaN entries; NaN if all entries are NaN."""
     present = ~np.isnan(values)
     counts = present.sum(axis=0)
     sums = np.where(present, values, 0.0).sum(axis=0)
@@ -35,8 +35,8 @@ def mean_over_users(values: FloatArray) -> FloatArray:
 def resampled_means(values: FloatArray, *, n_bootstrap: int, seed: int) -> FloatArray:
     """Return the mean over users of every resample, (n_bootstrap, …), from values (n_users, …).
 
-    The same seed draws the same users whatever the values are, so quantities resampled together stay paired. A NaN
-    leaves the user out of that entry alone.
+    The drawn users depend on the seed and ``n_users`` only, so quantities resampled with one seed stay paired. A NaN
+    removes the user from that entry only.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def resampled_means(values: FloatArray, *, n_bootstrap: int, seed: int) -> Float
     is_complete = bool(present.all())
     generator = np.random.default_rng(seed)
     means = np.empty((n_bootstrap, flat.shape[1]))
-    # Resamples in chunks: the counts of 300,000 users for all resamples at once would not fit in memory.
+    # In chunks: the counts of 300,000 users for all resamples at once would not fit in memory.
     chunk = max(1, min(n_bootstrap, 20_000_000 // n))
     for start in range(0, n_bootstrap, chunk):
         size = min(chunk, n_bootstrap - start)

@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = {"embed": "D", "final_norm": "X"}
-#: Where `final_norm` stands on the axis of relative depth, on which the last block is 1.
+#: x of `final_norm` on the axis of relative depth, where the last block is at 1.
 FINAL_NORM_DEPTH = 1.08
 
 
 def relative_depth(curve: pd.DataFrame) -> pd.Series[Any]:
-    """Return layer / number of blocks; ``final_norm`` stands apart, a little beyond 1."""
+    """Return layer / number of blocks; ``final_norm`` is at :data:`FINAL_NORM_DEPTH`."""
     n_blocks = max([1, *curve.loc[curve["state"] == "block", "layer"]])
     depth = (curve["layer"] / n_blocks).astype(float)
     return depth.where(curve["state"] != "final_norm", FINAL_NORM_DEPTH)
 
 
 def select_curve(table: pd.DataFrame, *, band: str = "low", null: str | None, control: str = "none") -> pd.DataFrame:
-    """Return the rows of one curve in layer order; without a null, those of the first null in the table."""
+    """Return the rows of one curve in layer order; if ``null`` is None, those of the first null in the table."""
     rows = table[(table["band"] == band) & (table["control"] == control)]
-    chosen = null if null is not None else (rows["null"].iloc[0] if len(rows) else "none")
-    return rows[rows["null"] == chosen].sort_values("layer")
+    name = null if null is not None else (rows["null"].iloc[0] if len(rows) else "none")
+    return rows[rows["null"] == name].sort_values("layer")
 
 
 def curve_with_ribbon(
     curve: pd.DataFrame, *, value: str, color: str, label: str, ax: Axes, x: pd.Series[Any] | None = None
 ) -> Axes:
-    """Draw one quantity over depth: blocks joined, with ribbon; ``embed`` and ``final_norm`` as separate markers."""
+    """Draw one quantity over depth: a line with ribbon for blocks, markers for ``embed`` and ``final_norm``."""
     depth = relative_depth(curve) if x is None else x
     blocks = curve["state"] == "block"
     ax.plot(depth[blocks], curve.loc[blocks, value], color=color, label=label, marker="o", markersize=3.5, zorder=3)
@@ -63,7 +63,7 @@ def curve_with_ribbon(
 
 
 def share_curve(table: pd.DataFrame, *, null: str | None, ax: Axes | None = None) -> Axes:
-    """Draw the low-pass share of every model in the table, and its share under the null in grey."""
+    """Draw the low-pass share of every model in the table, and in grey its share under the null."""
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
@@ -80,7 +80,7 @@ def share_curve(table: pd.DataFrame, *, null: str | None, ax: Axes | None = None
 
 
 def excess_curve(table: pd.DataFrame, *, null: str, ax: Axes | None = None) -> Axes:
-    """Draw the excess of the low-pass share over the null, with its 95 % interval; zero is no collaborative signal."""
+    """Draw the excess of the low-pass share over the null with its 95 % interval; 0 means no collaborative signal."""
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
@@ -93,7 +93,7 @@ def excess_curve(table: pd.DataFrame, *, null: str, ax: Axes | None = None) -> A
 
 
 def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = None) -> Axes:
-    """Draw the published quantity: the raw share of the lowest tenth of the frequencies, entry after entry."""
+    """Draw the published quantity: the raw share of the lowest tenth of the frequencies, at equal steps of depth."""
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
@@ -110,7 +110,7 @@ def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = N
 
 
 def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figure:
-    """Return the figure of a run: shares above, excess below, all models on one axis; the published curve if computed.
+    """Return the figure of a run: shares on top, excess below, all models on one axis; the published curve if computed.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def heat_figure(maps: Mapping[str, pd.DataFrame], *, null: str) -> Figure:
 
 
 def proxy(**style: Any) -> Any:
-    """Return a grey handle for a legend."""
+    """Return a grey legend handle."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=NULL_GREY, **{"linestyle": "none", **style})

@@ -1,4 +1,4 @@
-"""Decay profiles: energies of many users as curves over layers, with confidence intervals and a verdict."""
+"""Decay profiles: mean energies over users as curves over layers, with confidence intervals and a verdict."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class DecayProfile:
         Of the low band under the verdict's null, at ``embed`` and at the last block.
     retention_layer : str
     null : str or None
-        The null that the verdict rests on; None for a curve without verdict.
+        The null that the verdict uses; None for a curve without verdict.
     n_users : int
         Users on the curve.
     skipped : {reason: count}
     per_user : DataFrame
         Low share, null share and excess of each user at each layer.
     protocol : dict
-        Everything the numbers depend on.
+        All settings that the numbers depend on.
     caveats : tuple of str
-        Codes of what a reader must know.
+        Codes of :data:`spectral_probe.report.words.CAVEATS`.
     controls : {name: DecayProfile}
-        The same users under other treatments; ``raw`` among them.
+        Profiles of the same users under other treatments, such as ``raw``.
     energy : SpectralEnergy or None
-        What the curves were made from.
+        The energies that the curves are means of; None for a loaded profile.
     """
 
     table: pd.DataFrame
@@ -89,7 +89,7 @@ class DecayProfile:
         bands : int or str
             Bands for display: ``B``, ``"rank:B"``, ``"pooled:B"`` or ``"deciles"``.
         null : str or None
-            The null of the verdict; all nulls in ``energy`` have rows. None: no verdict.
+            The null of the verdict; None for no verdict. All nulls in ``energy`` get rows.
         n_bootstrap, seed : int
             One seeded set of resamples of users gives all intervals; bands and nulls are held fixed.
         labels : mapping, optional
@@ -126,10 +126,10 @@ class DecayProfile:
             },
             energy=energy,
         )
-        return profile if null is None else profile._judged(null)
+        return profile if null is None else profile._with_verdict(null)
 
-    def _judged(self, null: str) -> DecayProfile:
-        """Return the profile with its verdict, read off the table."""
+    def _with_verdict(self, null: str) -> DecayProfile:
+        """Return the profile with its verdict, computed from the table."""
         low = self.table[(self.table["band"] == "low") & (self.table["null"] == null)]
         embed, blocks = low[low["state"] == "embed"], low[low["state"] == "block"]
         if embed.empty or blocks.empty:
@@ -146,11 +146,11 @@ class DecayProfile:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the tidy table: these curves, then those of every control."""
+        """Return the tidy table: the rows of this profile, then those of every control."""
         return pd.concat([self.table, *(c.table for c in self.controls.values())], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return the verdict, the numbers it rests on, and the protocol, ready for JSON."""
+        """Return the verdict, its numbers and the protocol, ready for JSON."""
         raw = self.controls.get("raw")
         return {
             "verdict": str(self.verdict),
@@ -191,7 +191,7 @@ class DecayProfile:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> DecayProfile:
-        """Read a saved profile; energies are not read back (analyse the saved Grams again for those).
+        """Read a saved profile, without its energies (analyse the saved Grams again for those).
 
         Raises
         ------
@@ -200,21 +200,21 @@ class DecayProfile:
         """
         folder = Path(directory)
         try:
-            everything = pd.read_csv(
+            curves = pd.read_csv(
                 folder / "bands.csv",
                 dtype=dict.fromkeys(TEXT_COLUMNS, "string"),
                 keep_default_na=False,
                 na_values=[""],
             )
-            everything[list(TEXT_COLUMNS)] = everything[list(TEXT_COLUMNS)].fillna("")
-            # A user may be called 007 or NA.
+            curves[list(TEXT_COLUMNS)] = curves[list(TEXT_COLUMNS)].fillna("")
+            # Read as text: a user_id may be 007 or NA.
             per_user = pd.read_csv(
                 folder / "per_user.csv.gz", dtype={"user_id": "string"}, keep_default_na=False, na_values=[""]
             )
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             stored = summary["profile"]
             profile = cls(
-                table=everything[everything["control"] == everything["control"].iloc[0]].reset_index(drop=True),
+                table=curves[curves["control"] == curves["control"].iloc[0]].reset_index(drop=True),
                 verdict=Verdict(**stored["verdict"]),
                 embed_excess=None,
                 retention=None,
@@ -228,20 +228,20 @@ class DecayProfile:
             )
             controls = {}
             for name, null in stored["control_nulls"].items():
-                table = everything[everything["control"] == name].reset_index(drop=True)
+                table = curves[curves["control"] == name].reset_index(drop=True)
                 control = replace(profile, table=table, null=null, verdict=Verdict("none", 0))
-                controls[name] = control if null is None else control._judged(null)
+                controls[name] = control if null is None else control._with_verdict(null)
             profile = replace(profile, controls=controls)
-            return profile if profile.null is None else profile._judged(profile.null)
+            return profile if profile.null is None else profile._with_verdict(profile.null)
         except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
             raise DataError(
-                f"{folder} holds no readable profile ({type(error).__name__}: {error}). "
+                f"{folder} has no readable profile ({type(error).__name__}: {error}). "
                 "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
             ) from error
 
 
 def _without_nan(value: Any) -> Any:
-    """Return the value with NaN as None, which JSON can say."""
+    """Return the value with NaN replaced by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

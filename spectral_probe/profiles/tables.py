@@ -1,4 +1,4 @@
-"""Means over users with their intervals, as rows of the tidy table behind every figure."""
+"""The tidy table behind every figure: means over users with their intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = [
     *("energy", "share", "share_low", "share_high", "null_share", "excess", "excess_low", "excess_high"),
     *("retention", "retention_low", "retention_high", "rayleigh"),
 ]
-#: Names and labels that may look like numbers or missing values, and are neither.
+#: Columns of text; their values may look like numbers or missing values.
 TEXT_COLUMNS = (*LABELS, "null", "layer_name", "state", "band", "control")
 
 
@@ -53,7 +53,7 @@ def curve_table(
         if energy.null_low:
             null_low = energy.null_low[null][on_curve][..., None]
             excess = share - np.concatenate([null_low, per_band(energy.null_energy[null]) / total], axis=-1)
-            # A user without this null is in none of the row's means, so that share − null share is the excess.
+            # A user without this null is left out of all means of the row, so that share − null share = excess.
             compared = np.where(np.isnan(excess), np.nan, share)
         share_low, share_high = percentile_interval(resampled(compared))
         columns = {
@@ -93,7 +93,7 @@ def _against_null(
 
 
 def _rows(energy: SpectralEnergy, rule: Bands, columns: Mapping[str, FloatArray]) -> pd.DataFrame:
-    """Spread (n_layers, n_bands) columns over rows that name their layer and band."""
+    """Return one row per layer and band, with the (n_layers, n_bands) arrays as columns."""
     edges = np.concatenate([[[np.nan, np.nan]], rule.edges])
     n_layers, n_bands = len(energy.layer_names), len(edges)
     layer = np.repeat(np.arange(n_layers), n_bands)

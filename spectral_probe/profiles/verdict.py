@@ -1,4 +1,4 @@
-"""From two confidence intervals to one word."""
+"""The verdict of a curve, from two confidence intervals."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from spectral_probe.profiles.bootstrap import Interval
 
-#: Inside this range a retention counts as preserved.
+#: A retention is preserved if its confidence interval lies inside this range.
 PRESERVED = (0.8, 1.25)
-#: With fewer users no verdict but "inconclusive" is given.
+#: With fewer users the verdict is always "inconclusive".
 MIN_USERS = 20
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the confidence intervals say about the last block.
+    """The verdict on the last block.
 
     ``label`` is one of ``attenuated``, ``amplified``, ``preserved``, ``inconclusive``,
-    ``no measurable collaborative signal`` and ``none`` (a curve that no verdict may be drawn from).
+    ``no measurable collaborative signal`` and ``none`` (a curve without verdict).
     """
 
     label: str
@@ -35,7 +35,7 @@ class Verdict:
 
 
 def judge(embed_excess: Interval, retention: Interval, n_users: int) -> Verdict:
-    r"""Return the verdict from the two confidence intervals alone; the rules apply in this order.
+    r"""Return the verdict from the two confidence intervals; the rules apply in this order.
 
     1. lower end of the ``embed`` excess ≤ 0: no measurable collaborative signal;
     2. CI of the retention ρ below 1: attenuated; above 1: amplified; inside [0.8, 1.25]: preserved;

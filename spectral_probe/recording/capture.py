@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from spectral_probe.errors import ConfigError, ModelError, ShapeError, did_you_m
 from spectral_probe.interactions.sequences import batches_by_length
 from spectral_probe.recording.forward import Passes, dtype_of
 from spectral_probe.recording.hooks import Layer, LayerRecorder, evaluating
-from spectral_probe.recording.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, place
+from spectral_probe.recording.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, write_rows
 from spectral_probe.recording.shards import ShardFolder
 from spectral_probe.storage.hashing import array_hash, settings_hash
 from spectral_probe.types import IntArray
@@ -102,18 +102,11 @@ def capture(
     sequence beside the forward pass, and T² numbers kept; prefix by prefix, about T/2 times the forward pass.
     """
     values, lengths = _checked_inputs(inputs, np.asarray(lengths, dtype=np.int64))
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")
-    if state_norm not in (None, "final"):
-        raise ConfigError(f"state_norm must be None or 'final'; got {state_norm!r}.")
-    if prefixes not in (True, False, "auto"):
-        raise ConfigError(f"prefixes must be True, False or 'auto'; got {prefixes!r}.")
-    if resume and out is None:
-        raise ConfigError("resume=True goes on with the shards in a folder; give it as out=.")
+    _check_options(batch_size, state_norm, prefixes, resume, out)
     by_prefix = (not model.is_causal) if prefixes == "auto" else bool(prefixes)
-    chosen = _select(model, layers)
+    recorded = _select(model, layers)
     norm = _final_norm(model) if state_norm == "final" else None
-    place_on = _move(model, chosen, device, dtype)
+    input_device = _move(model, recorded, device, dtype)
 
     arrays: dict[str, npt.NDArray[Any]] = {
         "lengths": lengths,
@@ -121,33 +114,10 @@ def capture(
     }
     arrays |= {} if users is None else {"users": np.asarray(users, dtype=np.int64)}
     arrays |= {} if targets is None else {"targets": np.asarray(targets, dtype=np.int64)}
-    settings = {
-        "model": model.name,
-        "note": str(getattr(model, "note", "")),
-        "is_causal": bool(model.is_causal),
-        "prefixes": by_prefix,
-        "leaky": not (model.is_causal or by_prefix),
-        "state_norm": state_norm,
-        "layers": [name for name, _, _ in chosen],
-        "batch_size": batch_size,
-        "batches_per_shard": BATCHES_PER_SHARD,
-        "device": place_on.type,
-        "dtype": str(dtype_of(chosen)).removeprefix("torch."),
-    }
-    # Said only where it applies, so that the settings of all other captures stay as they were.
-    for name in ("hub_revision", "adapter", "quantization"):
-        if getattr(model, name, None) is not None:
-            settings[name] = str(getattr(model, name))
-    manifest: dict[str, Any] = {
-        "settings": settings,
-        "layer_names": settings["layers"],
-        "layer_states": [state for _, state, _ in chosen],
-        "is_causal": bool(model.is_causal or by_prefix),
-        "n_sequences": len(lengths),
-        "max_length": int(values.shape[1]),
-        "rows_per_shard": BATCHES_PER_SHARD * batch_size,
-        "config_hash": "",
-    }
+    settings = _settings(
+        model, recorded, by_prefix=by_prefix, state_norm=state_norm, batch_size=batch_size, device=input_device
+    )
+    manifest = _manifest(model, recorded, settings, arrays, max_length=int(values.shape[1]))
     folder = ShardFolder(Path(), manifest, arrays)
     # Built now, so that users or targets of a wrong shape fail before anything is written or run.
     result = from_folder(folder, empty_grams(folder))
@@ -158,37 +128,120 @@ def capture(
         manifest["config_hash"] = settings_hash(settings)
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
 
-    done, todo = 0, []
-    for shard in range(len(folder)):
-        part = folder.read(shard) if resume else None
-        if part is None:
-            todo.append(shard)
-        else:
-            place(result.grams, folder.rows(shard), part)
-            done += len(part)
-    if not todo:
+    missing = _read_shards(folder, result) if resume else list(range(len(folder)))
+    if not missing:
         return result
-    roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in chosen]
-    with evaluating(roots), torch.no_grad(), LayerRecorder(model, chosen, norm) as recorder:
-        work = Passes(model, recorder, chosen, values, lengths, result.users, place_on, batch_size, by_prefix)
+    roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in recorded]
+    with evaluating(roots), torch.no_grad(), LayerRecorder(model, recorded, norm) as recorder:
+        passes = Passes(model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix)
         if model.is_causal and not by_prefix:
-            work.check_causality()
+            passes.check_causality()
         if out is not None:
             folder.begin()  # only now: a refused model leaves no folder that looks like a capture
-        for shard in todo:
-            rows = folder.rows(shard)
-            part = np.zeros((len(rows), len(chosen), *[int(lengths[rows].max())] * 2), dtype=np.float32)
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                grams = work.grams(batch)
-                part[start : start + batch_size, :, : grams.shape[-1], : grams.shape[-1]] = grams
-                done += len(batch)
-                if progress is not None:
-                    progress(done, len(lengths))
-            if out is not None:
-                folder.write(shard, part)
-            place(result.grams, rows, part)
+        _run_shards(passes, folder, missing, result, is_saved=out is not None, progress=progress)
     return result
+
+
+def _check_options(batch_size: int, state_norm: Any, prefixes: Any, resume: bool, out: str | Path | None) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")
+    if state_norm not in (None, "final"):
+        raise ConfigError(f"state_norm must be None or 'final'; got {state_norm!r}.")
+    if prefixes not in (True, False, "auto"):
+        raise ConfigError(f"prefixes must be True, False or 'auto'; got {prefixes!r}.")
+    if resume and out is None:
+        raise ConfigError("resume=True goes on with the shards in a folder; give it as out=.")
+
+
+def _settings(
+    model: LayeredModel,
+    layers: Sequence[Layer],
+    *,
+    by_prefix: bool,
+    state_norm: str | None,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what the Grams depend on beside weights and inputs, as it is saved beside them."""
+    settings: dict[str, Any] = {
+        "model": model.name,
+        "note": str(getattr(model, "note", "")),
+        "is_causal": bool(model.is_causal),
+        "prefixes": by_prefix,
+        "leaky": not (model.is_causal or by_prefix),
+        "state_norm": state_norm,
+        "layers": [name for name, _, _ in layers],
+        "batch_size": batch_size,
+        "batches_per_shard": BATCHES_PER_SHARD,
+        "device": device.type,
+        "dtype": str(dtype_of(layers)).removeprefix("torch."),
+    }
+    # Named only where they apply, so that the settings of all other captures stay as they were.
+    for name in ("hub_revision", "adapter", "quantization"):
+        if getattr(model, name, None) is not None:
+            settings[name] = str(getattr(model, name))
+    return settings
+
+
+def _manifest(
+    model: LayeredModel,
+    layers: Sequence[Layer],
+    settings: dict[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    *,
+    max_length: int,
+) -> dict[str, Any]:
+    """Return what a folder of shards says about itself; its ``config_hash`` is set when the folder is known."""
+    return {
+        "settings": settings,
+        "layer_names": settings["layers"],
+        "layer_states": [state for _, state, _ in layers],
+        "is_causal": bool(model.is_causal or settings["prefixes"]),
+        "n_sequences": len(arrays["lengths"]),
+        "max_length": max_length,
+        "rows_per_shard": BATCHES_PER_SHARD * int(settings["batch_size"]),
+        "config_hash": "",
+    }
+
+
+def _read_shards(folder: ShardFolder, result: LayerGrams) -> list[int]:
+    """Put the finished shards of a folder into the result; return the numbers of the others."""
+    missing = []
+    for shard in range(len(folder)):
+        part = folder.read(shard)
+        if part is None:
+            missing.append(shard)
+        else:
+            write_rows(result.grams, folder.rows(shard), part)
+    return missing
+
+
+def _run_shards(
+    passes: Passes,
+    folder: ShardFolder,
+    shards: Sequence[int],
+    result: LayerGrams,
+    *,
+    is_saved: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Run the model over the sequences of some shards; put each shard into the result and, if saved, on disk."""
+    lengths, step = passes.lengths, passes.batch_size
+    n_layers = result.grams.shape[1]
+    done = len(lengths) - sum(len(folder.rows(shard)) for shard in shards)
+    for shard in shards:
+        rows = folder.rows(shard)
+        part = np.zeros((len(rows), n_layers, *[int(lengths[rows].max())] * 2), dtype=np.float32)
+        for start in range(0, len(rows), step):
+            batch = rows[start : start + step]
+            grams = passes.grams(batch)
+            part[start : start + step, :, : grams.shape[-1], : grams.shape[-1]] = grams
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(lengths))
+        if is_saved:
+            folder.write(shard, part)
+        write_rows(result.grams, rows, part)
 
 
 def _checked_inputs(inputs: npt.NDArray[Any] | torch.Tensor, lengths: IntArray) -> tuple[torch.Tensor, IntArray]:
@@ -216,18 +269,18 @@ def _select(model: LayeredModel, wanted: Sequence[str | int] | None) -> list[Lay
         )
     if wanted is None:
         return every
-    kept = {states.index("embed"), len(states) - 1 - states[::-1].index("block")}
+    indices = {states.index("embed"), len(states) - 1 - states[::-1].index("block")}
     for layer in wanted:
         if isinstance(layer, int) and 0 <= layer < len(names):
-            kept.add(layer)
+            indices.add(layer)
         elif layer in names:
-            kept.add(names.index(str(layer)))
+            indices.add(names.index(str(layer)))
         else:
             raise ConfigError(
                 f"layers must be names or indices 0…{len(names) - 1} of {model.name!r}; got {layer!r}."
                 f"{did_you_mean(str(layer), names)} Its layers: {', '.join(names)}."
             )
-    return [every[index] for index in sorted(kept)]
+    return [every[index] for index in sorted(indices)]
 
 
 def _final_norm(model: LayeredModel) -> nn.Module:
@@ -264,13 +317,13 @@ def _move(
 
 def _identity(model: LayeredModel, inputs: torch.Tensor) -> dict[str, str]:
     """Return hashes of what decides the Grams beside the options: the weights and what is fed in."""
-    found = {"inputs_hash": array_hash(inputs.numpy() if inputs.dtype != torch.bfloat16 else inputs.float().numpy())}
+    hashes = {"inputs_hash": array_hash(inputs.numpy() if inputs.dtype != torch.bfloat16 else inputs.float().numpy())}
     if isinstance(model, HFDecoder):
-        found["revision"] = model.revision
+        hashes["revision"] = model.revision
         if model.item_embeddings is not None and not inputs.is_floating_point():
-            found["item_embeddings_hash"] = array_hash(model.item_embeddings.float().cpu().numpy())
+            hashes["item_embeddings_hash"] = array_hash(model.item_embeddings.float().cpu().numpy())
     elif isinstance(model, nn.Module):
-        found["revision"] = weights_fingerprint(model)[:16]
+        hashes["revision"] = weights_fingerprint(model)[:16]
     else:
-        found["revision"] = str(getattr(model, "revision", ""))
-    return found
+        hashes["revision"] = str(getattr(model, "revision", ""))
+    return hashes

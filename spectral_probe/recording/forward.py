@@ -1,4 +1,4 @@
-"""The forward passes of one capture: batch by batch in one pass, or prefix by prefix; and the causality check."""
+"""The forward passes of one capture, in one pass per batch or prefix by prefix, and the causality check."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from spectral_probe.errors import ModelError, NonFiniteStateError, ResourceError
 from spectral_probe.recording.hooks import Layer, LayerRecorder
 from spectral_probe.types import Float32Array, IntArray
 
-#: How far an earlier place may move, as a cosine, when a later item changes; half precision is that coarse.
+#: Largest change of an earlier state, as a cosine, when a later item changes: in float32 and in half precision.
 _CAUSAL_TOLERANCE, _CAUSAL_TOLERANCE_HALF = 1e-4, 2e-2
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What the batches of one capture share.
+    """The model, the inputs and the settings that all batches of one capture share.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Passes:
     device : torch.device
         Where inputs go.
     batch_size : int
-        Rows in one forward pass, be they sequences or prefixes.
+        Rows in one forward pass; a row is a sequence or a prefix.
     """
 
     model: LayeredModel
@@ -44,29 +44,29 @@ class Passes:
     def grams(self, rows: IntArray) -> Float32Array:
         """Return the (batch, n_layers, position, position) Grams of some sequences."""
         try:
-            found = self._by_prefix(rows) if self.by_prefix else self._one_pass(rows)
+            layer_grams = self._by_prefix(rows) if self.by_prefix else self._one_pass(rows)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             raise ResourceError(
-                f"The memory of {self.device} does not suffice for {self.model.name!r} with batches of "
+                f"Out of memory on {self.device} while running {self.model.name!r} with batch_size="
                 f"{self.batch_size}. Use a smaller batch_size, a smaller dtype, or another device."
             ) from error
-        grams: Float32Array = found.transpose(0, 1).cpu().numpy()
+        grams: Float32Array = layer_grams.transpose(0, 1).cpu().numpy()
         broken = np.logical_not(np.isfinite(grams).all(axis=(2, 3)))
         if broken.any():
-            # The first layer to break is where to look; what comes after it has only inherited the NaN.
+            # Name the first layer that is not finite; later layers inherit its NaN.
             layer = int(np.flatnonzero(broken.any(axis=0))[0])
             row = int(rows[np.flatnonzero(broken[:, layer])[0]])
-            who = f"sequence {row}" if self.users is None else f"user {int(self.users[row])}"
+            owner = f"sequence {row}" if self.users is None else f"user {int(self.users[row])}"
             raise NonFiniteStateError(
                 f"States must be finite; layer {self.layers[layer][0]!r} of {self.model.name!r} holds a NaN or an "
-                f"infinity for {who}. Check the inputs, or run the model in float32 or bfloat16."
+                f"infinity for {owner}. Check the inputs, or run the model in float32 or bfloat16."
             )
         return grams
 
     def _batch(self, rows: IntArray, lengths: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs cut to the longest of ``lengths`` and emptied beyond each, and the lengths, on the device."""
+        """Return inputs, cut to the longest of ``lengths`` and 0 beyond each, and the lengths, on the device."""
         batch = self.inputs[torch.from_numpy(rows), : int(lengths.max())]
         ends = torch.from_numpy(lengths)
         padding = torch.arange(batch.shape[1]) >= ends[:, None]
@@ -81,10 +81,10 @@ class Passes:
         """Run every prefix of every sequence as a row of its own, and join their last states."""
         lengths = self.lengths[rows]
         grams = torch.zeros((len(self.layers), len(rows), *[int(lengths.max())] * 2), device=self.device)
-        # Only the states of the sequences in hand are kept, so memory does not grow with the number of prefixes.
-        together = max(1, self.batch_size // int(lengths.max()))
-        for start in range(0, len(rows), together):
-            group = slice(start, start + together)
+        # Only the states of one group of sequences are kept, so memory does not grow with the number of prefixes.
+        group_size = max(1, self.batch_size // int(lengths.max()))
+        for start in range(0, len(rows), group_size):
+            group = slice(start, start + group_size)
             owner = np.repeat(np.arange(len(rows))[group], lengths[group])
             ends = np.concatenate([np.arange(1, length + 1) for length in lengths[group]])
             order = np.argsort(-ends, kind="stable")
@@ -92,22 +92,22 @@ class Passes:
             for chunk in np.split(order, range(self.batch_size, len(order), self.batch_size)):
                 last = self.recorder.last_states(*self._batch(rows[owner[chunk]], ends[chunk]))
                 states = states or [layer.new_empty(len(order), layer.shape[1]) for layer in last]
-                for kept, layer in zip(states, last, strict=True):
-                    kept[torch.from_numpy(chunk).to(kept.device)] = layer
+                for layer_states, layer in zip(states, last, strict=True):
+                    layer_states[torch.from_numpy(chunk).to(layer_states.device)] = layer
             for sequence in np.unique(owner):
-                mine = torch.from_numpy(np.flatnonzero(owner == sequence))
-                for index, kept in enumerate(states):
-                    H = kept[mine.to(kept.device)]
-                    grams[index, sequence, : len(mine), : len(mine)] = (H @ H.T).to(grams.device)
+                prefixes = torch.from_numpy(np.flatnonzero(owner == sequence))
+                for index, layer_states in enumerate(states):
+                    H = layer_states[prefixes.to(layer_states.device)]
+                    grams[index, sequence, : len(prefixes), : len(prefixes)] = (H @ H.T).to(grams.device)
         return grams
 
     def check_causality(self) -> None:
-        """Change the last item of two sequences: if an earlier state moves, the model sees the answers.
+        """Change the last item of two sequences and check that no earlier state changes.
 
         Raises
         ------
         ModelError
-            If a state before the last one moves in a model that claims to be causal.
+            If a state before the last one changes in a model that claims to be causal.
         """
         rows = np.flatnonzero(self.lengths >= 2)[:2]
         if not len(rows):
@@ -124,27 +124,27 @@ class Passes:
                 end = int(lengths[first]) - 1
                 before, after = (grams[index, row, :end, :end] for row in (first, first + len(rows)))
                 norms = before.diagonal().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
-                # As a cosine: an attention sink's huge norm must not hide what happens elsewhere.
-                moved = float(((after - before).abs() / (norms[:, None] * norms)).max())
-                if not moved <= tolerance and np.isfinite(moved):
+                # As a cosine: the large norm of an attention sink must not hide changes at other positions.
+                change = float(((after - before).abs() / (norms[:, None] * norms)).max())
+                if not change <= tolerance and np.isfinite(change):
                     raise ModelError(
                         f"A causal model's state at t depends on items 1…t alone, but changing item {end + 1} of "
-                        f"sequence {int(rows[first])} moved earlier states of {name!r} in {self.model.name!r} by "
-                        f"{moved:.2g} (cosine; {tolerance:g} allowed). Its curve would show it its own answers. Set "
-                        "is_causal = False, so that it is probed prefix by prefix."
+                        f"sequence {int(rows[first])} changed earlier states of {name!r} in {self.model.name!r} by "
+                        f"{change:.2g} (cosine; {tolerance:g} allowed). Its states at t would already contain the item "
+                        "to be predicted. Set is_causal = False, so that it is probed prefix by prefix."
                     )
 
     def _another(self, item: torch.Tensor) -> torch.Tensor:
-        """Return something else that the model could have read in place of an item."""
+        """Return a different input that the model could read instead of an item."""
         if item.is_floating_point():
-            # Negated, not shifted: the norm at a model's entrance takes a shift away again.
+            # Negated, not shifted: a norm layer at the input would remove a shift.
             return -item if bool(item.any()) else torch.linspace(-1, 1, len(item)).to(item)
         low, high = self.inputs.min().to(item), self.inputs.max().to(item)
         return high if bool(item != high) else low
 
 
 def dtype_of(layers: Sequence[Layer]) -> torch.dtype:
-    """Return the number type of the first block, float32 if it has no weights."""
+    """Return the dtype of the first block, float32 if it has no weights."""
     for _, _, module in layers:
         for parameter in module.parameters():
             if parameter.is_floating_point():
@@ -153,5 +153,5 @@ def dtype_of(layers: Sequence[Layer]) -> torch.dtype:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell a full memory from other errors: on the CPU, PyTorch reports it as a plain RuntimeError."""
+    """Tell whether an error means out of memory; on the CPU, PyTorch raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)

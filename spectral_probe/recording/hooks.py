@@ -1,4 +1,4 @@
-"""Forward hooks that reduce each layer's state the moment it appears, and always leave the model as it was."""
+"""Forward hooks that reduce each layer's state when it is computed; they are removed also after an exception."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Layer = tuple[str, LayerState, nn.Module]
 
 
 class LayerRecorder:
-    """Runs a model and keeps, of every layer, only what :meth:`grams` or :meth:`last_states` asks for.
+    """Runs a model and keeps, for every layer, only what :meth:`grams` or :meth:`last_states` asks for.
 
     Parameters
     ----------
@@ -25,11 +25,11 @@ class LayerRecorder:
     layers : list of (layer_name, layer_state, module)
         The layers to record; each must run exactly once in a forward pass.
     norm : nn.Module, optional
-        Applied to ``embed`` and block states before anything else is done with them.
+        Applied first to ``embed`` and block states.
 
     Notes
     -----
-    Used as a context manager: the hooks live inside the ``with`` block only, whatever happens in it.
+    Used as a context manager: the hooks exist only inside the ``with`` block.
     """
 
     def __init__(self, model: LayeredModel, layers: Sequence[Layer], norm: nn.Module | None = None) -> None:
@@ -62,17 +62,17 @@ class LayerRecorder:
     def grams(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the (n_layers, batch, position, position) Grams of one forward pass, in float32 on its device."""
         batch, positions = inputs.shape[:2]
-        # Set aside before the pass: small arrays that outlive the big ones around them would fragment the memory.
+        # Allocated before the pass: small arrays that outlive the large ones around them would fragment memory.
         grams = torch.empty((len(self._layers), batch, positions, positions), device=inputs.device)
         self._grams = grams
         self._run(inputs, lengths)
         self._grams = None
         valid = torch.arange(positions, device=grams.device) < lengths.to(grams.device)[:, None]
-        # Filled, not multiplied by zero: whatever a model leaves at padded places, NaN included, must not survive.
+        # Filled, not multiplied by zero: a NaN that a model leaves at a padded position must not survive.
         return grams.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
 
     def last_states(self, inputs: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Return, of each layer, the (batch, feature) states at the last valid position, in float32."""
+        """Return, for each layer, the (batch, feature) states at the last valid position, in float32."""
         self._last = [inputs] * len(self._layers)
         self._run(inputs, lengths)
         last, self._last = self._last, []
@@ -91,25 +91,25 @@ class LayerRecorder:
 
     def _before(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._keep(index, args or (kwargs.get("hidden_states", next(iter(kwargs.values()), None)),))
+            self._reduce(index, args or (kwargs.get("hidden_states", next(iter(kwargs.values()), None)),))
 
         return hook
 
     def _after(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._keep(index, output)
+            self._reduce(index, output)
 
         return hook
 
-    def _keep(self, index: int, value: Any) -> None:
+    def _reduce(self, index: int, value: Any) -> None:
         name, kind, _ = self._layers[index]
         state = value[0] if isinstance(value, (tuple, list)) and value else value  # transformers < 5 returns tuples
         expected = (len(self._lengths), self._positions)
         if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != expected:
-            seen = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
+            received = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
             raise ModelError(
                 f"The state of a layer must be a (batch, position, feature) tensor with one row per input, here "
-                f"{(*expected, 'd')}; {name!r} of {self._model.name!r} gave {seen}. Correct its layers()."
+                f"{(*expected, 'd')}; {name!r} of {self._model.name!r} gave {received}. Correct its layers()."
             )
         self._runs[index] += 1
         if self._grams is None:
@@ -129,7 +129,7 @@ class LayerRecorder:
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode for a while: dropout would make the states a lottery."""
+    """Put modules into evaluation mode inside the block, because dropout makes the states random."""
     training = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:

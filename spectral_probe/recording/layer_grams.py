@@ -27,13 +27,13 @@ class LayerGrams:
     Attributes
     ----------
     grams : (n_sequences, n_layers, T, T) float32
-        Unit: squared activation. Zero where either place is padding.
+        Unit: squared activation. Zero where either position is padding.
     lengths : (n_sequences,) int
         Valid positions of each sequence; row t < length is the state that predicts target t.
     layer_names : tuple of str, (n_layers,)
         ``embed``, ``block 1`` …, ``final_norm``.
     layer_states : tuple of str, (n_layers,)
-        ``embed``, ``block`` or ``final_norm``; a curve never joins the last to the others.
+        ``embed``, ``block`` or ``final_norm``; a curve never connects ``final_norm`` to the others.
     is_causal : bool
         Whether row t depends on items v_1 … v_t alone: the model is causal, or was probed prefix by prefix.
     users : (n_sequences,) int or None
@@ -41,7 +41,7 @@ class LayerGrams:
     targets : (n_sequences, T) int or None
         Items v_2 … v_{T+1}: the nodes of each sequence's graph.
     settings : dict
-        How the Grams came about; plain JSON values.
+        Settings of the capture; plain JSON values.
 
     Raises
     ------
@@ -87,12 +87,12 @@ class LayerGrams:
         users: npt.ArrayLike | None = None,
         targets: npt.ArrayLike | None = None,
     ) -> LayerGrams:
-        """Reduce states that are already at hand.
+        """Compute Grams from given states.
 
         Parameters
         ----------
         states : (n_sequences, n_layers, T, d) array, or one (n_sequences, T, d) array per layer
-            What stands at padded places is ignored. With a list, d may differ from layer to layer.
+            Values at padded positions are ignored. With a list, d may differ from layer to layer.
         lengths : (n_sequences,) int
         layer_names : (n_layers,) str
         layer_states : (n_layers,), optional
@@ -158,12 +158,12 @@ class LayerGrams:
 
     @classmethod
     def load(cls, path: str | Path) -> LayerGrams:
-        """Read a folder that :meth:`save` or a finished capture left; no model is needed.
+        """Read a folder that :meth:`save` or a finished capture wrote; no model is needed.
 
         Raises
         ------
         DataError
-            If the folder is not one of Grams, is damaged, or its capture was not finished.
+            If the folder holds no Grams, is damaged, or its capture was not finished.
         """
         folder = ShardFolder.open(path)
         grams = empty_grams(folder)
@@ -173,7 +173,7 @@ class LayerGrams:
             if part is None:
                 missing += 1
             else:
-                place(grams, folder.rows(shard), part)
+                write_rows(grams, folder.rows(shard), part)
         if missing:
             raise DataError(
                 f"{missing} of {len(folder)} shards in {str(folder.path)!r} are missing or damaged. Finish the "
@@ -185,10 +185,10 @@ class LayerGrams:
 def check_lengths(lengths: npt.NDArray[np.int64], T: int) -> None:
     """Raise ShapeError unless every length is in 1 … T."""
     if not len(lengths) or lengths.ndim != 1 or lengths.min() < 1 or lengths.max() > T:
-        seen = f"{lengths.min()}…{lengths.max()}" if lengths.size else "none"
+        received = f"{lengths.min()}…{lengths.max()}" if lengths.size else "none"
         raise ShapeError(
             f"There must be at least one sequence and every length must lie in 1…{T}, the width of the padded arrays; "
-            f"got {seen}. Leave empty sequences out."
+            f"got {received}. Leave empty sequences out."
         )
 
 
@@ -200,19 +200,19 @@ def empty_grams(folder: ShardFolder) -> Float32Array:
         return np.zeros(shape, dtype=np.float32)
     except MemoryError as error:
         raise ResourceError(
-            f"Grams of shape {shape} need {4 * math.prod(shape) / 2**30:.1f} GiB of memory, which is not to be had. "
+            f"Grams of shape {shape} need {4 * math.prod(shape) / 2**30:.1f} GiB, more than the free memory. "
             "Probe fewer users, fewer layers, or shorter histories."
         ) from error
 
 
-def place(grams: Float32Array, rows: npt.NDArray[np.int64], part: Float32Array) -> None:
-    """Put the Grams of some sequences, cut to their longest, where they belong."""
+def write_rows(grams: Float32Array, rows: npt.NDArray[np.int64], part: Float32Array) -> None:
+    """Write the Grams of some sequences, cut to their longest, into their rows of ``grams``."""
     longest = part.shape[-1]
     grams[rows, :, :longest, :longest] = part
 
 
 def from_folder(folder: ShardFolder, grams: Float32Array) -> LayerGrams:
-    """Join assembled Grams to what their folder says about them."""
+    """Return assembled Grams with the lengths, names and settings of their folder."""
     return LayerGrams(
         grams,
         folder.arrays["lengths"],

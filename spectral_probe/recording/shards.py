@@ -1,4 +1,4 @@
-"""Grams on disk: a folder of shards that a run can be cut off from and go on with.
+"""Grams on disk: a folder of shards from which an interrupted run can resume.
 
 ::
 
@@ -6,8 +6,8 @@
     sequences.npz      lengths, row order and, where known, users and targets
     shard-00000.npz    Grams of rows order[0:rows_per_shard], cut to their own longest sequence; …
 
-Every file appears whole or not at all, so a file that is there is whole unless the disk failed; the
-checksums inside an ``.npz`` find the rest. Nothing is ever pickled.
+Every file is written atomically, so an existing file is complete unless the disk failed; the checksums
+inside an ``.npz`` detect that. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """A folder of Gram shards and what it says about itself.
+    """A folder of Gram shards with its manifest.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class ShardFolder:
     def create(
         cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
     ) -> ShardFolder:
-        """Return a folder to be written; nothing is, before :meth:`begin`.
+        """Return a new folder; nothing is written before :meth:`begin`.
 
         Raises
         ------
@@ -65,12 +65,12 @@ class ShardFolder:
         if (folder.path / "manifest.json").exists():
             raise ConfigError(
                 f"Saved Grams are never overwritten, and {str(folder.path)!r} holds some. Choose another folder, or "
-                "go on with the unfinished ones (resume=True, --resume)."
+                "resume an unfinished capture (resume=True, --resume)."
             )
         return folder
 
     def begin(self) -> None:
-        """Write what the folder says about itself, unless it does already; clear what a killed process left."""
+        """Write the manifest and the sequences if they are missing; delete the partial files of a killed process."""
         with self._disk_errors():
             self.path.mkdir(parents=True, exist_ok=True)
             remove_partials(self.path)
@@ -80,7 +80,7 @@ class ShardFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> ShardFolder:
-        """Read what a folder says about itself.
+        """Read the manifest and the sequences of a folder.
 
         Raises
         ------
@@ -93,13 +93,13 @@ class ShardFolder:
             with np.load(path / "sequences.npz", allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             folder = cls(path, manifest, arrays)
-            known = manifest["format"] == FORMAT and len(arrays["order"]) == manifest["n_sequences"]
+            is_known = manifest["format"] == FORMAT and len(arrays["order"]) == manifest["n_sequences"]
         except _UNREADABLE as error:
             raise DataError(
                 f"A folder of Grams holds manifest.json and sequences.npz; {str(path)!r} cannot be read: {error}. "
                 "Give the grams/ folder of a run, or capture again."
             ) from error
-        if not known:
+        if not is_known:
             raise DataError(
                 f"Grams are read in format {FORMAT}; {str(path)!r} has format {manifest['format']}. Capture again."
             )
@@ -109,7 +109,7 @@ class ShardFolder:
     def resume(
         cls, path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
     ) -> ShardFolder:
-        """Open a folder of the same configuration to go on with it; where there is none, return a new one.
+        """Open a folder of the same configuration to resume it; if there is none, return a new one.
 
         Raises
         ------
@@ -127,8 +127,8 @@ class ShardFolder:
                 if old.get(key) != new.get(key)
             ]
             raise ConfigError(
-                f"A capture goes on only with shards of its own configuration; {str(folder.path)!r} differs in "
-                f"{', '.join(differing) or 'what it was made from'}. Use the same options, or another folder."
+                f"A capture resumes only with the same configuration; {str(folder.path)!r} differs in "
+                f"{', '.join(differing) or 'its inputs'}. Use the same options, or another folder."
             )
         return folder
 
@@ -159,13 +159,13 @@ class ShardFolder:
         expected = (len(rows), len(self.manifest["layer_names"]), longest, longest)
         try:
             with np.load(self._file(shard), allow_pickle=False) as stored:
-                grams, made_under = stored["grams"], str(stored["config_hash"])
+                grams, config_hash = stored["grams"], str(stored["config_hash"])
         except _UNREADABLE:
             return None
-        if made_under != self.manifest["config_hash"]:
+        if config_hash != self.manifest["config_hash"]:
             raise ConfigError(
                 f"{str(self._file(shard))!r} was made under another configuration than its manifest "
-                f"({made_under[:8]}, not {self.manifest['config_hash'][:8]}). Remove the file, or use another folder."
+                f"({config_hash[:8]}, not {self.manifest['config_hash'][:8]}). Remove the file, or use another folder."
             )
         if grams.shape != expected or grams.dtype != np.float32 or not np.isfinite(grams).all():
             return None
@@ -173,7 +173,7 @@ class ShardFolder:
 
     def _disk_errors(self) -> AbstractContextManager[None]:
         next_step = (
-            "Free some space or choose another folder; finished shards are kept, so resume=True goes on from them."
+            "Free some space or choose another folder; finished shards are kept, so resume=True continues from them."
         )
         return disk_errors(self.path, what="Writing Grams", next_step=next_step)
 

@@ -1,1 +1,1 @@
-"""What a reader gets: tables, figures and the page of a run."""
+"""The output of a run: tables, figures and the report page."""

@@ -1,4 +1,4 @@
-"""What an analysis leaves behind: tables, figures and report in a run folder."""
+"""Write the output of an analysis into its run folder: tables, figures and report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spectral_probe.comparison.comparison import Comparison, name_of, with_distinct_names
+from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
 from spectral_probe.comparison.figure import comparison_figure, comparison_table
 from spectral_probe.figure_style import save_figure
 from spectral_probe.profiles.figures import decay_figure, heat_figure
@@ -21,7 +21,7 @@ from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
 def write_results(run: AnalysisRun, profile: DecayProfile) -> None:
-    """Write everything of one analysis, and mark its run as finished."""
+    """Write all output of one analysis and mark its run as finished."""
     with disk_errors(run.path):
         profile.save(run.path)
         write_figures(run.path, [profile])
@@ -32,14 +32,14 @@ def write_results(run: AnalysisRun, profile: DecayProfile) -> None:
 def write_overlay(
     out: Path,
     profiles: Sequence[DecayProfile],
-    comparisons: Sequence[Comparison] | None = None,
+    comparisons: Sequence[ProfileComparison] | None = None,
     *,
     runs: Sequence[Path] = (),
 ) -> AnalysisRun:
-    """Draw several profiles on one axis in a new run folder under ``out``, with the table of all and a report.
+    """Write several profiles into a new run folder under ``out``: figures on one axis, a joint table and a report.
 
-    With comparisons, their figure and ``comparison.json`` too. The folders of the profiles, ``runs``, are named in
-    ``run.json``, so that what was measured leads back to how, and on which model.
+    With comparisons, their figure and ``comparison.json`` are written too. ``runs``, the folders of the profiles, are
+    stored in ``run.json``, so that the settings and the model of each profile can be found.
     """
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
@@ -57,7 +57,9 @@ def write_overlay(
     return run
 
 
-def _write_comparisons(folder: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[Comparison]) -> None:
+def _write_comparisons(
+    folder: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]
+) -> None:
     numbers = json.dumps([comparison.to_dict() for comparison in comparisons], indent=2)
     write_text(folder / "comparison.json", numbers)
     figure = comparison_figure(profiles, comparisons)
@@ -65,7 +67,7 @@ def _write_comparisons(folder: Path, profiles: Sequence[DecayProfile], compariso
 
 
 def write_figures(folder: Path, profiles: Sequence[DecayProfile]) -> None:
-    """Write ``figures/decay`` and, where energies are at hand, ``figures/heatmap``: png, pdf and csv of each."""
+    """Write ``figures/decay`` and, for profiles with energies, ``figures/heatmap``: png, pdf and csv of each."""
     tables = [profile.to_frame() for profile in profiles]
     null = next((profile.null for profile in profiles if profile.null is not None), "swap")
     data = pd.concat(tables, ignore_index=True)

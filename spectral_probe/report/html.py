@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from spectral_probe.comparison.comparison import Comparison
+from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
@@ -19,12 +19,12 @@ from spectral_probe.storage.atomic import write_text
 
 FIGURES = {
     "comparison.png": (
-        "Above, from the left: the low-pass share of raw states, as the paper's Fig. 4 shows it; the corrected share "
-        "(solid) and that of other users' states on the same graph (dashed: what smoothing alone gives); and what "
-        "changes against the first model at the last block. Below: the excess over each null. A filter in time raises "
-        "the excess over permutation by construction, and that over cyclic where it smooths unevenly; over swap it "
+        "Top row, from the left: the low-pass share of raw states, as in the paper's Fig. 4; the corrected share "
+        "(solid) and that of other users' states on the same graph (dashed: the effect of smoothing alone); the "
+        "changes against the first model at the last block. Bottom row: the excess over each null. A filter in time "
+        "raises the excess over permutation by construction, and that over cyclic if it smooths unevenly; over swap it "
         "cancels. Shaded bands and bars: 95 % bootstrap intervals over users. “Prefix by prefix”: every prefix of a "
-        "history was run on its own, so that no row has seen its answer."
+        "history was run separately, so that no state contains the item to be predicted."
     ),
     "decay.png": "Low-pass share and its excess over the null, by depth. Shaded: 95 % bootstrap intervals over users.",
     "heatmap.png": "Mean excess share over the null (one-sided), by layer and graph frequency.",
@@ -36,9 +36,9 @@ def write_report(
     folder: Path,
     profiles: Sequence[DecayProfile],
     versions: Mapping[str, str] | None = None,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[ProfileComparison] = (),
 ) -> Path:
-    """Write ``report.html`` into the folder that holds the ``figures`` of these profiles; return its path."""
+    """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path."""
     environment = Environment(
         loader=PackageLoader("spectral_probe.report.html"),
         autoescape=True,
@@ -64,7 +64,7 @@ def write_report(
 
 
 def _content(profile: DecayProfile) -> dict[str, Any]:
-    """Return what the template shows of one profile, every number as the text to print."""
+    """Return the template's values for one profile; every number is formatted text."""
     curve = select_curve(profile.table, null=profile.null)
     return {
         "model": str(profile.table["model"].iloc[0]),
@@ -89,8 +89,8 @@ def _content(profile: DecayProfile) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Return what the template shows of one comparison."""
+def _comparison(comparison: ProfileComparison) -> dict[str, Any]:
+    """Return the template's values for one comparison."""
     return {
         "base": comparison.base,
         "other": comparison.other,
@@ -98,15 +98,15 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "changes": [
             {
                 "quantity": QUANTITIES_IN_WORDS[change.quantity],
-                "place": change.place,
-                **{name: _of(getattr(change, name)) for name in ("base", "other", "difference")},
+                "site": change.site,
+                **{name: _interval_text(getattr(change, name)) for name in ("base", "other", "difference")},
             }
             for change in comparison.changes.every()
         ],
     }
 
 
-def _of(interval: Interval) -> str:
+def _interval_text(interval: Interval) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
@@ -125,7 +125,7 @@ def _layer(row: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
-    """Return the users with the largest and the smallest excess at the input, and what is left of it."""
+    """Return the users with the largest and the smallest excess at the input, with their excess at the last block."""
     column = f"excess_{profile.null}"
     if profile.null is None or column not in profile.per_user or not profile.retention_layer:
         return []
@@ -134,9 +134,9 @@ def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
     first = str(profile.per_user["layer_name"].iloc[0])
     ranked = wide.dropna(subset=[first]).sort_values(first, ascending=False, kind="stable")
     if len(ranked) < 2 * N_USERS_SHOWN:
-        shown = ranked
+        rows = ranked
     else:
-        shown = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
+        rows = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
     return [
         {
             "user": str(row[key]),
@@ -144,7 +144,7 @@ def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
             "first": f"{row[first]:+.4f}",
             "last": f"{row[profile.retention_layer]:+.4f}",
         }
-        for row in shown.to_dict("records")
+        for row in rows.to_dict("records")
     ]
 
 

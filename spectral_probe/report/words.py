@@ -1,4 +1,4 @@
-"""What a reader must know beside a curve: codes for machines, sentences for people."""
+"""Sentences of the reports: caveats by their code, controls, quantities and the verdict."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CAVEATS = {
 }
 
 
-#: What each control shows, for the reader of its row.
+#: What each control changes, and what it shows.
 CONTROLS_IN_WORDS = {
-    "raw": "nothing dropped, nothing centred: what the mean vector and the first position add",
-    "random-weights": "same inputs and architecture, every weight matrix redrawn: what needs no training",
-    "shuffled-history": "each history in random order, nodes following: what needs no order in time",
-    "normalized-rows": "every state scaled to unit norm: what does not hang on norms",
-    "long-histories": "users with at least 12 targets only: far less noise where histories are long",
+    "raw": "nothing dropped, nothing centred: the effect of the mean vector and the first position",
+    "random-weights": "same inputs and architecture, every weight matrix redrawn: the effect without training",
+    "shuffled-history": "each history and its graph nodes in random order: the effect without order in time",
+    "normalized-rows": "every state scaled to unit norm: the effect without norms",
+    "long-histories": "only users with at least 12 targets: long histories have far less noise",
     "path-graph": "a path in time instead of the user's graph: smoothness in time alone; no verdict",
     "paper": "the published curve: raw states, own user kept, no null; no verdict",
 }
@@ -44,21 +44,21 @@ QUANTITIES_IN_WORDS = {
 
 
 def verdict_in_words(profile: DecayProfile) -> str:
-    """Return one or two sentences that a reader can quote."""
+    """Return the verdict of a profile as one or two sentences."""
     model = str(profile.table["model"].iloc[0])
     label = profile.verdict.label
     if label == "none" or profile.embed_excess is None or profile.retention is None:
-        return f"No verdict is drawn for {model}."
+        return f"{model} gets no verdict."
     if label == "no measurable collaborative signal":
         return (
-            f"No collaborative signal can be measured in what {model} reads: the excess of its low-pass share over "
-            f"the {profile.null} null is {profile.embed_excess} at the input. There is nothing that could decay."
+            f"The inputs of {model} have no measurable collaborative signal: the excess of their low-pass share over "
+            f"the {profile.null} null is {profile.embed_excess}. Attenuation cannot be measured."
         )
-    kept = profile.retention
-    amount = f"{100 * kept.value:.0f} % (95 % CI {100 * kept.low:.0f} to {100 * kept.high:.0f} %)"
+    retention = profile.retention
+    amount = f"{100 * retention.value:.0f} % (95 % CI {100 * retention.low:.0f} to {100 * retention.high:.0f} %)"
     beginning = f"Of the collaborative signal in its inputs, {model} has {amount} left at {profile.retention_layer}: "
     if label == "inconclusive":
         needed = profile.verdict.users_needed
         more = f"; about {needed} users would be needed" if needed else ""
-        return beginning + f"{profile.verdict.n_users} users cannot tell whether it is attenuated or kept{more}."
+        return beginning + f"{profile.verdict.n_users} users are too few for a verdict{more}."
     return beginning + f"it is {label}."

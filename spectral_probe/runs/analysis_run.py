@@ -1,4 +1,4 @@
-"""Runs of the instrument: the graph, the Grams and, of a comparison, the runs it compares."""
+"""Runs of the instrument: their graph, their Grams and, for a comparison, the runs it compares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spectral_probe.storage.atomic import write_npz
 
 @dataclass(frozen=True)
 class AnalysisRun(RunFolder):
-    """A run folder with what an analysis or a comparison keeps in it.
+    """A run folder with the files of an analysis or a comparison.
 
     ::
 
@@ -33,20 +33,20 @@ class AnalysisRun(RunFolder):
         Raises
         ------
         ConfigError
-            If the folder is a training run: it has a model and nothing measured.
+            If the folder is a training run: it has a model and no measurements.
         DataError
-            See :meth:`open`.
+            See :meth:`RunFolder.open`.
         """
         run = super().open(path)
         if run.is_training:
             raise ConfigError(
-                f"{path} is a training run: it holds a model, and no Grams. "
+                f"{path} is a training run: it holds a model and no Grams. "
                 f"Probe it with: spectral-probe analyze --model {path}"
             )
         return run
 
     def save_graph(self, graph: ItemGraph) -> None:
-        """Keep the training interactions, from which any graph of this run is rebuilt."""
+        """Save the training interactions, from which every graph of this run is rebuilt."""
         R = graph.user_items
         arrays = {"indptr": R.indptr, "indices": R.indices, "shape": np.array(R.shape)}
         write_npz(self.path / "graph.npz", arrays, is_compressed=True)
@@ -69,20 +69,20 @@ class AnalysisRun(RunFolder):
         return AnalysisRun.open((self.path / source).resolve())
 
     def compared_runs(self) -> list[AnalysisRun]:
-        """Return the runs that a comparison was made of, the base first.
+        """Return the runs that a comparison compares, the base first.
 
         Raises
         ------
         DataError
-            If this is no comparison, or one that does not name its runs, or one of them is gone.
+            If this is not a comparison, does not name its runs, or one of them is missing.
         """
-        named = self.state().get("compared_runs")
-        if not named:
+        names = self.state().get("compared_runs")
+        if not names:
             raise DataError(
                 f"{self.path} does not name the runs it compares. Give the folder of a comparison, made by "
                 "spectral-probe compare."
             )
-        return [AnalysisRun.open((self.path / name).resolve()) for name in named]
+        return [AnalysisRun.open((self.path / name).resolve()) for name in names]
 
     def grams_path(self, capture: str) -> Path:
         """Return the folder of one capture."""

@@ -1,4 +1,4 @@
-"""Run folders: everything a result depends on, beside the result; never overwritten, and resumable."""
+"""Run folders: a result and everything it depends on; never overwritten, and resumable."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class RunFolder:
         """
         if (root / "run.json").exists():
             raise ConfigError(
-                f"{root} is a run already, and runs are never overwritten. Give the folder that runs lie in "
-                f"(--out {root.parent}), or finish this one with --resume."
+                f"{root} is a run already, and runs are never overwritten. Give its parent folder "
+                f"(--out {root.parent}), or finish this run with --resume."
             )
         digest = settings_hash(config)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_slug(model)}-{_slug(dataset)}-{digest[:8]}"
@@ -116,12 +116,12 @@ class RunFolder:
             raise DataError(f"{self.path / 'config.yaml'} cannot be read: {error}. Restore it or run again.") from error
 
     def request(self) -> dict[str, Any]:
-        """Return the names that the run was asked for with: ``model``, ``dataset``, ``from_dir``.
+        """Return the names in the request of the run: ``model``, ``dataset``, ``from_dir``.
 
         Raises
         ------
         DataError
-            If the run was made from objects in memory, which no name brings back.
+            If the run was made from objects in memory, which cannot be loaded by name.
         """
         request = self.state().get("request")
         if request is None:
@@ -138,7 +138,7 @@ class RunFolder:
 
 @contextmanager
 def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
-    """Write what a logger says, and the error that ends the block, to ``log.txt`` in a run folder."""
+    """Write the messages of a logger, and the error that ends the block, to ``log.txt`` in a run folder."""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
@@ -164,10 +164,10 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

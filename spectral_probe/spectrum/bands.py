@@ -1,6 +1,6 @@
-"""Frequency bands: how much of each graph frequency belongs to each band.
+"""Frequency bands: the share of each graph frequency that belongs to each band.
 
-Bands are for display. The verdict rests on the heat kernel, which needs no edges (see ``filters``).
+Bands are for display. The verdict uses the heat kernel, which has no band edges (see ``graph.filters``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from spectral_probe.errors import ConfigError
 from spectral_probe.types import FloatArray
 
-#: Eigenvalues closer than this are one eigenspace.
+#: Neighbouring eigenvalues that differ by at most this much form one eigenspace.
 SAME_EIGENVALUE = 1e-9
 
 
@@ -25,7 +25,7 @@ class Bands:
     ----------
     kind : {"rank", "pooled", "deciles"}
         ``rank``: by rank within the user; ``pooled``: by quantiles of the eigenvalues of all users; ``deciles``: the
-        authors' ten groups of ⌊T/10⌋ eigenvalues, of which the last takes the rest.
+        authors' ten groups of ⌊T/10⌋ eigenvalues; the last group takes the rest.
     n_bands : int
     """
 
@@ -39,7 +39,7 @@ class Bands:
         Raises
         ------
         ConfigError
-            If the text is none of these.
+            If ``spec`` is none of these.
         """
         if isinstance(spec, Bands):
             return spec
@@ -64,9 +64,9 @@ class Bands:
         r"""Return the share of each frequency that belongs to each band, (n, T, B).
 
         The energy of band b is :math:`\sum_k w_{kb} E_k`. By rank, eigenvalue k of T covers [k/T, (k+1)/T] and is
-        shared with the bands by overlap, so no band is empty; then the weights of equal eigenvalues are averaged, which
-        is the same as spreading their energy evenly over the eigenspace. A band that a user does not have is NaN for
-        ``pooled``, 0 for ``deciles``.
+        divided among the bands by overlap, so no band is empty. Then the weights of equal eigenvalues are averaged,
+        which spreads their energy evenly over the eigenspace. A band that is empty for a user is NaN for ``pooled``
+        and 0 for ``deciles``.
         """
         if self.kind == "deciles":
             return self._decile_weights(eigenvalues)
@@ -80,7 +80,7 @@ class Bands:
         return _average_over_eigenspaces(eigenvalues, weights)
 
     def _overlap(self, low: FloatArray, high: FloatArray) -> FloatArray:
-        """Return which fraction of each interval [low, high] lies in each band."""
+        """Return the fraction of each interval [low, high] that lies in each band."""
         edges = self.edges
         inside = np.minimum(high[..., None], edges[:, 1]) - np.maximum(low[..., None], edges[:, 0])
         return np.asarray(np.maximum(inside, 0.0) / (high - low)[..., None])

@@ -6,11 +6,11 @@ that any graph energy needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, S
 from spectral_probe.graph.bases import GraphBases, groups_by_length
 from spectral_probe.graph.filters import graph_operator, heat_kernel
 from spectral_probe.graph.threads import for_each
+from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.gram_algebra import energies, prepare_gram
 from spectral_probe.spectrum.nulls import MIN_REFERENCES, SwapNull, SwapReferences, cyclic_gram, permutation_energy
 from spectral_probe.storage.atomic import write_npz
@@ -29,21 +30,6 @@ NULLS = ("swap", "permutation", "cyclic")
 MIN_TARGETS = 4
 #: A centred Gram with less than this part of the uncentred energy is rounding, not signal.
 MIN_CENTRED_ENERGY = 1e-5
-
-
-class Grams(Protocol):
-    """What is read of :class:`spectral_probe.recording.capture.LayerGrams`."""
-
-    @property
-    def grams(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
-    @property
-    def lengths(self) -> IntArray: ...  # noqa: D102
-    @property
-    def layer_names(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def layer_states(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def is_causal(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +103,7 @@ class SpectralEnergy:
 
 
 def spectral_energy(
-    grams: Grams,
+    grams: LayerGrams,
     bases: GraphBases,
     *,
     drop_first: int = 1,
@@ -157,7 +143,7 @@ def spectral_energy(
     seed : int
         Of that draw.
     cache_dir : Path, optional
-        Where the averaged heat kernels of the references, which depend on the data set only, are kept.
+        Where the averaged heat kernels of the references, which depend on the data set only, are local.
 
     Raises
     ------
@@ -176,27 +162,21 @@ def spectral_energy(
     drops the first position and centres, without which the curve is mostly the mean vector and the attention sink.
     Cost: O(n_layers · T³) per sequence, independent of the width of the model.
     """
-    n, n_layers, T = grams.grams.shape[:3]
-    if bases.eigenvalues.shape != (n, T) or not np.array_equal(grams.lengths, bases.lengths):
-        raise ShapeError(
-            f"Grams are for {n} sequences of up to {T} targets, bases for {bases.eigenvalues.shape}, or their lengths "
-            "differ. Build both from the same targets and lengths."
-        )
-    for name in nulls:
-        if name not in NULLS:
-            raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
-    if not 0 <= drop_first < MIN_TARGETS:
-        raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {drop_first}.")
-    if min_targets < MIN_TARGETS:
-        raise ConfigError(f"min_targets must be at least {MIN_TARGETS}; got {min_targets}.")
-    if n_references < MIN_REFERENCES:
-        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
-
+    settings = {
+        "drop_first": drop_first,
+        "center": center,
+        "normalize_rows": normalize_rows,
+        "tau": tau,
+        "n_references": n_references,
+        "min_targets": min_targets,
+        "seed": seed,
+    }
+    _check_arguments(grams, bases, nulls, settings)
     _check_finite(grams)
-    kept = bases.drop_first(drop_first)
+    local = bases.drop_first(drop_first)
     with threadpool_limits(1):
         is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
-        is_valid, skipped = _valid_users(grams.lengths, kept, is_usable, min_targets)
+        is_valid, skipped = _valid_users(grams.lengths, local, is_usable, min_targets)
         references = None
         if "swap" in nulls:
             references = SwapReferences.draw(
@@ -210,42 +190,63 @@ def spectral_energy(
                 seed=seed,
                 cache_dir=cache_dir,
             )
-        shape = (n, n_layers, T - drop_first)
-        result = SpectralEnergy(
-            energy=np.full(shape, np.nan),
-            total=np.full(shape[:2], np.nan),
-            null_energy={name: np.full(shape, np.nan) for name in nulls},
-            low=np.full(shape[:2], np.nan),
-            null_low={name: np.full(shape[:2], np.nan) for name in nulls},
-            eigenvalues=kept.eigenvalues,
-            lengths=grams.lengths,
-            is_valid=is_valid,
-            skipped=skipped,
-            layer_names=tuple(grams.layer_names),
-            layer_states=tuple(grams.layer_states),
-            layer_index=_depths(grams.layer_names, grams.layer_states),
-            settings={
-                "drop_first": drop_first,
-                "center": center,
-                "normalize_rows": normalize_rows,
-                "tau": tau,
-                "n_references": n_references,
-                "min_targets": min_targets,
-                "seed": seed,
-            },
-        )
-        result.energy[is_valid] = 0.0
-        for values in result.null_energy.values():
-            values[is_valid] = 0.0
+        result = _unfilled(grams, local, nulls, is_valid, skipped, settings)
         groups = [
-            _Group.of(rows, length, kept, tau, references)
+            _Group.of(rows, length, local, tau, references)
             for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0))
         ]
-        for_each(lambda task: _fill(result, grams.grams, *task), list(product(groups, range(n_layers))))
+        for_each(lambda task: _fill(result, grams.grams, *task), list(product(groups, range(grams.grams.shape[1]))))
     return result
 
 
-def _check_finite(grams: Grams) -> None:
+def _check_arguments(grams: LayerGrams, bases: GraphBases, nulls: Sequence[str], settings: Mapping[str, Any]) -> None:
+    n, _, T = grams.grams.shape[:3]
+    if bases.eigenvalues.shape != (n, T) or not np.array_equal(grams.lengths, bases.lengths):
+        raise ShapeError(
+            f"Grams are for {n} sequences of up to {T} targets, bases for {bases.eigenvalues.shape}, or their lengths "
+            "differ. Build both from the same targets and lengths."
+        )
+    for name in nulls:
+        if name not in NULLS:
+            raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
+    if not 0 <= settings["drop_first"] < MIN_TARGETS:
+        raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {settings['drop_first']}.")
+    for name, least in (("min_targets", MIN_TARGETS), ("n_references", MIN_REFERENCES)):
+        if settings[name] < least:
+            raise ConfigError(f"{name} must be at least {least}; got {settings[name]}.")
+
+
+def _unfilled(
+    grams: LayerGrams,
+    local: GraphBases,
+    nulls: Sequence[str],
+    is_valid: npt.NDArray[np.bool_],
+    skipped: dict[str, int],
+    settings: dict[str, Any],
+) -> SpectralEnergy:
+    """Return a result without numbers: NaN for users who are not on the curve, energy 0 for the others."""
+    shape = (*grams.grams.shape[:2], local.eigenvalues.shape[1])
+    result = SpectralEnergy(
+        energy=np.full(shape, np.nan),
+        total=np.full(shape[:2], np.nan),
+        null_energy={name: np.full(shape, np.nan) for name in nulls},
+        low=np.full(shape[:2], np.nan),
+        null_low={name: np.full(shape[:2], np.nan) for name in nulls},
+        eigenvalues=local.eigenvalues,
+        lengths=grams.lengths,
+        is_valid=is_valid,
+        skipped=skipped,
+        layer_names=tuple(grams.layer_names),
+        layer_states=tuple(grams.layer_states),
+        layer_index=_depths(grams.layer_names, grams.layer_states),
+        settings=settings,
+    )
+    for values in (result.energy, *result.null_energy.values()):
+        values[is_valid] = 0.0
+    return result
+
+
+def _check_finite(grams: LayerGrams) -> None:
     """Raise NonFiniteStateError if a Gram is not finite; it would pass for one without variation."""
     for layer, name in enumerate(grams.layer_names):
         rows = np.flatnonzero(~np.isfinite(grams.grams[:, layer]).all(axis=(1, 2)))
@@ -257,7 +258,7 @@ def _check_finite(grams: Grams) -> None:
 
 
 def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:
-    """Return the depth of each layer: the number in a block's name, else its place among the recorded layers."""
+    """Return the depth of each layer: the number in a block's name, else its index among the recorded layers."""
     depths: list[int] = []
     for name, state in zip(names, states, strict=True):
         number = name.rpartition(" ")[2]
@@ -269,7 +270,7 @@ def _depths(names: Sequence[str], states: Sequence[str]) -> tuple[int, ...]:
 def _usable_blocks(
     grams: npt.NDArray[np.float32], lengths: IntArray, drop_first: int, center: bool, normalize_rows: bool
 ) -> npt.NDArray[np.bool_]:
-    """Return whether the leading m kept rows of each Gram carry energy at every layer, for every m.
+    """Return whether the leading m remaining rows of each Gram carry energy at every layer, for every m.
 
     Traces and sums of all leading blocks come from cumulative sums, without forming a block.
     """
@@ -289,13 +290,13 @@ def _usable_blocks(
 
 
 def _valid_users(
-    lengths: IntArray, kept: GraphBases, is_usable: npt.NDArray[np.bool_], min_targets: int
+    lengths: IntArray, local: GraphBases, is_usable: npt.NDArray[np.bool_], min_targets: int
 ) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
     """Return who is on the curve, and how many are not, by the first reason that applies."""
-    last = np.maximum(kept.lengths - 1, 0)
+    last = np.maximum(local.lengths - 1, 0)
     has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
     too_short = lengths < min_targets
-    edgeless = ~too_short & ~kept.has_edges
+    edgeless = ~too_short & ~local.has_edges
     flat = ~too_short & ~edgeless & ~has_energy
     skipped = {
         f"fewer than {min_targets} targets": int(too_short.sum()),
@@ -322,9 +323,11 @@ class _Group:
     swap: SwapNull | None
 
     @classmethod
-    def of(cls, rows: IntArray, length: int, kept: GraphBases, tau: float, references: SwapReferences | None) -> _Group:
-        m = int(kept.lengths[rows[0]])
-        U, h = kept.eigenvectors[rows, :m, :m], heat_kernel(kept.eigenvalues[rows, :m], tau)
+    def of(
+        cls, rows: IntArray, length: int, local: GraphBases, tau: float, references: SwapReferences | None
+    ) -> _Group:
+        m = int(local.lengths[rows[0]])
+        U, h = local.eigenvectors[rows, :m, :m], heat_kernel(local.eigenvalues[rows, :m], tau)
         if references is None:
             return cls(rows, length, U, h, None)
         P = graph_operator(U, h)
@@ -332,7 +335,7 @@ class _Group:
 
 
 def _fill(result: SpectralEnergy, grams: npt.NDArray[np.float32], group: _Group, layer: int) -> None:
-    """Compute all energies of one group at one layer into ``result``; no two calls write to the same place."""
+    """Compute all energies of one group at one layer into ``result``; no two calls write to the same elements."""
     center = result.settings["center"]
     treatment = {name: result.settings[name] for name in ("drop_first", "normalize_rows")}
     rows, length, U, h = group.rows, group.length, group.U, group.h

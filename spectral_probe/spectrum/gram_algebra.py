@@ -1,4 +1,4 @@
-"""Algebra of Gram matrices: what can be done to the states without the states."""
+"""Algebra of Gram matrices: operations on the states that need only their Gram matrix."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def prepare_gram(
     G: npt.NDArray[np.floating[Any]], *, drop_first: int, center: bool, normalize_rows: bool
 ) -> FloatArray:
     r"""Return :math:`\tilde G` in float64: leading positions dropped, rows scaled to unit norm, centred."""
-    kept: FloatArray = G[..., drop_first:, drop_first:].astype(np.float64)
+    gram: FloatArray = G[..., drop_first:, drop_first:].astype(np.float64)
     if normalize_rows:
-        scale = inverse_sqrt(np.diagonal(kept, axis1=-2, axis2=-1))
-        kept = scale[..., :, None] * kept * scale[..., None, :]
-    return centre(kept) if center else kept
+        scale = inverse_sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+        gram = scale[..., :, None] * gram * scale[..., None, :]
+    return centre(gram) if center else gram
 
 
 def centre(G: FloatArray) -> FloatArray:
-    r"""Return :math:`J G J` with :math:`J = I - 11^\top/T`: the Gram of the states less their mean over positions."""
+    r"""Return :math:`J G J` with :math:`J = I - 11^\top/T`: the Gram of the states minus their mean over positions."""
     mean = G.mean(axis=-1, keepdims=True)
     return np.asarray(G - mean - np.swapaxes(mean, -1, -2) + mean.mean(axis=-2, keepdims=True))
 

@@ -1,13 +1,13 @@
-r"""The exact nulls: what a curve would look like if the states had nothing to do with the graph.
+r"""The exact nulls: the curve to expect if the states were unrelated to the graph.
 
 An energy :math:`u^\top G u` is linear in the Gram matrix, so its expectation over a family of relabellings is the
-energy of the *averaged* Gram. Nothing is sampled.
+energy of the *averaged* Gram. No relabelling is sampled.
 
-- **swap**: the graph of this user with the states of other users. Exact when Grams are exchangeable over users given
+- **swap**: the graph of this user with the states of other users. Exact if Grams are exchangeable over users given
   position; it keeps the mean, the attention sink, the norm profile, causal averaging, temporal smoothing and the
-  graph's own temporal structure. The verdict rests on it.
-- **permutation**: all T! orders of the positions. **cyclic**: all T − 1 true rotations. Both assume that positions are
-  exchangeable, which real local graphs are not; they are reported as weaker nulls.
+  temporal structure of the graph. The verdict uses it.
+- **permutation**: all T! orders of the positions. **cyclic**: all T − 1 rotations other than the identity. Both assume
+  exchangeable positions, which real local graphs do not have; they are reported as weaker nulls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spectral_probe.storage.atomic import write_npz
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
-#: With fewer other users to swap with, the swap null is NaN.
+#: With fewer other users as references, the swap null is NaN.
 MIN_REFERENCES = 20
 
 
@@ -69,14 +69,14 @@ def cyclic_gram(G: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class SwapReferences:
-    r"""For every length, the users whose states (and graphs) stand in for a user of that length.
+    r"""For every length, the users whose states and graphs are the references for a user of that length.
 
     Attributes
     ----------
     rows : {length: (m,) int}
         Reference rows, the same at all layers.
     heat : {length: (T, T)}
-        :math:`\sum_v e^{-\tau L_v}` over the references, each graph cut to its leading ``length`` targets.
+        :math:`\sum_v e^{-\tau L_v}` over the references, each graph restricted to its leading ``length`` targets.
         It depends on the data set only.
     """
 
@@ -104,8 +104,8 @@ class SwapReferences:
         is_usable : (n, T) bool
             ``is_usable[v, m − 1]``: the leading m rows of user v's Gram have energy at every layer.
         is_causal : bool
-            Leading blocks of longer users serve only where a state does not depend on later items; otherwise
-            references have equal length.
+            If True, a state does not depend on later items, and the leading blocks of longer users are references
+            too. If False, references have equal length.
         """
         rows: dict[int, IntArray] = {}
         for length in np.unique(wanted_lengths):
@@ -131,7 +131,7 @@ def _heat_sums(bases: GraphBases, rows: dict[int, IntArray], drop_first: int, ta
 def _cached_heat_sums(
     bases: GraphBases, rows: dict[int, IntArray], drop_first: int, tau: float, cache_dir: Path | None
 ) -> dict[int, FloatArray]:
-    """Return the heat sums, from ``cache_dir`` when the same graphs and references were summed before."""
+    """Return the heat sums, from ``cache_dir`` if those of the same graphs and references are stored there."""
     if cache_dir is None:
         return _heat_sums(bases, rows, drop_first, tau)
     parts: list[str | bytes | npt.NDArray[Any]] = [repr((drop_first, tau, bases.adjacency.shape)), bases.adjacency]
@@ -148,9 +148,9 @@ def _cached_heat_sums(
 
 
 class SwapNull:
-    r"""The swap null of users of equal length: :math:`\bar g_u` and :math:`\bar P_u` over the references less the user.
+    r"""The swap null of users of equal length: :math:`\bar g_u` and :math:`\bar P_u` over all references but the user.
 
-    Sums over all references are formed once; a user who is a reference subtracts his own term.
+    Sums over all references are formed once; for a user who is a reference, their own term is subtracted.
     """
 
     def __init__(self, rows: IntArray, references: IntArray, heat_sum: FloatArray, P: FloatArray) -> None:
@@ -180,10 +180,10 @@ class SwapNull:
         # Centring is linear: centre the weighted sum once instead of every reference.
         summed = np.einsum("v,vst->st", 1.0 / trace, blocks)
         summed = centre(summed) if center else summed
-        own = self.is_reference
-        null_share = (energies(summed, eigenvectors) - own[:, None] * share) / self.count[:, None]
-        states_others = summed - own[:, None, None] * g
-        own_graph = ((self.P * summed).sum(axis=(-2, -1)) - own * low) / self.count
+        is_reference = self.is_reference
+        null_share = (energies(summed, eigenvectors) - is_reference[:, None] * share) / self.count[:, None]
+        states_others = summed - is_reference[:, None, None] * g
+        own_graph = ((self.P * summed).sum(axis=(-2, -1)) - is_reference * low) / self.count
         own_states = (self.heat_others * g).sum(axis=(-2, -1)) / self.count
         neither = (self.heat_others * states_others).sum(axis=(-2, -1)) / self.count**2
         return null_share, own_graph + own_states - neither

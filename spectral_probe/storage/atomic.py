@@ -58,8 +58,8 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path : path
         The name of the finished folder.
     replace : bool
-        True: a folder of this name is deleted first. False: it stays, and what was written is thrown away; another
-        process was faster.
+        True: a folder of this name is deleted first. False: it stays and the new content is deleted, because
+        another process wrote it first.
     """
     path = Path(path)
     with scratch_folder(path) as partial:
@@ -89,7 +89,7 @@ def scratch_folder(path: str | Path) -> Iterator[Path]:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Give a finished file of the same disk its own name, in one step."""
+    """Rename a finished file on the same disk, in one step."""
     os.replace(source, target)
 
 
@@ -118,14 +118,14 @@ def write_npz(path: str | Path, arrays: Mapping[str, npt.ArrayLike], *, is_compr
 def write_csv(path: str | Path, table: pd.DataFrame, *, float_format: str | None = None) -> None:
     """Write a table without its index, compressed where the name ends with ``.gz``.
 
-    An archive holds no time of writing, so equal tables give equal bytes.
+    An archive stores no time of writing, so equal tables give equal bytes.
     """
     path = Path(path)
     with whole_file(path) as partial:
         if path.suffix != ".gz":
             table.to_csv(partial, index=False, float_format=float_format)
             return
-        # An archive names its content: the finished name, not the hidden one with the process id.
+        # An archive stores the name of its content: use the final name, not the hidden one with the process id.
         with partial.open("wb") as file, gzip.GzipFile(path.name, "wb", fileobj=file, mtime=0) as archive:
             table.to_csv(archive, index=False, float_format=float_format)
 

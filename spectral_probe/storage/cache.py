@@ -12,5 +12,5 @@ CACHE_VARIABLE = "SPECTRAL_PROBE_CACHE"
 
 def cache_root() -> Path:
     """Return the cache folder: ``$SPECTRAL_PROBE_CACHE``, or the user's cache folder of the system."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("spectral-probe"))
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("spectral-probe"))

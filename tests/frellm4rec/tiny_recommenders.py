@@ -72,8 +72,8 @@ def load(name, folder):
 class StateRecorder(LayerRecorder):
     """The instrument's recorder, but it keeps the states themselves."""
 
-    def _keep(self, index, value):
-        super()._keep(index, value)
+    def _reduce(self, index, value):
+        super()._reduce(index, value)
         self.states[index] = (value[0] if isinstance(value, tuple) else value).detach().float().clone()
 
 

@@ -39,7 +39,7 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> Any:
 
 
 class ToyBlock(nn.Module):
-    """Adds the mean of the states a place may see: all up to itself, or (leaky) all of them."""
+    """Adds the mean of the states a position may see: all up to itself, or (leaky) all of them."""
 
     def __init__(self, is_leaky: bool, returns_tuple: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Toy(nn.Module):
         self.n_runs += 1
         valid = torch.arange(inputs.shape[1]) < lengths[:, None]
         x = inputs if inputs.is_floating_point() else self.table[inputs]
-        # What a model leaves at padded places is its own business; here it is as bad as can be.
+        # A model may leave any value at padded positions; a large one makes leaks visible.
         x = torch.where(valid[..., None], x, 1e3)
         for number, block in enumerate(self.blocks):
             x = block(x, valid)

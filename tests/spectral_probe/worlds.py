@@ -19,7 +19,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class ArrayGrams:
-    """Grams in float64, so that comparisons need not forgive the float32 of stored ones."""
+    """Grams in float64, so that comparisons need no tolerance for the float32 of stored Grams."""
 
     grams: Array
     lengths: Array
@@ -65,16 +65,16 @@ def grams_of(states: Array, lengths: Array, *, is_causal: bool = True) -> ArrayG
 def make_world(seed: int, *, n_users: int = 60, n_items: int = 40, n_layers: int = 4, d: int = 6) -> World:
     """Return users with tastes, whose histories repeat items, and states with a sink and causal averaging.
 
-    The last six items belong to one user alone, whose graph therefore has no edge of others' making.
+    The last six items belong to one user alone, whose graph therefore has no edge from other users.
     """
     rng = np.random.default_rng(seed)
     taste_of_item = rng.integers(0, 3, n_items - 6)
     histories = []
     for _ in range(n_users):
         liked = np.flatnonzero(taste_of_item == rng.integers(0, 3))
-        own = rng.choice(liked, size=int(rng.integers(4, 11)))
+        chosen = rng.choice(liked, size=int(rng.integers(4, 11)))
         other = rng.integers(0, n_items - 6, size=2)
-        histories.append(rng.permutation(np.concatenate([own, other])))
+        histories.append(rng.permutation(np.concatenate([chosen, other])))
     histories[3] = np.arange(n_items - 6, n_items)
     data = Dataset.from_interactions(Interactions.from_sequences(histories, n_items=n_items))
     probe = probe_sequences(data)
@@ -241,7 +241,7 @@ def made_up(low: np.ndarray, null: np.ndarray, n_layers: int | None = None) -> S
 def with_excess(*factors: float, n: int = 200, noise: float = 0.0, seed: int = 0) -> SpectralEnergy:
     """Return energies whose excess at layer l is ``factors[l]`` times that of ``embed``, user by user."""
     rng = np.random.default_rng(seed)
-    own = rng.normal(0.1, 0.05, n)
-    excess = np.stack([own * f + noise * rng.normal(size=n) for f in factors], axis=1)
+    embed = rng.normal(0.1, 0.05, n)
+    excess = np.stack([embed * f + noise * rng.normal(size=n) for f in factors], axis=1)
     null = rng.uniform(0.2, 0.3, size=excess.shape)
     return made_up(null + excess, null)

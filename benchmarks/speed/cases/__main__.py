@@ -1,4 +1,4 @@
-"""Run one case, print its figures as a JSON line: ``python -m benchmarks.speed.cases NAME [LASTFM-DIR [THREADS]]``."""
+"""Run one case, print its result as a JSON line: ``python -m benchmarks.speed.cases NAME [LASTFM-DIR [THREADS]]``."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def fourier_filter(T: int) -> Callable[[Any], Any]:
 
 
 def settle_memory() -> None:
-    """Free a block as large as a layer's own, after which the C library keeps freed memory, as beside a model.
+    """Free a block as large as the activations of a layer; the C library then keeps freed memory, as with a model.
 
-    A fresh process hands it back and fetches it page by page at every call, which takes longer than the work.
+    Otherwise a new process returns the memory and requests it again at every call, which takes longer than the work.
     """
     import torch
 
@@ -67,7 +67,7 @@ def tfm_operator(_folder: str) -> dict[str, Any]:
 
 
 def _peak() -> float:
-    """Return the GFLOP/s of a square product that is as large as such products get fast."""
+    """Return the GFLOP/s of a 1024 × 1024 matrix product, for comparison."""
     import torch
 
     square = torch.randn(1024, 1024)
@@ -75,7 +75,7 @@ def _peak() -> float:
 
 
 def tfm_ragged(_folder: str) -> dict[str, Any]:
-    """Time a batch of many lengths; the Fourier route takes the rows of each length together."""
+    """Time a batch of many lengths; the Fourier route handles the rows of one length together."""
     import torch
 
     from frellm4rec.modules import TemporalFrequencyModulation
@@ -113,14 +113,14 @@ def tfm_layer(_folder: str) -> dict[str, Any]:
     model, inputs, lengths = qwen2(1)
     tfm = TemporalFrequencyModulation(CUTOFF, ORDER)
     block = next(module for _, kind, module in model.layers() if kind == "block")
-    seen: list[Any] = []
+    calls: list[Any] = []
     handle = block.register_forward_hook(
-        lambda module, args, kwargs, out: seen.append((args, kwargs, out)), with_kwargs=True
+        lambda module, args, kwargs, out: calls.append((args, kwargs, out)), with_kwargs=True
     )
     with torch.no_grad():
         model.forward_sequences(inputs, lengths)
         handle.remove()
-        args, kwargs, out = seen[0]
+        args, kwargs, out = calls[0]
         states = out[0] if isinstance(out, tuple) else out
         ratio, ours_s, layer_s = paired_ratio(
             lambda: tfm(states, lengths), lambda: block(*args, **kwargs), 5, calls=(10, 1), clock=CPU_CLOCK

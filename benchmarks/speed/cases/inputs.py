@@ -18,7 +18,7 @@ def lastfm(folder: str) -> Any:
 
 
 def lastfm_probe(folder: str, max_length: int) -> tuple[Any, Any, Any]:
-    """Return LastFM, its item graph, and what the instrument reads of it."""
+    """Return LastFM, its item graph, and the sequences that the instrument reads."""
     from spectral_probe.graph.item_graph import ItemGraph
     from spectral_probe.interactions.sequences import probe_sequences
 

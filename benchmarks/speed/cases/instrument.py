@@ -18,7 +18,7 @@ from benchmarks.speed.timing import paired_ratio, peak_bytes, seconds, status_by
 
 
 def bases_against(loop: Callable[[Any, Any, Any], list[Any]], folder: str, goal: str) -> dict[str, Any]:
-    """Time our batched bases against a loop over users, on everybody with 48 targets; check that spectra agree."""
+    """Time our batched bases against a loop over users, on all users with 48 targets; check that spectra agree."""
     dataset, graph, probe = lastfm_probe(folder, 48)
     full = np.flatnonzero(probe.lengths == 48)
     targets, lengths = probe.targets[full], probe.lengths[full]
@@ -26,7 +26,7 @@ def bases_against(loop: Callable[[Any, Any, Any], list[Any]], folder: str, goal:
     def ours() -> Any:
         return graph.local_bases(targets, lengths, own_user="keep")
 
-    # An isolated node has eigenvalue 0 in both libraries and 1 here (it must not count as smooth): compare the others.
+    # An isolated node has eigenvalue 0 in both libraries and 1 here (it must not count as smooth): leave it out.
     bases = ours()
     connected = (bases.adjacency.sum(axis=-1) > 0).all(axis=-1)
     slow = np.array(loop(dataset, graph, targets))
@@ -162,14 +162,14 @@ def pipeline(folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder_name:
         cache = Path(folder_name)
 
-        def everything() -> None:
+        def all_steps() -> None:
             grams = capture(model, probe.inputs, probe.lengths, targets=probe.targets, users=probe.users)
             bases = graph.local_bases(probe.targets, probe.lengths, users=probe.users)
             spectral_energy(grams, bases, cache_dir=cache)
             spectral_energy(grams, bases, cache_dir=cache, **RAW)
 
-        first = seconds(everything)
-        ratio, all_s, bare_s = paired_ratio(everything, bare, 4)
+        first = seconds(all_steps)
+        ratio, all_s, bare_s = paired_ratio(all_steps, bare, 4)
     return {
         "measured": f"{ratio:.3f}×",
         "goal": "<= 1.2×",
@@ -183,7 +183,7 @@ def cooccurrence(_folder: str) -> dict[str, Any]:
     from spectral_probe.graph.item_graph import ItemGraph
 
     R = large_log()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the log
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, which includes making the log
     before = status_bytes("VmRSS")
     start = time.perf_counter()
     graph = ItemGraph.from_interactions(R)

@@ -15,7 +15,7 @@ MAX_LENGTH, BATCH_SIZE, EVALUATION_BATCH, K = 50, 128, 256, 10
 
 
 class _EnoughEpochsError(Exception):
-    """Stops the trainer before the epoch in which it would validate."""
+    """Stops the trainer before the epoch with a validation."""
 
 
 def fresh_model(dataset: Any) -> Any:
@@ -25,7 +25,7 @@ def fresh_model(dataset: Any) -> Any:
 
 
 class PlainLoop:
-    """The loop one would write: one matrix of scores per batch, ``cross_entropy``, Adam; dropout of its own state."""
+    """A plain training loop: one score matrix per batch, ``cross_entropy``, Adam; dropout with its own random state."""
 
     def __init__(self, dataset: Any) -> None:
         import torch
@@ -38,7 +38,7 @@ class PlainLoop:
         self.sequences = [torch.from_numpy(window.copy()) for window in windows]
 
     def epoch(self) -> float:
-        """Take an epoch and return its mean loss."""
+        """Train one epoch and return its mean loss."""
         import torch
         from torch.nn.functional import cross_entropy
         from torch.nn.utils.rnn import pad_sequence
@@ -60,7 +60,7 @@ class PlainLoop:
         return total / n_targets
 
     def timed_epoch(self) -> tuple[float, float]:
-        """Return seconds and loss of an epoch, the global random state left as it was."""
+        """Return seconds and loss of an epoch; the global random state does not change."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,7 @@ class PlainLoop:
 
 
 def sasrec_epoch(folder: str) -> dict[str, Any]:
-    """Time our trainer and a plain loop, an epoch each in turn; the first pair, in which all starts up, is left out."""
+    """Time our trainer and a plain loop, one epoch each in turn; the first pair is a warm-up."""
     from frellm4rec.training.config import TrainingConfig
     from frellm4rec.training.trainer import train
 
@@ -107,7 +107,7 @@ def sasrec_epoch(folder: str) -> dict[str, Any]:
 
 
 def plain_evaluation(model: Any, dataset: Any) -> Any:
-    """Return NDCG of every user's last item by the full ranking, ties not looked at."""
+    """Return NDCG of every user's last item by the full ranking, ignoring ties."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -152,7 +152,7 @@ def sasrec_evaluation(folder: str) -> dict[str, Any]:
 
 
 def ranking_200k(_folder: str) -> dict[str, Any]:
-    """Time the metrics alone, from scores of which some tie with the target's."""
+    """Time the metrics alone, on scores with ties."""
     from frellm4rec.evaluation.metrics import rank_metrics
 
     n_users, n_candidates = 200_000, 101

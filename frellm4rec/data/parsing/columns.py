@@ -1,4 +1,4 @@
-"""Columns of delimited text and of Parquet files: what is asked for, checked, with the line of every row."""
+"""Wanted columns of delimited text and Parquet files, checked, with the line number of every row."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How fields are told apart, and whether the header gives a type with every name (``user_id:token``)."""
+    """How fields are separated, and whether the header gives a type with every name (``user_id:token``)."""
 
     delimiter: str
     quoting: int = csv.QUOTE_MINIMAL
     is_typed: bool = False
 
 
-#: By file ending, without .gz. RecBole's atomic files are tab-separated, typed and know no quotes.
+#: By file ending, without .gz. RecBole's atomic files are tab-separated and typed, without quotes.
 TEXT = {
     ".csv": TextFormat(","),
     ".tsv": TextFormat("\t"),
@@ -75,7 +75,7 @@ def read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Dat
     if ending(path) in PARQUET:
         return _read_parquet(path, columns, filled)
     rows = _Rows(path)
-    places = _places(rows.header, columns, path)
+    indices = _column_indices(rows.header, columns, path)
     checked = [(rows.header.index(column), column) for column in filled]
     values: list[list[str]] = []
     line_numbers: list[int] = []
@@ -85,13 +85,13 @@ def read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Dat
                 f"{path} must have {len(rows.header)} fields on every line; line {line_number} has {len(row)}: "
                 f"{rows.format.delimiter.join(row)[:80]!r}. Repair or drop the line."
             )
-        for place, column in checked:
-            if not row[place].strip():
+        for index, column in checked:
+            if not row[index].strip():
                 raise DataError(
                     f"Column {column!r} of {path} must not be empty; it is in line {line_number}. "
                     "Repair or drop the line."
                 )
-        values.append([row[place] for place in places])
+        values.append([row[index] for index in indices])
         line_numbers.append(line_number)
     if not values:
         raise DataError(f"{path} has a header but no rows. Check that it is the right file.")
@@ -99,7 +99,7 @@ def read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.Dat
 
 
 class _Rows:
-    """The rows of a text table with their line numbers; the header is read at once."""
+    """The rows of a text table with their line numbers; the constructor reads the header."""
 
     def __init__(self, path: Path) -> None:
         if ending(path) not in TEXT:
@@ -143,13 +143,13 @@ def _untyped(field: str, path: Path) -> str:
     return name
 
 
-def _places(header: list[str], columns: list[str], path: Path) -> list[int]:
-    """Return where the columns stand in the header."""
+def _column_indices(header: list[str], columns: list[str], path: Path) -> list[int]:
+    """Return the index of each column in the header."""
     for column in columns:
         if header.count(column) != 1:
-            seen = "no column" if column not in header else "more than one column"
+            problem = "no column" if column not in header else "more than one column"
             raise DataError(
-                f"{path} has {seen} {column!r} in its header, line 1; its columns are {header}."
+                f"{path} has {problem} {column!r} in its header, line 1; its columns are {header}."
                 f"{did_you_mean(column, header)} Name the columns with user=, item=, time=, title=, or rename them."
             )
     return [header.index(column) for column in columns]
@@ -163,7 +163,7 @@ def _load_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except ImportError as error:
         raise MissingDependencyError("Parquet files need pyarrow: pip install pyarrow") from error
-    except Exception as error:  # a damaged file raises whatever the library stumbles over
+    except Exception as error:  # a damaged file can raise any exception
         raise DataError(f"{path} must be a Parquet file; reading it failed with: {error}. Fetch it again.") from error
 
 
@@ -171,7 +171,7 @@ def _read_parquet(path: Path, columns: list[str], filled: list[str]) -> pd.DataF
     """Return the wanted columns of a Parquet file, indexed by row from 1."""
     df = _load_parquet(path)
     df.columns = [str(column) for column in df.columns]
-    _places(list(df.columns), columns, path)
+    _column_indices(list(df.columns), columns, path)
     if df.empty:
         raise DataError(f"{path} has no rows. Check that it is the right file.")
     df = df[columns].set_axis(np.arange(1, len(df) + 1))
@@ -210,7 +210,7 @@ def parse_times(times: pd.Series, path: Path) -> npt.NDArray[np.generic]:
                 raise
     dates = pd.to_datetime(pd.Series(text), format="ISO8601", utc=True, errors="coerce")
     is_number = pd.to_numeric(pd.Series(text), errors="coerce").notna()
-    # Years alone read as dates too; a row is wrong if it is unlike the kind that most rows have.
+    # Years alone also parse as dates; a row is wrong if its kind differs from that of most rows.
     is_right = is_number if is_number.sum() >= dates.notna().sum() else dates.notna()
     bad = np.flatnonzero(~is_right)
     if len(bad):

@@ -1,4 +1,4 @@
-"""JSON lines, one object per line, where a few broken lines are counted and forgiven and many are an error."""
+"""JSON lines, one object per line; a few broken lines are counted and skipped, many are an error."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from frellm4rec.data.parsing.text_files import GZIP_MAGIC
 from spectral_probe.errors import DataError
 
-#: Largest part of the lines that may be broken. The published files have none; a damaged copy has many.
+#: Largest share of lines that may be broken. The published files have none; a damaged copy has many.
 MAX_BROKEN_SHARE = 0.01
 
 
 class JsonLines:
     """The objects of a file, plain or gzipped, read line by line so that the file need not fit into memory.
 
-    Iterate once, call :meth:`reject` for an object that lacks what it must have, and :meth:`check` at the end.
+    Iterate once, call :meth:`reject` for an object that lacks a required value, and :meth:`check` at the end.
 
     Attributes
     ----------
     n_lines : int
         Lines read that are not blank.
     n_broken : int
-        Those that were rejected: no JSON object, or called so with :meth:`reject`.
+        Lines that are not a JSON object or were rejected with :meth:`reject`.
     """
 
     def __init__(self, path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> None:
@@ -44,13 +44,13 @@ class JsonLines:
                 continue
             self.n_lines += 1
             try:
-                # Decoded here: json would also take UTF-16, and bytes that are no text at all.
-                found = json.loads(line.decode("utf-8-sig"))
+                # Decoded here: json.loads would also accept UTF-16 and bytes that are not text.
+                value = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError):
                 self.reject(f"is not JSON: {line[:60]!r}")
                 continue
-            if isinstance(found, dict):
-                yield found
+            if isinstance(value, dict):
+                yield value
             else:
                 self.reject(f"is not a JSON object: {line[:60]!r}")
 
@@ -60,7 +60,7 @@ class JsonLines:
         self._first_broken = self._first_broken or f"line {self._line_number} {reason}"
 
     def check(self) -> None:
-        """Refuse the file if it is empty or too much of it is broken.
+        """Refuse the file if it is empty or too many of its lines are broken.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Bytes and text of files, plain or gzipped, with every way of failing turned into one error that names the file."""
+"""Bytes and text of files, plain or gzipped; every failure is a DataError that names the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def stem(path: Path) -> str:
 
 
 def ending(path: Path) -> str:
-    """Return the file's ending in lower case, ``.gz`` set aside."""
+    """Return the file's ending in lower case, without ``.gz``."""
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, unpacked where it is gzipped, whatever its name says.
+    """Return the content of a file, unpacked if it is gzipped, whatever its name.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Item titles: found in files, and cleaned of what a web shop leaves in them."""
+"""Item titles: read from files, and cleaned of markup and scripts of web pages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from spectral_probe.errors import DataError
 from spectral_probe.interactions.log import Interactions
 
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
-#: The tail of a page's keyword tag, read as a title by whoever collected the pages: ``Duct Tape,3M,90128" />``.
+#: The end of a page's keyword tag that was collected as a title: ``Duct Tape,3M,90128" />``.
 TAG_TAIL = re.compile(r'"?\s*/>\s*$')
-#: What makes a line of a page's script, not the name of a thing.
+#: Marks a line of a page's script that was collected as a title.
 SCRIPT = re.compile(r"getTime\(|var aPageStart|<script", re.IGNORECASE)
 INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\xa0\u200b-\u200f\u2028-\u202f\u2060\ufeff\ud800-\udfff]")
 #: UTF-8 read as Windows-1252: a lead byte, then what may follow one.
@@ -24,16 +24,16 @@ MOJIBAKE = re.compile("[ÂÃ].")
 
 
 def clean_title(value: object, *, category: str = "") -> str:
-    """Return a title as plain text on one line, or an empty string where it names nothing.
+    """Return a title as plain text on one line, or an empty string if it is not a title.
 
     Entities and tags are resolved, whitespace is single, letters are composed (NFC), and UTF-8 that was read as
-    Windows-1252 is put right. Nothing is left of what is not text, of a line of script, and of a title that only
+    Windows-1252 is repaired. The result is empty for a value that is not text, a line of script, and a title that only
     repeats the category of the shop.
 
     Parameters
     ----------
     value : object
-        The title as it was read; anything but text is no title.
+        The title as it was read.
     category : str
         Name of the category as in file names, ``Industrial_and_Scientific``.
     """
@@ -48,7 +48,7 @@ def clean_title(value: object, *, category: str = "") -> str:
     text = TAG_TAIL.sub("", TAG.sub(" ", text))
     text = MOJIBAKE.sub(_as_utf8, text)
     text = re.sub(r"\s+", " ", INVISIBLE.sub(" ", text)).strip()
-    # What is left of a no-break space that went through the wrong code page.
+    # The rest of a no-break space that was read with the wrong code page.
     text = re.sub(r"(?<![A-ZÂ-Ý])Â(?= |$)", "", text)
     text = re.sub(r" {2,}", " ", unicodedata.normalize("NFC", text)).strip()
     return "" if category and _letters(text) == _letters(category) else text
@@ -62,7 +62,7 @@ def _as_utf8(match: re.Match[str]) -> str:
 
 
 def _letters(text: str) -> str:
-    """Return the words of a name alone: ``Industrial & Scientific`` and ``Industrial_and_Scientific`` are the same."""
+    """Return only the words of a name: ``Industrial & Scientific`` and ``Industrial_and_Scientific`` are the same."""
     return re.sub(r"[^a-z0-9]+", " ", text.casefold().replace("&", " and ")).strip()
 
 
@@ -89,10 +89,10 @@ def titles_from_file(
         return None
     known = first_titles(read_columns(Path(path), [item, title], filled=[item]), item, title)
     by_text = {str(label): text for label, text in known.items()}
-    found = [by_text.get(str(label), "") for label in log.item_ids]
-    if not any(found):
+    titles = [by_text.get(str(label), "") for label in log.item_ids]
+    if not any(titles):
         raise DataError(
             f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(by_text), '')!r}, "
             f"the log's is {str(log.item_ids[0])!r}. Check that both use the same labels."
         )
-    return found
+    return titles

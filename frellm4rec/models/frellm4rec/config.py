@@ -23,18 +23,18 @@ class FreLLM4RecConfig(RecommenderConfig):
     Attributes
     ----------
     n_items, max_length : int
-        Size of the catalogue; most recent items that are read.
+        Size of the catalogue; number of most recent items that are read.
     backbone : str
         Alias, local folder or hub repository of the language model.
     backbone_revision : str or None
         Commit of a hub repository.
     backbone_weights : str or None
-        Hash of the language model's weights (:attr:`HFDecoder.revision`); filled in at construction, and refused if
-        it is given and differs.
+        Hash of the language model's weights (:attr:`HFDecoder.revision`); filled in at construction. A given value that
+        differs is an error.
     backbone_dtype : str or None
-        Number type of these weights; filled in at construction, and what a saved model loads its backbone in.
+        Dtype of these weights; filled in at construction. A saved model loads its backbone in this dtype.
     inputs : {"id+text", "id", "text"}
-        What is known of an item.
+        Which vectors describe an item.
     id_source : str
         Plug-in of the group ``spectral_probe.inputs`` that gives the ID embeddings; ``id`` is SASRec's item table.
     fusion : {"mlp", "gate"}
@@ -46,15 +46,15 @@ class FreLLM4RecConfig(RecommenderConfig):
     alpha, glpf_order, self_loops, learnable_alpha
         Of the graph filter, see :class:`GraphLowPassFilter`; alpha 0 is off.
     glpf_keep : float or None
-        Use the ideal low-pass that keeps this part of the spectrum in place of the polynomial.
+        Use the ideal low-pass that keeps this share of the spectrum instead of the polynomial.
     glpf_targets : tuple of {"id", "text"}
         Which tables are filtered.
     cutoff, tfm_order, mode, layers, learnable_cutoff
         Of the filter along time, see :class:`TemporalFrequencyModulation`; cutoff None is off. ``mode`` also decides
-        how the model is trained: ``prefix`` on the last position of a prefix drawn anew for each step, the others at
+        how the model is trained: ``prefix`` on the last position of a prefix redrawn for each step, the others at
         every position.
     train_norms : bool
-        Fit the weights of the language model's norms too; nothing else of it is ever trained.
+        Fit the weights of the language model's norms too; its other weights are never trained.
     """
 
     n_items: int
@@ -111,7 +111,7 @@ class FreLLM4RecConfig(RecommenderConfig):
             raise ConfigError("The ideal low-pass (glpf_keep) has no alpha to learn. Leave out one of the two.")
         if self.learnable_alpha and not 0.0 < self.alpha < 1.0:
             raise ConfigError(f"A learnable alpha starts inside (0, 1); got {self.alpha}. Start at 0.3.")
-        # Of what the filter along time refuses, say so now and not after the item tables are made.
+        # Check the settings of the filter along time here, before the item tables are made.
         TemporalFrequencyModulation(
             self.cutoff, self.tfm_order, self.mode, layers=self.layers, learnable=self.learnable_cutoff
         )

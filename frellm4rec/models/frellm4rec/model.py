@@ -24,7 +24,7 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.types import LayerState
 
-#: Which model filters a backbone: two would filter it twice, and one would read the titles through the other's filter.
+#: The model that filters a backbone. A second one would filter it twice, and encode titles with the filter attached.
 _OWNERS: weakref.WeakKeyDictionary[HFDecoder, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
@@ -40,10 +40,10 @@ class FreLLM4Rec(SequentialRecommender):
     ----------
     config : FreLLM4RecConfig
     tables : {"id" | "text": ItemTable}
-        What is known of the items; see :meth:`from_dataset`.
+        The frozen item vectors; see :meth:`from_dataset`.
     backbone : HFDecoder, optional
         The language model; loaded by its name when left out. It is frozen, and filtered for as long as this model
-        lives.
+        exists.
     seed : int
         Draws the initial weights of the fusion.
 
@@ -56,8 +56,9 @@ class FreLLM4Rec(SequentialRecommender):
 
     Notes
     -----
-    Source: FreLLM4Rec section 4, Eqs. (2), (3), (5) to (9). The fusion starts as loud as the model's own tokens. What
-    is saved: the trained parameters, the item tables and the pointer to the backbone, never the backbone.
+    Source: FreLLM4Rec section 4, Eqs. (2), (3), (5) to (9). The fused vectors start with the same RMS norm as the
+    backbone's token embeddings. Saved are the trained parameters, the item tables and the reference to the backbone,
+    never the backbone.
     """
 
     name: ClassVar[str] = "frellm4rec"
@@ -75,24 +76,24 @@ class FreLLM4Rec(SequentialRecommender):
         super().__init__()
         backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision)
         _check_is_free(backbone)
-        self.config = _pointed(config, backbone)
+        self.config = _with_backbone(config, backbone)
         expected = SOURCES[config.inputs]
         if tuple(tables) != expected or any(table.n_items != config.n_items for table in tables.values()):
-            seen = {name: table.n_items for name, table in tables.items()}
+            sizes = {name: table.n_items for name, table in tables.items()}
             raise ConfigError(
-                f"inputs {config.inputs!r} needs tables {expected} of {config.n_items} items; got {seen}."
+                f"inputs {config.inputs!r} needs tables {expected} of {config.n_items} items; got {sizes}."
             )
         if config.mode == "causal" and not backbone.is_causal:
             raise ConfigError(f"{backbone.name!r} reads in both directions, so mode 'causal' would leak. Use 'prefix'.")
         self.backbone = backbone.requires_grad_(False).eval()
         self.tables = nn.ModuleDict(tables)
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; give its state back
+        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; restore its state
             torch.manual_seed(seed)
             widths = [table.width for table in tables.values()]
             self.fusion = FUSIONS[config.fusion](widths, backbone.width, config.n_hidden, config.dropout)
             self.fusion.to(backbone.device)
             self.tables.to(backbone.device)
-        self._match_loudness()
+        self._match_rms_norm()
         self.tfm = TemporalFrequencyModulation(
             config.cutoff,
             config.tfm_order,
@@ -160,7 +161,7 @@ class FreLLM4Rec(SequentialRecommender):
         folder : path
         device : str or torch.device
         backbone : HFDecoder or str, optional
-            Where the language model is now, if it is not where the config says; its weights must be the same.
+            The language model, or its new path or name, if the config's is out of date; its weights must be the same.
 
         Raises
         ------
@@ -184,26 +185,26 @@ class FreLLM4Rec(SequentialRecommender):
 
     @property
     def is_causal(self) -> bool:  # type: ignore[override]
-        """Whether the state at t depends on items up to t alone; else it is probed prefix by prefix."""
+        """Whether the state at t depends only on items up to t; else the model is probed prefix by prefix."""
         return self.backbone.is_causal and self.tfm.is_causal
 
     @property
     def supervision(self) -> Supervision:
-        """Where the loss is taken: the mode says, also where the filter is off, so that variants stay comparable."""
+        """Where the loss is taken; set by the mode, also if the filter is off, so that variants stay comparable."""
         return "prefix" if self.config.mode == "prefix" else "every"
 
     @property
     def note(self) -> str:
-        """What a reader of the states must know."""
+        """A caution about the states for a reader, or an empty string."""
         leaky = "trained with later items in view (two_sided_leaky)" if self.config.mode == "two_sided_leaky" else ""
         return "; ".join(part for part in (self.backbone.note, leaky) if part)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the fusion; the backbone stays in evaluation mode."""
+        """Set the mode of the fusion; the backbone stays in evaluation mode."""
         super().train(mode)
         checkpointed = [part for part in self.backbone.modules() if getattr(part, "gradient_checkpointing", False)]
         self.backbone.eval()
-        for part in checkpointed:  # its own flag alone: dropout inside the layer stays off
+        for part in checkpointed:  # only the flag of the layer itself: dropout inside it stays off
             part.training = mode
         return self
 
@@ -215,8 +216,7 @@ class FreLLM4Rec(SequentialRecommender):
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the final states, (batch, position, feature) float32; see the base class.
 
-        In the two-sided modes the last valid row is the state of the whole history; rows before it have seen later
-        items.
+        In the two-sided modes the last valid row is the state of the whole history; rows before it contain later items.
         """
         self.check_inputs(inputs, lengths)
         return self.backbone.run(self.item_vectors(inputs), lengths).float()
@@ -226,7 +226,7 @@ class FreLLM4Rec(SequentialRecommender):
         return self.fusion(*(table(items) for table in self.tables.values()))
 
     def item_embeddings(self) -> torch.Tensor:
-        """Return the fused vectors of all items, (n_items, d_model); kept between calls that need no gradient."""
+        """Return the fused vectors of all items, (n_items, d_model); cached between calls that need no gradient."""
         if torch.is_grad_enabled() or self.training:
             return self._fuse_all()
         parameters = [*self.fusion.parameters(), *self.tables.parameters()]
@@ -236,7 +236,7 @@ class FreLLM4Rec(SequentialRecommender):
         return self._cached[1]
 
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
-        """Return the backbone's layers; a block's state is what leaves it after the filter along time."""
+        """Return the backbone's layers; a block's state is its output after the filter along time."""
         return self.backbone.layers()
 
     def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -250,27 +250,27 @@ class FreLLM4Rec(SequentialRecommender):
             self.train(was_training)
 
     def input_modules(self) -> list[nn.Module]:
-        """Return the modules that make the inputs of the first block: a control that redraws weights keeps them."""
+        """Return the modules that make the inputs of the first block; a control that redraws weights keeps these."""
         return [self.tables, self.fusion]
 
     def saved_state(self) -> dict[str, torch.Tensor]:
         """Return the trained parameters and the item tables; of the backbone only norms, and only if trained."""
-        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
-        return own | (self._norms() if self.config.train_norms else {})
+        tensors = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+        return tensors | (self._norms() if self.config.train_norms else {})
 
     def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over what :meth:`saved_state` gave; the backbone's frozen weights stay as they are."""
+        """Load what :meth:`saved_state` returned; the backbone's frozen weights do not change."""
         expected = set(self.saved_state())
         if expected != set(weights):
             raise RuntimeError(f"names differ in {sorted(expected ^ set(weights))[:4]}")
         self.load_state_dict(dict(weights), strict=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy model and backbone; the copy is filtered by its own hooks."""
+        """Copy model and backbone; the copy has its own hooks."""
         self._attachment.remove()
         try:
             tables = {name: copy.deepcopy(table, memo) for name, table in self.tables.items()}
-            # Trained norms are part of the copy's backbone, whose hash is then not that of the one pointed to.
+            # Trained norms are part of the copied backbone, so its hash differs from backbone_weights.
             config = replace(self.config, backbone_weights=None)
             twin = type(self)(config, tables, backbone=copy.deepcopy(self.backbone, memo))
             twin.config = self.config
@@ -280,7 +280,7 @@ class FreLLM4Rec(SequentialRecommender):
         return twin.to(self.backbone.device).train(self.training)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Move or cast everything, but leave a backbone that is spread over devices where it is."""
+        """Move or cast everything except a backbone that is spread over several devices."""
         if not self.backbone.is_spread:
             return super()._apply(fn, recurse)
         for part in (self.tables, self.fusion, self.tfm):
@@ -288,7 +288,7 @@ class FreLLM4Rec(SequentialRecommender):
         return self
 
     def _attach(self) -> None:
-        """Filter the backbone for as long as this model lives."""
+        """Filter the backbone for as long as this model exists."""
         self._attachment = self.tfm.attach(self.backbone)
         weakref.finalize(self, self._attachment.remove)
         _OWNERS[self.backbone] = weakref.ref(self)
@@ -306,9 +306,9 @@ class FreLLM4Rec(SequentialRecommender):
         }
 
     @torch.no_grad()
-    def _match_loudness(self) -> None:
-        """Scale the fusion's last layers so that item vectors start as loud as the backbone's own tokens."""
-        self.fusion.eval()  # dropout would draw from the global generator, and the scale would be its lottery
+    def _match_rms_norm(self) -> None:
+        """Scale the fusion's last layers so that item vectors start with the same RMS norm as the token embeddings."""
+        self.fusion.eval()  # dropout would draw from the global generator and make the scale random
         rms = float(self._fuse_all().square().mean().sqrt())
         self.fusion.train()
         factor = self.backbone.token_rms() / rms
@@ -328,29 +328,28 @@ def _graph_filter(config: FreLLM4RecConfig, graph: ItemGraph) -> GraphFilter:
 
 
 def _check_is_free(backbone: HFDecoder) -> None:
-    """Refuse a backbone that a living model filters."""
+    """Refuse a backbone that another model filters."""
     owner = _OWNERS.get(backbone)
     if owner is not None and owner() is not None:
         raise ConfigError(
-            f"Backbone {backbone.name!r} belongs to another FreLLM4Rec, whose filter along time is on it. Load it once "
-            "for each model, or delete the other one first."
+            f"Backbone {backbone.name!r} belongs to another FreLLM4Rec, which already filters it along time. Load it "
+            "once for each model, or delete the other model first."
         )
 
 
-def _pointed(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
-    """Return the config with a full pointer to the backbone; a backbone with other weights is refused."""
+def _with_backbone(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
+    """Return the config with a full reference to the backbone; refuse a backbone with other weights."""
     weights = backbone.revision
     if config.backbone_weights not in (None, weights):
         raise ModelError(
-            f"This model was trained on backbone {config.backbone!r} with weights {config.backbone_weights}; the one "
-            f"at hand, {backbone.name!r}, has {weights}. Its states would mean something else. Give the backbone it "
-            "was trained on."
+            f"This model was trained on backbone {config.backbone!r} with weights {config.backbone_weights}; "
+            f"{backbone.name!r} has {weights}, so its states would differ. Give the backbone that the model was "
+            "trained on."
         )
     folder = Path(config.backbone).expanduser()
-    place = str(folder.resolve()) if folder.is_dir() else config.backbone
     return replace(
         config,
-        backbone=place,
+        backbone=str(folder.resolve()) if folder.is_dir() else config.backbone,
         backbone_weights=weights,
         backbone_dtype=str(backbone.dtype).removeprefix("torch."),
         backbone_revision=config.backbone_revision or backbone.hub_revision,

@@ -39,16 +39,16 @@ DIFFERENCES = [
 def tables():
     cells, means, differences = [], [], []
     for variant, mode, against, difference, low, high, p in DIFFERENCES:
-        own = {**LABELS, **OWN, "mode": mode, "variant": variant, "label": variant.upper(), "n_users": 1090}
+        labels = {**LABELS, **OWN, "mode": mode, "variant": variant, "label": variant.upper(), "n_users": 1090}
         values = {"difference": difference, "low": low, "high": high, "p_value": p / 2, "p_holm": p}
         differences.append(
-            {**own, **values, "against": against, "metric": "ndcg", "n_seeds": 3, "reference_n_seeds": 3}
+            {**labels, **values, "against": against, "metric": "ndcg", "n_seeds": 3, "reference_n_seeds": 3}
         )
         if against == "full" or mode == "prefix":
             protocol = "lastfm 5ed1, k=10, ties at expected value (rate 0.0000)"
-            cells.append({**own, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": protocol})
+            cells.append({**labels, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": protocol})
             value = {"value": 0.25 + difference, "std": 0.01, "low": 0.2, "high": 0.3, "n_seeds": 3}
-            means += [{**own, **value, "metric": metric} for metric in ("ndcg", "recall")]
+            means += [{**labels, **value, "metric": metric} for metric in ("ndcg", "recall")]
     other = {"difference": -0.001, "low": -0.006, "high": 0.004, "p_value": 0.5, "p_holm": 0.5, "ranking": "full"}
     differences.append({**differences[0], **other})
     cells.append({**LABELS, **ALONE, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": "lastfm 5ed1, k=10"})
@@ -62,18 +62,18 @@ def tables():
 
 
 def test_every_claim_is_the_one_of_its_interval(tables):
-    said = {line.split("**")[1]: line for line in recommender.claims(tables) if line.startswith("- **")}
-    assert said["TFM"] == (
+    lines = {line.split("**")[1]: line for line in recommender.claims(tables) if line.startswith("- **")}
+    assert lines["TFM"] == (
         "- **TFM**, 99+1 candidates: helps (stories260K prefix); hurts (stories260K causal). The paper's claim that "
         "it helps (+0.0820) holds in 1 of 2 settings here; the opposite was found in 1 of 2. full ranking: no "
         "difference shown (stories260K prefix)."
     )
-    assert said["G-LPF"] == (
+    assert lines["G-LPF"] == (
         "- **G-LPF**, 99+1 candidates: no difference shown (stories260K prefix); no difference shown after correction "
         "(stories260K causal). The paper's claim that it helps (+0.0803) is not reproduced here."
     )
-    assert said["both filters"].endswith("The paper's claim that it helps (+0.1091) holds here.")
-    assert "ID embeddings" not in said
+    assert lines["both filters"].endswith("The paper's claim that it helps (+0.1091) holds here.")
+    assert "ID embeddings" not in lines
     beside = [line for line in recommender.claims(tables) if "beside SASRec" in line]
     assert beside[0].endswith(
         "prefix, 99+1 candidates): NDCG@10 −0.0400 [−0.0600, −0.0200], p < 0.001: it is below SASRec."
@@ -111,10 +111,10 @@ def test_what_was_run_apart_is_collected_and_compared(tmp_path):
         cells = []
         for run in runs:
             ndcg = np.array(values[run])
-            found = Evaluation(
+            evaluation = Evaluation(
                 ndcg, (ndcg > 0) * 1.0, ndcg * 0, np.arange(4), 10, "m", "r", "lastfm", "5ed1", "test", 99, 0
             )
-            found.save(tmp_path / name / run / "evaluation" / "test-99+1.npz")
+            evaluation.save(tmp_path / name / run / "evaluation" / "test-99+1.npz")
             label = {"mode": "prefix", "label": rows[run]["variant"], **rows[run]}
             cells.append(
                 {**LABELS, **label, "seed": 0, "status": "finished", "run": run, "protocol": "p", "tie_rate": 0}
@@ -129,9 +129,9 @@ def test_what_was_run_apart_is_collected_and_compared(tmp_path):
         "differences.csv",
         "means.csv",
     ]
-    found = ExperimentTables.load(folder)
-    assert found.cells["variant"].tolist() == ["sasrec", "full", "wo-tfm"]
-    pairs = found.differences[found.differences["metric"] == "ndcg"].set_index(["variant", "against"])["difference"]
+    joined = ExperimentTables.load(folder)
+    assert joined.cells["variant"].tolist() == ["sasrec", "full", "wo-tfm"]
+    pairs = joined.differences[joined.differences["metric"] == "ndcg"].set_index(["variant", "against"])["difference"]
     assert pairs.to_dict() == {("wo-tfm", "full"): -0.5, ("full", "sasrec"): 0.25, ("wo-tfm", "sasrec"): -0.25}
 
 
@@ -149,23 +149,23 @@ def test_how_much_the_graph_filter_changes_beyond_a_rescaling(tmp_path, monkeypa
     dataset = Dataset.from_interactions(Interactions.from_sequences(sequences, n_items=5), name="pair")
     table = np.array([[1.0, 0], [-1, 0], [0, 0], [0, 0], [0, 0]], dtype=np.float32)
     monkeypatch.setattr(recommender, "sasrec_item_table", lambda dataset, seed: table * (seed + 1))
-    found = recommender.measure_strength(dataset, seeds=(0, 1), alpha=0.5)
-    np.testing.assert_allclose(found["near_one"], 3 / 5)
+    strength = recommender.measure_strength(dataset, seeds=(0, 1), alpha=0.5)
+    np.testing.assert_allclose(strength["near_one"], 3 / 5)
     # (1, −1) on the pair is an eigenvector at λ = 1: the filter is a multiple of the identity on it.
-    np.testing.assert_allclose(found["changed"], 0.0, atol=1e-12)
+    np.testing.assert_allclose(strength["changed"], 0.0, atol=1e-12)
     table[1] = 0.0
     # (1, 0) splits evenly over λ = 0 and λ = 1, and has a mean that is taken out.
-    found = recommender.measure_strength(dataset, seeds=(0, 1), alpha=0.5)
-    assert found["changed"].between(0.1, 0.9).all()
-    assert found["changed"].nunique() == 1
-    found.to_csv(tmp_path / "glpf.csv", index=False)
+    strength = recommender.measure_strength(dataset, seeds=(0, 1), alpha=0.5)
+    assert strength["changed"].between(0.1, 0.9).all()
+    assert strength["changed"].nunique() == 1
+    strength.to_csv(tmp_path / "glpf.csv", index=False)
     line = recommender.strength(tmp_path / "glpf.csv")[0]
-    assert f"{found['near_one'][0]:.0%} of the 5 eigenvalues" in line
-    assert f"up to {found['changed'][0]:.0%} (mean over 2 seeds" in line
+    assert f"{strength['near_one'][0]:.0%} of the 5 eigenvalues" in line
+    assert f"up to {strength['changed'][0]:.0%} (mean over 2 seeds" in line
     assert recommender.strength(tmp_path / "absent.csv") == []
 
 
-def test_the_committed_tables_name_no_place_on_a_machine():
+def test_the_committed_tables_name_no_path_on_a_machine():
     for path in (results.FIGURES / "recommender").glob("*.csv"):
         text = path.read_text(encoding="utf-8")
         assert "/home/" not in text

@@ -12,7 +12,7 @@ from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.comparison import words as rules
 from spectral_probe.comparison.comparison import compare
-from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, PLACES, QUANTITIES
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, QUANTITIES, SITES
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.folder import write_overlay
@@ -29,9 +29,9 @@ def values(base: float, difference: float, *, width: float = 0.1) -> dict[str, d
 
 
 def changes_of(**differences: float):
-    at = {(quantity, place): change_of(quantity, place, values(1, 0)) for quantity in QUANTITIES for place in PLACES}
-    for place in PLACES:
-        at[QUANTITY, place] = change_of(QUANTITY, place, values(1, differences.get("published", 0)))
+    at = {(quantity, site): change_of(quantity, site, values(1, 0)) for quantity in QUANTITIES for site in SITES}
+    for site in SITES:
+        at[QUANTITY, site] = change_of(QUANTITY, site, values(1, differences.get("published", 0)))
     at[EXCESS["swap"], LAST] = change_of("", LAST, values(differences.get("own", 1), differences.get("swap", 0)))
     at[NULL_SHARE, LAST] = change_of("", LAST, values(1, differences.get("null", 0)))
     along = values(differences.get("along", 0), 0)
@@ -39,7 +39,7 @@ def changes_of(**differences: float):
     return at
 
 
-def said(label: str, **differences: float) -> str:
+def story_of(label: str, **differences: float) -> str:
     comparison = {"base": "b", "other": "f", "label": label, "changes": {"some": {}}}
     return "\n".join(story(comparison, changes_of(**differences)))
 
@@ -57,11 +57,11 @@ def said(label: str, **differences: float) -> str:
     ],
 )
 def test_what_the_nulls_say_of_the_published_figure(label, published, swap, words) -> None:
-    assert words in said(label, published=published, swap=swap)
+    assert words in story_of(label, published=published, swap=swap)
 
 
 def test_an_interval_that_holds_zero_shows_nothing() -> None:
-    text = said(rules.NO_CHANGE, published=0.05, along=-0.05, null=0.05, swap=-0.05, own=0.05)
+    text = story_of(rules.NO_CHANGE, published=0.05, along=-0.05, null=0.05, swap=-0.05, own=0.05)
     assert "of b does not measurably change from input to last layer (−0.0500 [−0.1500, 0.0500])" in text
     assert "no change is measured at the last layer (1.0000 against 1.0500; change +0.0500 [−0.0500, +0.1500])" in text
     assert text.count("does not measurably change") == 3
@@ -69,9 +69,9 @@ def test_an_interval_that_holds_zero_shows_nothing() -> None:
 
 
 def test_the_loss_of_the_base_is_said_where_it_is_and_where_it_is_not() -> None:
-    assert "of b falls from input to last layer (−0.5000" in said(rules.SMOOTHING, along=-0.5)
-    assert "the loss that the paper shows of its base is not there" in said(rules.SMOOTHING, along=0.5)
-    assert "speaks against the paper" in said(rules.LOSS, published=-0.5)
+    assert "of b falls from input to last layer (−0.5000" in story_of(rules.SMOOTHING, along=-0.5)
+    assert "the loss that the paper shows of its base is not there" in story_of(rules.SMOOTHING, along=0.5)
+    assert "speaks against the paper" in story_of(rules.LOSS, published=-0.5)
 
 
 def test_nothing_is_said_without_a_verdict() -> None:
@@ -97,7 +97,7 @@ def analyses(tmp_path_factory) -> list[Path]:
     dataset = make_world(1, n_users=90).dataset
     options = AnalysisOptions(n_bootstrap=100, preset="paper")
     off = {"architecture": {"alpha": 0.0, "cutoff": None}}
-    found = []
+    paths = []
     for name, settings in (("base", off), ("full", {})):
         model = MixingModel(dataset.n_items)
         model.name = name
@@ -106,8 +106,8 @@ def analyses(tmp_path_factory) -> list[Path]:
         run = run_analysis(model, dataset, options, out=folder / "runs").run
         trained = training(folder / "trainings", name, **settings)
         run.write_state("finished", request={"model": str(trained), "dataset": "world"})
-        found.append(run.path)
-    return found
+        paths.append(run.path)
+    return paths
 
 
 def comparison(analyses: list[Path], out: Path) -> Path:
@@ -118,8 +118,8 @@ def comparison(analyses: list[Path], out: Path) -> Path:
 @pytest.fixture(scope="module")
 def collected(analyses, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("collected")
-    (place,) = reprobe.collect([comparison(analyses, out / "both")], out / "world" / "reprobe")
-    return place
+    (path,) = reprobe.collect([comparison(analyses, out / "both")], out / "world" / "reprobe")
+    return path
 
 
 def test_a_comparison_is_filed_under_what_its_models_were_trained_with(collected) -> None:
@@ -137,24 +137,24 @@ def test_the_published_quantity_is_the_one_of_the_analyses(collected, analyses) 
     table = pd.read_csv(collected / "published.csv").set_index("place")
     for part, run in zip(("base", "other"), analyses, strict=True):
         curve = pd.read_csv(run / "bands.csv").query("control == 'paper' and band == '1'").sort_values("layer")
-        for place, row in (("embed", curve.iloc[0]), (LAST, curve.iloc[-1])):
+        for site, row in (("embed", curve.iloc[0]), (LAST, curve.iloc[-1])):
             expected = [row["share"], row["share_low"], row["share_high"]]
-            found = table.loc[place, [part, f"{part}_low", f"{part}_high"]].tolist()
-            assert found == pytest.approx(expected, rel=1e-8)
-            assert table.loc[place, "n_users"] == row["n_users"]
+            shares = table.loc[site, [part, f"{part}_low", f"{part}_high"]].tolist()
+            assert shares == pytest.approx(expected, rel=1e-8)
+            assert table.loc[site, "n_users"] == row["n_users"]
     assert table.loc[LAST, "difference"] == pytest.approx(table.loc[LAST, "other"] - table.loc[LAST, "base"])
     assert table.loc[GAIN, "difference_low"] < table.loc[GAIN, "difference"] < table.loc[GAIN, "difference_high"]
 
 
 def test_the_section_has_label_figure_table_and_protocol(collected) -> None:
     text = "\n".join(reprobe_page.section(collected.parent))
-    (found,) = json.loads((collected / "comparison.json").read_text())
-    assert f"**full against base: {found['label']}.**" in text
+    (result,) = json.loads((collected / "comparison.json").read_text())
+    assert f"**full against base: {result['label']}.**" in text
     assert "](../figures/world/reprobe/org-tiny-causal/comparison.png)" in text
-    swap = found["changes"][EXCESS["swap"]][LAST]["difference"]
+    swap = result["changes"][EXCESS["swap"]][LAST]["difference"]
     numbers = f"{swap['value']:+.4f} [{swap['low']:+.4f}, {swap['high']:+.4f}]".replace("-", "−")
     assert f"| {numbers} |" in text
-    assert found["words"].replace("-0.", "−0.") in text
+    assert result["words"].replace("-0.", "−0.") in text
     assert "base: inputs id, α = 0, no TFM; full: inputs id, α = 0.3, cutoff 0.3 (order 2)" in text
     assert "Probed base and full in one pass" in text
     assert "Comparisons with the base: 1." in text
@@ -183,7 +183,7 @@ def test_without_collected_runs_there_is_no_section(tmp_path) -> None:
     assert reprobe_page.section(tmp_path / "lastfm" / "reprobe") == []
 
 
-def test_models_trained_otherwise_have_no_common_place(analyses, tmp_path) -> None:
+def test_models_trained_otherwise_have_no_common_folder(analyses, tmp_path) -> None:
     run = AnalysisRun.open(analyses[1])
     request = run.request()
     other = training(tmp_path / "trainings", "full", seed=1)
@@ -200,7 +200,7 @@ def test_a_run_that_is_no_comparison_or_was_made_of_no_training_is_refused(analy
     run = AnalysisRun.open(analyses[1])
     request = run.request()
     run.write_state("finished", request={**request, "model": str(analyses[0])})
-    with pytest.raises(DataError, match="no training run"):
+    with pytest.raises(DataError, match="not a training run"):
         reprobe.collect([comparison(analyses, tmp_path / "both")], tmp_path / "reprobe")
     run.write_state("finished", request=request)
 
@@ -208,13 +208,13 @@ def test_a_run_that_is_no_comparison_or_was_made_of_no_training_is_refused(analy
 # --- what is committed ---------------------------------------------------------------------------------------------
 
 
-def test_the_committed_comparisons_name_no_place_on_a_machine_and_are_on_the_page() -> None:
+def test_the_committed_comparisons_name_no_path_on_a_machine_and_are_on_the_page() -> None:
     folder = results.FIGURES / "reprobe"
     if not folder.is_dir():
         pytest.skip("no comparison was collected")
     page = results.PAGE.read_text(encoding="utf-8")
-    for place in folder.iterdir():
-        assert f"../figures/lastfm/reprobe/{place.name}/comparison.png" in page
-        for path in place.iterdir():
+    for comparison_folder in folder.iterdir():
+        assert f"../figures/lastfm/reprobe/{comparison_folder.name}/comparison.png" in page
+        for path in comparison_folder.iterdir():
             text = path.read_bytes()
             assert not any(name in text for name in (b"/home/", b"/tmp/", b"shared/", b"/work/")), path.name

@@ -23,7 +23,7 @@ def test_no_measured_number_stands_in_the_text_itself():
     assert typed == {"0.459", "0.509", "99 %", "95 %", "2508.10312"}
 
 
-def test_the_tables_hold_three_models_every_layer_and_no_place_on_a_machine():
+def test_the_tables_hold_three_models_every_layer_and_no_path_on_a_machine():
     table = pd.read_csv(theory.FIGURES / "rayleigh.csv")
     assert set(table["model"]) == {"sasrec", "stories260K", "minilm"}
     assert set(table["cutoff"]) == set(theory.MEASURED)

@@ -74,7 +74,7 @@ def test_core_of_lastfm(monkeypatch, capsys, tmp_path):
         (("data", "demo", "--export", "recbol", "x"), 2, "Did you mean 'recbole'"),
         (("data", "absent.csv"), 3, "does not exist"),
         (("data", "amazon"), 2, "none was named"),
-        (("data", "amazon:Gift_Cards", "--from-dir", "absent"), 3, "is not one"),
+        (("data", "amazon:Gift_Cards", "--from-dir", "absent"), 3, "is not a folder"),
         (("data",), 2, "Missing argument"),
         (("data", "demo", "--unknown"), 2, "No such option"),
     ],

@@ -162,8 +162,8 @@ def test_failures_end_with_their_exit_code(folder, log, tmp_path, capsys, monkey
         ((folder, "--device", "gpu"), 2, "device must be"),
         ((folder.with_name(folder.name[:-1]),), 3, f"Did you mean '{folder.name}'"),
         ((folder, "--ranking", "99+1"), 3, "99 negatives cannot be drawn"),
-        ((tmp_path / "wrong",), 3, "trained nothing"),
-        ((other, "--dataset", log, "--ranking", "full"), 3, "knows 24 items"),
+        ((tmp_path / "wrong",), 3, "not a training run"),
+        ((other, "--dataset", log, "--ranking", "full"), 3, "has 24 items"),
         ((tmp_path / "empty", "--dataset", log), 4, "config.json"),
         ((broken, "--ranking", "full"), 4, "Give such a folder, or train the model again"),
     ):

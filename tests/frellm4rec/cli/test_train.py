@@ -149,7 +149,7 @@ def test_a_launcher_of_several_processes_is_refused(recipe, tmp_path, monkeypatc
     [
         ("training: {n_epoch: 3}", "Did you mean 'training.n_epochs'?"),
         ("trainings: {n_epochs: 3}", "Did you mean 'training'?"),
-        ("training: {n_epochs: 3\nseed: [", "failed with: while parsing"),
+        ("training: {n_epochs: 3\nseed: [", "failed: while parsing"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_ends_with_2_and_one_line(text, says, tmp_path, monkeypatch, capsys):

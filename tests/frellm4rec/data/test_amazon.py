@@ -16,7 +16,7 @@ def review(user, item, time, **more):
     return {"overall": 5.0, "reviewerID": user, "asin": item, "unixReviewTime": time, "reviewText": "fine", **more}
 
 
-#: Three users with three items in common; C also has one of his own, A came back to x.
+#: Three users with three items in common; C also has one of their own, A came back to x.
 REVIEWS = [
     review("A", "x", 30),
     review("A", "y", 10),
@@ -88,10 +88,10 @@ def test_report_and_notes(folder):
     )
     assert report.n_titles == 1
     assert any("holds only the owner's 5-core" in note for note in report.notes)
-    kept = load_amazon("Gift_Cards", folder(stem="Gift_Cards"), AmazonOptions(k=3)).report
-    assert kept.stages[0][0] == "all reviews"
-    assert kept.notes == (
-        "9% of the reviews are by users of items they had reviewed before; repeats=first drops them.",
+    with_repeats = load_amazon("Gift_Cards", folder(stem="Gift_Cards"), AmazonOptions(k=3)).report
+    assert with_repeats.stages[0][0] == "all reviews"
+    assert with_repeats.notes == (
+        "9% of the reviews repeat an earlier review of the same item by the same user; repeats=first drops them.",
     )
 
 
@@ -160,7 +160,7 @@ def test_metadata_without_asin_are_broken(folder):
 def test_damaged_and_missing_files(folder, tmp_path):
     with pytest.raises(DataError, match=r"one of Gift_Cards\.json\.gz, .*--from-dir"):
         load_amazon("Gift_Cards", tmp_path)
-    with pytest.raises(DataError, match="is not one"):
+    with pytest.raises(DataError, match="is not a folder"):
         load_amazon("Gift_Cards", tmp_path / "none")
     path = folder(REVIEWS * 200) / "Gift_Cards_5.json.gz"
     whole = path.read_bytes()
@@ -216,10 +216,10 @@ def test_plugin_reads_a_folder(folder, tmp_path, monkeypatch):
     rows = [review(f"u{n % 20}", f"i{n // 20}", n) for n in range(400)]
     by_option = amazon("Gift_Cards", from_dir=folder(rows))
     assert (by_option.n_users, by_option.n_items) == (20, 20)
-    own = tmp_path / "own" / "Gift_Cards"
-    own.mkdir(parents=True)
-    (own / "Gift_Cards_5.json.gz").write_bytes((tmp_path / "Gift_Cards_5.json.gz").read_bytes())
-    monkeypatch.setenv("FRELLM4REC_DATA", str(tmp_path / "own"))
+    category_folder = tmp_path / "data" / "Gift_Cards"
+    category_folder.mkdir(parents=True)
+    (category_folder / "Gift_Cards_5.json.gz").write_bytes((tmp_path / "Gift_Cards_5.json.gz").read_bytes())
+    monkeypatch.setenv("FRELLM4REC_DATA", str(tmp_path / "data"))
     assert amazon("Gift_Cards").log.n_events == 400
 
 

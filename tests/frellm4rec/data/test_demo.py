@@ -20,7 +20,7 @@ def world():
 
 
 def vectors_of(community, seed=0, d=16):
-    """Item vectors that are alike within a community, and otherwise noise as loud as that."""
+    """Item vectors: a vector of the community plus noise with the same RMS norm."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(len(NOUNS), d))[community] + rng.normal(size=(len(community), d))
 

@@ -17,7 +17,7 @@ from spectral_probe.errors import DataError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
 
 N_COPIES = 200
-EVENTS = [(user, item, 100 * user + place) for user in range(4) for place, item in enumerate([3, 1, 4, 5, 9, 2])]
+EVENTS = [(user, item, 100 * user + position) for user in range(4) for position, item in enumerate([3, 1, 4, 5, 9, 2])]
 
 
 def lines(header, separator="\t"):
@@ -96,13 +96,13 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
         kind = rng.integers(6)
         if not data:
             break
-        place = int(rng.integers(len(data)))
+        position = int(rng.integers(len(data)))
         if kind == 0:
-            data[place] ^= 1 << int(rng.integers(8))
+            data[position] ^= 1 << int(rng.integers(8))
         elif kind == 1:
-            data[place] = int(rng.choice([0, 0x22, 0x0A, 0x0D, 0x09, 0x2C, 0x2D, 0x85, 0xA0, 0xFF]))
+            data[position] = int(rng.choice([0, 0x22, 0x0A, 0x0D, 0x09, 0x2C, 0x2D, 0x85, 0xA0, 0xFF]))
         elif kind == 2:
-            data = data[:place]
+            data = data[:position]
         elif kind == 3:
             parts = content.split(b"\n")
             parts.pop(int(rng.integers(len(parts))))
@@ -114,7 +114,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
                 data = data[:at] + data[at : at + 1] * int(rng.integers(2, 4)) + data[at + 1 :]
         else:
             word = [b"nan", b"inf", b"-1", b"99999999999999999999", b"1e400", b"\\ud800", b"\xef\xbb\xbf", b"{}"]
-            data[place:place] = word[int(rng.integers(len(word)))]
+            data[position:position] = word[int(rng.integers(len(word)))]
         content = bytes(data)
     return content
 
@@ -145,10 +145,10 @@ def test_damaged_copies(tmp_path: Path, name):
             n_read += 1
             assert isinstance(dataset, Dataset)
             dataset.fingerprint()
-    places = (*beside, name, name.removesuffix(".gz"), "-core")
+    sources = (*beside, name, name.removesuffix(".gz"), "-core")
     for error in refusals:
         assert isinstance(error, DataError), error
-        assert any(place in str(error) for place in places), error
-    # Both ends are reached, so neither is reached by refusing or forgiving everything.
+        assert any(source in str(error) for source in sources), error
+    # Some copies are refused and some are read.
     assert len(refusals) > 20
     assert n_read > (20 if not name.endswith((".gz", ".zip", ".parquet")) else 0)

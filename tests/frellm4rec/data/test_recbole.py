@@ -86,7 +86,7 @@ def test_round_trip_of_the_demo(tmp_path):
     assert path == tmp_path / "demo" / "demo.inter"
     assert sorted(p.name for p in path.parent.iterdir()) == ["demo.inter", "demo.item"]
     assert by_label(read_recbole(path)) == by_label(dataset)
-    # Written twice, the second takes the place of the first.
+    # Written twice, the second replaces the first.
     assert write_recbole(dataset, tmp_path).read_bytes() == path.read_bytes()
 
 

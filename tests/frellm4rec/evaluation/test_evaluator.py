@@ -71,16 +71,16 @@ def test_too_many_negatives(random_log):
 
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_evaluation_against_a_slow_loop(sasrec, random_log, part):
-    place = {"test": -1, "valid": -2}[part]
+    position = {"test": -1, "valid": -2}[part]
     lists = sample_candidates(random_log, part=part, n_negatives=9)
     full = evaluate(sasrec, random_log, part=part, k=3, batch_size=4)
     sampled = evaluate(sasrec, random_log, part=part, k=3, candidates=lists)
     for row, history in enumerate(random_log.sequences):
-        read = history[:place][-10:]
+        read = history[:position][-10:]
         scores = sasrec.score(torch.tensor(read)[None], torch.tensor([len(read)]))[0].tolist()
-        target = history[place]
+        target = history[position]
         for result, pool in (
-            (full, [i for i in range(30) if i not in history[:place]]),
+            (full, [i for i in range(30) if i not in history[:position]]),
             (sampled, lists.items[row].tolist()),
         ):
             rank = sorted(pool, key=lambda item: -scores[item]).index(target) + 1

@@ -116,9 +116,9 @@ def test_a_nan_target_is_an_error_even_where_it_is_excluded():
 
 def test_infinite_scores_are_ordered():
     scores = np.array([[np.inf, -np.inf, 0.0], [np.inf, np.inf, 0.0]])
-    found = rank_metrics(scores, 0, 1)
-    assert found.recall.tolist() == [1.0, 0.5]
-    assert found.is_tied.tolist() == [0.0, 1.0]
+    metrics = rank_metrics(scores, 0, 1)
+    assert metrics.recall.tolist() == [1.0, 0.5]
+    assert metrics.is_tied.tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("k", [0, -1, 3, 1.5, True])

@@ -18,12 +18,12 @@ def per_user(rng, n_users, n_seeds=1):
 def test_interval_and_mean_against_scipy():
     rng = np.random.default_rng(3)
     a, b = per_user(rng, 300)[0] + 0.05, per_user(rng, 300)[0]
-    found = paired_bootstrap(a, b, n_bootstrap=20_000)
+    result = paired_bootstrap(a, b, n_bootstrap=20_000)
     theirs = stats.bootstrap((a - b,), np.mean, method="percentile", n_resamples=20_000, rng=1)
-    assert found.difference == pytest.approx(np.mean(a - b))
+    assert result.difference == pytest.approx(np.mean(a - b))
     # The ends of two independent bootstraps: each has a standard error of about 1 % of the interval's width.
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
-    np.testing.assert_allclose([found.low, found.high], theirs.confidence_interval, atol=0.05 * width)
+    np.testing.assert_allclose([result.low, result.high], theirs.confidence_interval, atol=0.05 * width)
 
 
 def test_p_value_by_its_definition(monkeypatch):
@@ -44,43 +44,43 @@ def test_a_slow_loop_draws_from_the_same_distribution():
 def test_seeds_are_averaged_before_users_are_drawn():
     rng = np.random.default_rng(1)
     a, b = per_user(rng, 80, 3), per_user(rng, 80, 2)
-    found = paired_bootstrap(a, b, n_bootstrap=500)
+    result = paired_bootstrap(a, b, n_bootstrap=500)
     same = paired_bootstrap(a.mean(axis=0), b.mean(axis=0), n_bootstrap=500)
-    assert (found.low, found.high, found.p_value) == (same.low, same.high, same.p_value)
-    assert (found.n_users, found.n_seeds, found.reference_n_seeds) == (80, 3, 2)
-    assert found.std == pytest.approx(np.std(a.mean(axis=1), ddof=1))
-    assert found.mean == pytest.approx(a.mean())
+    assert (result.low, result.high, result.p_value) == (same.low, same.high, same.p_value)
+    assert (result.n_users, result.n_seeds, result.reference_n_seeds) == (80, 3, 2)
+    assert result.std == pytest.approx(np.std(a.mean(axis=1), ddof=1))
+    assert result.mean == pytest.approx(a.mean())
     assert np.isnan(same.std)
     # More seeds of the same model do not make more users.
-    assert paired_bootstrap(np.tile(a, (10, 1)), b, n_bootstrap=500).low == pytest.approx(found.low)
+    assert paired_bootstrap(np.tile(a, (10, 1)), b, n_bootstrap=500).low == pytest.approx(result.low)
 
 
 def test_pairs_are_kept():
     rng = np.random.default_rng(2)
     b = per_user(rng, 200)[0]
-    found = paired_bootstrap(b + 0.001, b, n_bootstrap=200)
+    result = paired_bootstrap(b + 0.001, b, n_bootstrap=200)
     # Every user gains the same: no resample differs, however much users differ among themselves.
-    assert (found.low, found.high) == pytest.approx((0.001, 0.001))
-    assert found.p_value == pytest.approx(2 / 201)
+    assert (result.low, result.high) == pytest.approx((0.001, 0.001))
+    assert result.p_value == pytest.approx(2 / 201)
 
 
 def test_equal_models_differ_by_nothing():
     values = per_user(np.random.default_rng(4), 50)
-    found = paired_bootstrap(values, values, n_bootstrap=100)
-    assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+    result = paired_bootstrap(values, values, n_bootstrap=100)
+    assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_seed_order_of_users_and_chunks():
     rng = np.random.default_rng(5)
     a, b = per_user(rng, 60)[0], per_user(rng, 60)[0]
-    found = paired_bootstrap(a, b, n_bootstrap=300, seed=7)
+    result = paired_bootstrap(a, b, n_bootstrap=300, seed=7)
     order = rng.permutation(60)
     turned = paired_bootstrap(a[order], b[order], n_bootstrap=300, seed=7)
-    assert turned.p_value == found.p_value
-    assert (turned.low, turned.high) == pytest.approx((found.low, found.high))
+    assert turned.p_value == result.p_value
+    assert (turned.low, turned.high) == pytest.approx((result.low, result.high))
     swapped = paired_bootstrap(b, a, n_bootstrap=300, seed=7)
-    assert swapped.difference == pytest.approx(-found.difference)
-    assert paired_bootstrap(a, b, n_bootstrap=300, seed=8).low != found.low
+    assert swapped.difference == pytest.approx(-result.difference)
+    assert paired_bootstrap(a, b, n_bootstrap=300, seed=8).low != result.low
 
 
 def test_chunks_draw_the_same(monkeypatch):

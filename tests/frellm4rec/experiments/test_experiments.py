@@ -72,14 +72,14 @@ def request_of(log):
 @pytest.fixture
 def trainings(monkeypatch):
     """Names of the variants that are trained from now on."""
-    seen = []
+    names = []
 
     def counted(recipe, **options):
-        seen.append(recipe.name)
+        names.append(recipe.name)
         return training_run.train_recipe(recipe, **options)
 
     monkeypatch.setattr(runner, "train_recipe", counted)
-    return seen
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def test_every_published_recipe_is_one_that_can_be_trained(request_of):
 def test_the_rows_of_the_ablation_are_what_they_are_called():
     run = ExperimentRun(load_experiment("ablation"), ExperimentRequest("lastfm", n_seeds=1), None, None)
     configs = {cell.variant.name: run.recipe(cell).config(9) for cell in run.cells}
-    found = {name: (c.alpha, c.cutoff, c.inputs) for name, c in configs.items()}
-    assert found == {
+    settings = {name: (c.alpha, c.cutoff, c.inputs) for name, c in configs.items()}
+    assert settings == {
         "full": (0.3, 0.3, "id+text"),
         "wo-glpf": (0.0, 0.3, "id+text"),
         "wo-tfm": (0.3, None, "id+text"),
@@ -138,8 +138,8 @@ def test_the_order_is_seed_by_seed(request_of):
     ("changes", "message"),
     [
         ({"variants": ("fulll",)}, "Did you mean 'full'"),
-        ({"settings": {"architecture.cutoff": 0.1}}, "whose variants differ in it"),
-        ({"backbones": ("a/b/one", "/c/one", "/d/one")}, "name of its own"),
+        ({"settings": {"architecture.cutoff": 0.1}}, "variants of 'tiny' set it"),
+        ({"backbones": ("a/b/one", "/c/one", "/d/one")}, "need different names"),
     ],
 )
 def test_a_grid_that_would_mislead_is_refused(request_of, changes, message):
@@ -151,7 +151,7 @@ def test_a_grid_that_would_mislead_is_refused(request_of, changes, message):
     ("changes", "message"),
     [
         ({"n_seeds": 0}, "at least 1"),
-        ({"settings": {"seed": 3}}, "would undo the grid"),
+        ({"settings": {"seed": 3}}, "the grid sets it"),
         ({"rankings": ("99",)}, "99+1"),
         ({"rankings": ()}, "At least one"),
     ],
@@ -178,7 +178,7 @@ def test_a_definition_checks_itself(changes, message):
         Experiment.from_dict({**OWN, **changes}, "tiny")
 
 
-def test_a_backbone_is_named_without_its_place(tmp_path, monkeypatch):
+def test_a_backbone_is_named_without_its_path(tmp_path, monkeypatch):
     (tmp_path / "stories").mkdir()
     monkeypatch.chdir(tmp_path)
     assert short_name(str(tmp_path / "stories")) == short_name("stories") == short_name("./stories/") == "stories"
@@ -192,9 +192,9 @@ def test_every_cell_is_recorded_and_a_failure_stops_only_itself(finished):
     run, tables, lines = finished
     assert run.exit_code == 4
     assert len(lines) == len(run.cells) == 10
-    status = tables.cells.groupby("variant", sort=False)["status"].agg(lambda found: sorted(set(found)))
+    status = tables.cells.groupby("variant", sort=False)["status"].agg(lambda values: sorted(set(values)))
     expected = {SASREC: "finished", "full": "finished", "1": "finished", "untitled": "failed", "elsewhere": "absent"}
-    assert status.map(lambda found: found[0]).to_dict() == expected
+    assert status.map(lambda values: values[0]).to_dict() == expected
     failed = tables.cells[tables.cells["status"] == "failed"]
     assert len(failed) == 2
     assert failed["error"].str.contains("ModelError.*tokenizer").all()
@@ -224,14 +224,14 @@ def test_fewer_seeds_leave_the_other_cells_in_the_tables(finished, trainings, tm
     run, tables, _ = finished
     shutil.copytree(run.folder, tmp_path / "copy")
     again = ExperimentRun.open(run.experiment, replace(run.request, n_seeds=1, variants=("1",)), tmp_path / "copy")
-    found = again.run()
+    again_tables = again.run()
     assert trainings == []
     pd.testing.assert_frame_equal(
-        found.means.sort_values(["variant", "ranking", "metric"], ignore_index=True),
+        again_tables.means.sort_values(["variant", "ranking", "metric"], ignore_index=True),
         tables.means.sort_values(["variant", "ranking", "metric"], ignore_index=True),
     )
     shutil.rmtree(next((tmp_path / "copy" / "runs").glob("*-full-*")))
-    assert len(again.run().cells) == len(found.cells) - 2
+    assert len(again.run().cells) == len(again_tables.cells) - 2
 
 
 def test_an_interrupted_cell_is_resumed_to_the_same_numbers(finished, trainings, tmp_path, monkeypatch):
@@ -252,12 +252,12 @@ def test_an_interrupted_cell_is_resumed_to_the_same_numbers(finished, trainings,
     assert read_table(tmp_path / "cells.csv")["variant"].unique().tolist() == [SASREC, "full"]
     again = ExperimentRun.open(run.experiment, request, tmp_path)
     assert [again.state(cell) for cell in again.cells] == ["finished", "finished", "resume"]
-    found = again.run()
+    again_tables = again.run()
     assert trainings == ["full", "1", "1"]
     assert len(list((tmp_path / "runs").iterdir())) == 2
     columns = ["variant", "seed", "ranking", "ndcg", "recall", "revision", "recipe_hash"]
     first = tables.cells[(tables.cells["seed"] == 0) & (tables.cells["status"] == "finished")]
-    pd.testing.assert_frame_equal(found.cells[columns], first[columns].reset_index(drop=True))
+    pd.testing.assert_frame_equal(again_tables.cells[columns], first[columns].reset_index(drop=True))
 
 
 def test_a_bug_in_one_cell_is_recorded_too(finished, tmp_path, monkeypatch):
@@ -383,14 +383,14 @@ def test_a_sweep_is_drawn_over_its_setting_with_off_at_the_end(finished):
 def test_tables_read_back_as_they_were_written(finished):
     run, tables, _ = finished
     for name in ("cells", "means", "differences"):
-        found, expected = read_table(run.folder / f"{name}.csv"), getattr(tables, name)
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-8)
+        table, expected = read_table(run.folder / f"{name}.csv"), getattr(tables, name)
+        pd.testing.assert_frame_equal(table, expected, rtol=1e-8)
     assert (tables.cells["variant"] == "1").sum() == 4
     with pytest.raises(DataError, match="not a table of an experiment"):
         read_table(run.folder / "absent.csv")
 
 
-def test_nothing_that_is_written_names_a_place(finished, log):
+def test_nothing_that_is_written_names_a_path(finished, log):
     run, _, _ = finished
     for path in run.folder.glob("*.*"):
         if path.suffix in (".csv", ".md"):
@@ -409,9 +409,9 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
     assert [line.split()[0] for line in out.splitlines()] == ["finished", "finished", "run", "absent", "4"]
     code, out, err = command(monkeypatch, capsys, *arguments, "--variants", "full,1", "--json")
     assert (code, trainings) == (0, [])
-    found = json.loads(out)
-    assert found["experiment"] == "tiny"
-    assert {row["variant"] for row in found["means"]} == {SASREC, "full", "1"}
+    printed = json.loads(out)
+    assert printed["experiment"] == "tiny"
+    assert {row["variant"] for row in printed["means"]} == {SASREC, "full", "1"}
     assert "[2/2] 1, prefix" in err
     code, out, _ = command(monkeypatch, capsys, *arguments, "--variants", "full,untitled")
     assert code == 4
@@ -432,8 +432,8 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
 )
 def test_failures_of_the_command(monkeypatch, capsys, tmp_path, arguments, code, message):
     monkeypatch.chdir(tmp_path)
-    found, out, err = command(monkeypatch, capsys, "experiment", *arguments)
-    assert (found, out) == (code, "")
+    exit_code, out, err = command(monkeypatch, capsys, "experiment", *arguments)
+    assert (exit_code, out) == (code, "")
     assert message in " ".join(err.split())
     assert not (tmp_path / "runs").exists()
 
@@ -458,20 +458,20 @@ def test_the_papers_tables_agree_where_they_print_the_same_number():
 
 def test_a_number_of_the_paper_is_found_by_our_names():
     full, base = ({"table": [3, 4], "variant": name} for name in ("full", "base"))
-    found = {"dataset": "lastfm", "metric": "ndcg"}
-    assert paper_value(full, backbone="qwen2.5-7b", **found) == 0.3327
-    assert paper_value(full, backbone="llama3.1-8b", **found) == 0.3174
-    assert paper_value(base, backbone="mistral-7b-v0.3", **found) == 0.1776
-    assert paper_value(base, backbone="minilm", **found) is None
+    labels = {"dataset": "lastfm", "metric": "ndcg"}
+    assert paper_value(full, backbone="qwen2.5-7b", **labels) == 0.3327
+    assert paper_value(full, backbone="llama3.1-8b", **labels) == 0.3174
+    assert paper_value(base, backbone="mistral-7b-v0.3", **labels) == 0.1776
+    assert paper_value(base, backbone="minilm", **labels) is None
     assert paper_value(full, backbone="llama3.1-8b", dataset="lastfm", metric="recall") is None
-    assert paper_value({"table": 3, "variant": "wo-tfm"}, backbone="minilm", **found) == 0.2507
+    assert paper_value({"table": 3, "variant": "wo-tfm"}, backbone="minilm", **labels) == 0.2507
     assert paper_value(full, dataset="amazon:All_Beauty,core=single", metric="ndcg", backbone="llama3.1-8b") == 0.5886
     assert paper_value(full, dataset="demo", metric="ndcg", backbone="qwen2.5-7b") is None
-    assert paper_value(Variant("v").paper, backbone="qwen2.5-7b", **found) is None
+    assert paper_value(Variant("v").paper, backbone="qwen2.5-7b", **labels) is None
     for name in experiment_names():
         for variant in load_experiment(name).variants:
             if variant.paper:
-                assert paper_value(variant.paper, backbone="qwen2.5-7b", **found) is not None
+                assert paper_value(variant.paper, backbone="qwen2.5-7b", **labels) is not None
 
 
 @pytest.mark.shared

@@ -54,7 +54,7 @@ def test_refuses(tmp_path, monkeypatch):
         write_embeddings(tmp_path / "items.parqet", VECTORS, IDS)
     assert not list(tmp_path.iterdir())
     write_embeddings(tmp_path / "items.npy", VECTORS, IDS)
-    with pytest.raises(ConfigError, match="nothing is written over"):
+    with pytest.raises(ConfigError, match="exists and is not overwritten"):
         write_embeddings(tmp_path / "items.npy", VECTORS, IDS)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError):
@@ -93,8 +93,8 @@ def test_command_writes_what_scores_are_taken_with(tmp_path, capsys, monkeypatch
     log = write_log(tmp_path / "log.csv")
     folder = make_run(tmp_path / "runs", log)
     out = tmp_path / f"items{suffix}"
-    code, said, _ = run(monkeypatch, capsys, "export", folder, "--out", out)
-    assert (code, "25 items × 8 features" in said) == (0, True)
+    code, printed, _ = run(monkeypatch, capsys, "export", folder, "--out", out)
+    assert (code, "25 items × 8 features" in printed) == (0, True)
     from frellm4rec.models import SASRec
 
     expected = SASRec.from_pretrained(folder / "model").item_embeddings().detach().numpy()
@@ -121,9 +121,9 @@ def test_command_failures(tmp_path, capsys, monkeypatch):
     for arguments, code, message in (
         ((folder,), 2, "Missing option"),
         ((folder, "--out", tmp_path / "items.txt"), 2, "got 'items.txt'"),
-        ((tmp_path / "absent", "--out", tmp_path / "items.npy"), 3, "is no folder"),
+        ((tmp_path / "absent", "--out", tmp_path / "items.npy"), 3, "is not a folder"),
         ((tmp_path, "--out", tmp_path / "items.npy"), 4, "neither"),
     ):
-        found, out, err = run(monkeypatch, capsys, "export", *arguments)
-        assert (found, out) == (code, ""), err
+        exit_code, out, err = run(monkeypatch, capsys, "export", *arguments)
+        assert (exit_code, out) == (code, ""), err
         assert message in " ".join(err.split())

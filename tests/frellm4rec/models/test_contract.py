@@ -54,7 +54,7 @@ def test_learns_what_comes_next(name, ring):
     train(model, ring, fast(model), log=lambda entry: losses.append(entry["loss"]))
     assert losses[-1] < 0.5 * losses[0]
     after = evaluate(model, ring, k=1).ndcg.mean()
-    if name != "two_sided_leaky":  # that one learns to look ahead, and at the last place nothing is ahead
+    if name != "two_sided_leaky":  # it learns to use later items, and the last position has none
         assert before < 0.6
         assert after > 0.95
     assert not model.training
@@ -132,17 +132,21 @@ def test_loss_bearing_states_and_scores_know_nothing_of_later_items(name):
     windows = [np.array([1, 2, 3, 4, 5, 6]), np.array([9, 8, 7, 6, 5, 4, 3])]
     for n_read in range(1, 6):
         changed = [np.concatenate([w[:n_read], (w[n_read:] + 5) % N_ITEMS]) for w in windows]
-        found = []
-        for each in (windows, changed):
-            cut = draw_prefixes(each, torch.Generator().manual_seed(n_read)) if model.supervision == "prefix" else each
+        outputs = []
+        for variant in (windows, changed):
+            cut = (
+                draw_prefixes(variant, torch.Generator().manual_seed(n_read))
+                if model.supervision == "prefix"
+                else variant
+            )
             batch = make_batch(cut, model.supervision, torch.device("cpu"))
             with torch.no_grad():
                 full = model(batch.inputs, batch.lengths)
-            found.append([full[row, t] for row, t in batch.counts.nonzero().tolist() if t < n_read])
-            histories = [w[:n_read] for w in each]
-            found[-1].append(model.score(*padded(*histories)).flatten())
-        assert len(found[0]) == len(found[1]) > 1 or model.supervision == "prefix"
-        for same, other in zip(*found, strict=True):
+            outputs.append([full[row, t] for row, t in batch.counts.nonzero().tolist() if t < n_read])
+            histories = [w[:n_read] for w in variant]
+            outputs[-1].append(model.score(*padded(*histories)).flatten())
+        assert len(outputs[0]) == len(outputs[1]) > 1 or model.supervision == "prefix"
+        for same, other in zip(*outputs, strict=True):
             torch.testing.assert_close(same, other, **CLOSE)
 
 
@@ -183,24 +187,24 @@ def test_the_newest_items_are_kept(name, monkeypatch):
     assert [w.tolist() for w in training_windows(long, MAX_LENGTH)] == [
         s[-(MAX_LENGTH + 1) :].tolist() for s in long.train.sequences()
     ]
-    model, seen = build(name, N_ITEMS), []
+    model, histories = build(name, N_ITEMS), []
     read = type(model).forward
 
     def spy(self, inputs, lengths):
-        seen.extend(row[:length] for row, length in zip(inputs.tolist(), lengths.tolist(), strict=True))
+        histories.extend(row[:length] for row, length in zip(inputs.tolist(), lengths.tolist(), strict=True))
         return read(self, inputs, lengths)
 
     monkeypatch.setattr(type(model), "forward", spy)
     evaluate(model, long)
-    assert seen == [s[:-1][-MAX_LENGTH:].tolist() for s in long.sequences]
-    seen.clear()
+    assert histories == [s[:-1][-MAX_LENGTH:].tolist() for s in long.sequences]
+    histories.clear()
     briefly(model, long, n_epochs=1, batch_size=3)
-    n_training = len(seen) - len(long.sequences)  # the validation reads each user once
+    n_training = len(histories) - len(long.sequences)  # the validation reads each user once
     windows = {user: w[:-1].tolist() for user, w in enumerate(training_windows(long, MAX_LENGTH))}
-    for history in seen[:n_training]:
+    for history in histories[:n_training]:
         assert any(w[: len(history)] == history for w in windows.values())
     if model.supervision == "every":
-        assert sorted(seen[:n_training]) == sorted(windows.values())
+        assert sorted(histories[:n_training]) == sorted(windows.values())
 
 
 @every_recommender

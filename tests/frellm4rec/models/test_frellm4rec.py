@@ -333,10 +333,10 @@ def test_the_random_weights_control_keeps_the_inputs():
     model, batch = frellm4rec(12), padded(*HISTORIES)
     untouched = weights_fingerprint(model)
     control = random_weights(model)
-    own, redrawn = states(model, *batch), states(control, *batch)
-    assert torch.equal(own["embed"], redrawn["embed"])
+    original, redrawn = states(model, *batch), states(control, *batch)
+    assert torch.equal(original["embed"], redrawn["embed"])
     for name in ("block 1", f"block {N_BLOCKS}"):
-        assert (own[name] - redrawn[name]).abs().max() > 0.1
+        assert (original[name] - redrawn[name]).abs().max() > 0.1
     assert weights_fingerprint(model) == untouched
     assert n_hooks(control) == n_hooks(model) == N_BLOCKS + 1
 
@@ -360,7 +360,7 @@ def planted(part):
 
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_graph_and_id_embeddings_know_nothing_of_held_out_items(part, quick_ids, monkeypatch):
-    graphs, found = [], []
+    graphs, models = [], []
     make = ItemGraph.from_interactions
 
     def spy(*args, **kwargs):
@@ -373,7 +373,7 @@ def test_graph_and_id_embeddings_know_nothing_of_held_out_items(part, quick_ids,
     assert make(everything.user_items, self_loops=True).W.toarray()[28, 29] == 1, "the pair is there to leak"
     for dataset in (with_pair, without):
         config = FreLLM4RecConfig(n_items=30, max_length=7, inputs="id", backbone="tiny")
-        found.append(FreLLM4Rec.from_dataset(config, dataset, backbone=backbone()))
+        models.append(FreLLM4Rec.from_dataset(config, dataset, backbone=backbone()))
     assert len(graphs) >= 2
     for graph in graphs:
         W = graph.W.toarray()
@@ -382,8 +382,8 @@ def test_graph_and_id_embeddings_know_nothing_of_held_out_items(part, quick_ids,
         assert W[29].sum() > 0
     ids = [vectors.id_item_table(dataset) for dataset in (with_pair, without)]
     np.testing.assert_array_equal(*ids)
-    assert torch.equal(found[0].tables["id"].basis, found[1].tables["id"].basis)
-    assert not torch.equal(found[0].tables["id"].basis[0], torch.from_numpy(ids[0])), "the filter was applied"
+    assert torch.equal(models[0].tables["id"].basis, models[1].tables["id"].basis)
+    assert not torch.equal(models[0].tables["id"].basis[0], torch.from_numpy(ids[0])), "the filter was applied"
 
 
 def test_the_text_table_is_read_once_for_each_content(quick_ids, tmp_path, monkeypatch):
@@ -433,8 +433,8 @@ def test_text_and_ids_together_from_a_data_set(quick_ids, ring):
     assert (model.tables["id"].width, model.tables["text"].width) == (50, decoder.width)
     plain = ItemTable.filtered(torch.from_numpy(vectors.text_item_table(dataset, decoder)), None)
     assert torch.equal(model.tables["text"](), plain()), "text is filtered only where asked"
-    loudness = model.item_embeddings().square().mean().sqrt()
-    assert loudness.item() == pytest.approx(decoder.token_rms(), rel=1e-4)
+    rms = model.item_embeddings().square().mean().sqrt()
+    assert rms.item() == pytest.approx(decoder.token_rms(), rel=1e-4)
     with pytest.raises(DataError, match="no item titles"):
         FreLLM4Rec.from_dataset(config, ring, backbone=backbone())
 

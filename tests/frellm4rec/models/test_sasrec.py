@@ -30,7 +30,7 @@ def test_scores_ignore_padding_batch_mates_and_order(sasrec):
     torch.testing.assert_close(sasrec.score(*batch(*HISTORIES[::-1])), together.flip(0), rtol=1e-5, atol=1e-5)
 
 
-def test_padded_places_may_hold_anything(sasrec):
+def test_padded_positions_may_hold_anything(sasrec):
     inputs, lengths = batch(*HISTORIES)
     filled = torch.where(torch.arange(inputs.shape[1]) < lengths[:, None], inputs, 13)
     torch.testing.assert_close(sasrec.score(filled, lengths), sasrec.score(inputs, lengths))
@@ -74,9 +74,9 @@ def test_scoring_turns_dropout_off_and_gives_the_mode_back(sasrec):
 
 def test_dropout_keeps_the_mean(sasrec):
     dropout = sasrec.dropout.train()
-    kept = dropout(torch.ones(100_000))
-    assert set(kept.unique().tolist()) == {0.0, 2.0}
-    assert abs(kept.mean().item() - 1.0) < 0.02
+    dropped_out = dropout(torch.ones(100_000))
+    assert set(dropped_out.unique().tolist()) == {0.0, 2.0}
+    assert abs(dropped_out.mean().item() - 1.0) < 0.02
 
 
 def test_meets_the_layered_protocol(sasrec):

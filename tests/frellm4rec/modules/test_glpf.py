@@ -30,9 +30,9 @@ def complete(n_items=8):
     return ItemGraph.from_interactions(csr_array(np.ones((3, n_items), dtype=int)))
 
 
-def dense(found, self_loops):
+def dense(item_graph, self_loops):
     """Return eigenvalues and eigenvectors of the Laplacian, from the definition."""
-    R = found.user_items.toarray()
+    R = item_graph.user_items.toarray()
     W = (R.T @ R).astype(float)
     if not self_loops:
         np.fill_diagonal(W, 0)
@@ -46,33 +46,33 @@ def embeddings(n_items=N_ITEMS, seed=1):
 
 
 def exact(module, x):
-    """Run a filter with its adjacency in float64: what is compared is the algebra, not the number type."""
+    """Run a filter with its adjacency in float64: what is compared is the algebra, not the dtype."""
     return module.double()(x).detach().numpy()
 
 
-def filter64(found, *arguments, **options):
-    module = GraphLowPassFilter(found, *arguments, **options)
-    module.adjacency = normalized_adjacency(found, self_loops=options.get("self_loops", True), dtype=torch.float64)
+def filter64(item_graph, *arguments, **options):
+    module = GraphLowPassFilter(item_graph, *arguments, **options)
+    module.adjacency = normalized_adjacency(item_graph, self_loops=options.get("self_loops", True), dtype=torch.float64)
     return module
 
 
 @pytest.mark.parametrize("self_loops", [True, False])
 @pytest.mark.parametrize("order", [1, 2, 3, 7, 20])
 def test_powers_equal_the_dense_eigenbasis(order, self_loops):
-    found, x = graph(), embeddings()
-    eigenvalues, U = dense(found, self_loops)
+    item_graph, x = graph(), embeddings()
+    eigenvalues, U = dense(item_graph, self_loops)
     expected = (U * (1 - 0.4 * eigenvalues) ** order) @ (U.T @ x.numpy())
-    module = filter64(found, 0.4, order, self_loops=self_loops)
+    module = filter64(item_graph, 0.4, order, self_loops=self_loops)
     np.testing.assert_allclose(module(x), expected, atol=1e-12)
 
 
 @given(st.integers(0, 1000), st.floats(0, 1), st.integers(1, 12), st.booleans())
 @settings(deadline=None, max_examples=50)
 def test_powers_equal_the_dense_eigenbasis_on_any_graph(seed, alpha, order, self_loops):
-    found, x = graph(seed), embeddings(seed=seed + 1)
-    eigenvalues, U = dense(found, self_loops)
+    item_graph, x = graph(seed), embeddings(seed=seed + 1)
+    eigenvalues, U = dense(item_graph, self_loops)
     expected = (U * (1 - alpha * eigenvalues) ** order) @ (U.T @ x.numpy())
-    module = filter64(found, alpha, order, self_loops=self_loops)
+    module = filter64(item_graph, alpha, order, self_loops=self_loops)
     np.testing.assert_allclose(module(x), expected, atol=1e-11)
 
 
@@ -127,42 +127,42 @@ def test_isolated_items():
 @pytest.mark.parametrize("self_loops", [True, False])
 @pytest.mark.parametrize("keep", [0.07, 0.15, 0.4, 0.5, 0.9])
 def test_the_ideal_filter_equals_the_dense_projection(keep, self_loops):
-    found, x = graph(n_items=40, n_users=30), embeddings(40)
-    eigenvalues, U = dense(found, self_loops)
+    item_graph, x = graph(n_items=40, n_users=30), embeddings(40)
+    eigenvalues, U = dense(item_graph, self_loops)
     n_kept = round(keep * 40)
     edge = eigenvalues[n_kept - 1]
     is_inside, is_edge = eigenvalues < edge - 1e-7, np.abs(eigenvalues - edge) <= 1e-7
     weights = is_inside + is_edge * (n_kept - is_inside.sum()) / is_edge.sum()
     expected = (U * weights) @ (U.T @ x.numpy())
-    np.testing.assert_allclose(exact(IdealLowPassFilter(found, keep, self_loops), x), expected, atol=1e-9)
+    np.testing.assert_allclose(exact(IdealLowPassFilter(item_graph, keep, self_loops), x), expected, atol=1e-9)
 
 
 def test_the_truncated_solver_and_the_dense_one_agree(monkeypatch):
-    found, x = graph(n_items=60, n_users=50), embeddings(60)
-    truncated = exact(IdealLowPassFilter(found, 0.1), x)
+    item_graph, x = graph(n_items=60, n_users=50), embeddings(60)
+    truncated = exact(IdealLowPassFilter(item_graph, 0.1), x)
     monkeypatch.setattr(glpf, "_DENSE_FROM", 0.0)
     monkeypatch.setattr(glpf, "eigsh", None)
-    np.testing.assert_allclose(exact(IdealLowPassFilter(found, 0.1), x), truncated, atol=1e-9)
+    np.testing.assert_allclose(exact(IdealLowPassFilter(item_graph, 0.1), x), truncated, atol=1e-9)
 
 
 def test_a_cut_through_an_eigenspace_keeps_all_of_it_in_part():
     """Of a complete graph only the constant vector is smooth; the other seven eigenvalues are one."""
-    found, x = complete(), embeddings(8)
+    item_graph, x = complete(), embeddings(8)
     mean = x.mean(0, keepdim=True).expand(8, 5)
     for n_kept in (1, 2, 4, 7):
         part = (n_kept - 1) / 7
         expected = mean + part * (x - mean)
-        kept = exact(IdealLowPassFilter(found, n_kept / 8), x)
-        np.testing.assert_allclose(kept, expected, atol=1e-9)
+        filtered = exact(IdealLowPassFilter(item_graph, n_kept / 8), x)
+        np.testing.assert_allclose(filtered, expected, atol=1e-9)
 
 
 def test_a_cut_through_an_eigenspace_does_not_depend_on_the_names_of_the_items():
-    found, x = graph(3), embeddings()
+    item_graph, x = graph(3), embeddings()
     order = np.random.default_rng(5).permutation(N_ITEMS)
-    renamed = ItemGraph.from_interactions(csr_array(found.user_items.toarray()[:, order]))
+    renamed = ItemGraph.from_interactions(csr_array(item_graph.user_items.toarray()[:, order]))
     for keep in (0.1, 0.5, 0.8):
-        one = exact(IdealLowPassFilter(found, keep), x)
-        np.testing.assert_allclose(exact(IdealLowPassFilter(renamed, keep), x[order]), one[order], atol=1e-9)
+        filtered = exact(IdealLowPassFilter(item_graph, keep), x)
+        np.testing.assert_allclose(exact(IdealLowPassFilter(renamed, keep), x[order]), filtered[order], atol=1e-9)
 
 
 @pytest.mark.parametrize("order", [1, 5, 30])
@@ -170,9 +170,9 @@ def test_any_response_is_met_by_its_interpolant(order):
     def response(eigenvalues):
         return torch.exp(-3 * eigenvalues)
 
-    found, x = graph(), embeddings()
-    eigenvalues, U = dense(found, False)
-    module = filter64(found, 0.3, order, self_loops=False, response=response)
+    item_graph, x = graph(), embeddings()
+    eigenvalues, U = dense(item_graph, False)
+    module = filter64(item_graph, 0.3, order, self_loops=False, response=response)
     coefficients = chebyshev_coefficients(response, order).numpy()
     interpolant = np.polynomial.chebyshev.chebval(eigenvalues - 1, coefficients)
     np.testing.assert_allclose(module(x), (U * interpolant) @ (U.T @ x.numpy()), atol=1e-12)
@@ -208,7 +208,7 @@ def test_nothing_of_the_graph_is_saved_with_the_weights():
         (lambda: GraphLowPassFilter(graph(), float("nan")), "alpha must lie"),
         (lambda: GraphLowPassFilter(graph(), 0.3, 0), "order must be a whole number"),
         (lambda: GraphLowPassFilter(graph(), 0.0, learnable=True), "starts inside"),
-        (lambda: GraphLowPassFilter(graph(), learnable=True, response=torch.cos), "none to learn"),
+        (lambda: GraphLowPassFilter(graph(), learnable=True, response=torch.cos), "no alpha to learn"),
         (lambda: IdealLowPassFilter(graph(), 0.0), r"in \(0, 1\]; got 0\.0"),
     ],
 )

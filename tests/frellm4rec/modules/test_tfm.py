@@ -69,13 +69,13 @@ class Blocks:
 @modes
 def test_a_ragged_batch_equals_one_by_one(mode):
     states, tfm = batch(), TFM(0.3, mode=mode)
-    found = tfm(states, LENGTHS)
+    filtered = tfm(states, LENGTHS)
     build = causal_operator if mode == "causal" else two_sided_operator
     for row, n in enumerate(LENGTHS.tolist()):
-        np.testing.assert_allclose(found[row, :n], build(n, 0.3) @ states[row, :n], atol=1e-12)
-        assert torch.equal(found[row, n:], states[row, n:])
+        np.testing.assert_allclose(filtered[row, :n], build(n, 0.3) @ states[row, :n], atol=1e-12)
+        assert torch.equal(filtered[row, n:], states[row, n:])
         alone = TFM(0.3, mode=mode)(states[row : row + 1, :n], LENGTHS[row : row + 1])
-        torch.testing.assert_close(found[row : row + 1, :n], alone, atol=1e-12, rtol=0)
+        torch.testing.assert_close(filtered[row : row + 1, :n], alone, atol=1e-12, rtol=0)
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.sampled_from(MODES), st.integers(0, 4))
@@ -84,10 +84,10 @@ def test_neither_padding_nor_order_of_the_batch_matters(lengths, mode, more):
     lengths = torch.tensor(lengths)
     states = torch.randn(len(lengths), 7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     tfm = TFM(0.3, mode=mode)
-    found = tfm(states, lengths)
+    filtered = tfm(states, lengths)
     wider = torch.cat([states, torch.full((len(lengths), more, 3), 9.0, dtype=torch.float64)], dim=1)
-    torch.testing.assert_close(tfm(wider, lengths)[:, :7], found, atol=1e-12, rtol=0)
-    torch.testing.assert_close(tfm(states.flip(0), lengths.flip(0)).flip(0), found, atol=1e-12, rtol=0)
+    torch.testing.assert_close(tfm(wider, lengths)[:, :7], filtered, atol=1e-12, rtol=0)
+    torch.testing.assert_close(tfm(states.flip(0), lengths.flip(0)).flip(0), filtered, atol=1e-12, rtol=0)
 
 
 @modes
@@ -96,9 +96,9 @@ def test_what_stands_in_the_padding_never_leaks(mode, poison):
     clean, tfm = batch(), TFM(0.3, mode=mode)
     is_valid = torch.arange(9) < LENGTHS[:, None]
     poisoned = clean.masked_fill(~is_valid[..., None], poison).requires_grad_()
-    found = tfm(poisoned, LENGTHS)
-    assert torch.equal(found[is_valid], tfm(clean, LENGTHS)[is_valid])
-    found[is_valid].square().sum().backward()
+    filtered = tfm(poisoned, LENGTHS)
+    assert torch.equal(filtered[is_valid], tfm(clean, LENGTHS)[is_valid])
+    filtered[is_valid].square().sum().backward()
     assert torch.isfinite(poisoned.grad).all()
 
 
@@ -111,11 +111,11 @@ def test_a_cutoff_of_none_is_the_identity_to_the_bit(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @modes
-def test_the_number_type_stays_and_bf16_is_near(mode, dtype):
+def test_the_dtype_stays_and_bf16_is_near(mode, dtype):
     states, tfm = batch(), TFM(0.3, mode=mode)
-    found = tfm(states.to(dtype), LENGTHS)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found.double(), tfm(states, LENGTHS), atol=5e-2 if dtype == torch.bfloat16 else 1e-5)
+    filtered = tfm(states.to(dtype), LENGTHS)
+    assert filtered.dtype == dtype
+    np.testing.assert_allclose(filtered.double(), tfm(states, LENGTHS), atol=5e-2 if dtype == torch.bfloat16 else 1e-5)
 
 
 @modes
@@ -150,14 +150,14 @@ def test_the_gradients_of_a_learnable_cutoff_equal_finite_differences(mode, n_la
     assert tfm.cutoffs().tolist() == pytest.approx([0.3] * (n_layers or 1), abs=1e-6)
     loss().backward()
     slopes = tfm.logit.grad.clone()
-    for place in range(len(slopes)):
+    for index in range(len(slopes)):
         with torch.no_grad():
             ends = []
             for step in (-1e-5, 2e-5):
-                tfm.logit[place] += step
+                tfm.logit[index] += step
                 ends.append(float(loss()))
-            tfm.logit[place] -= 1e-5
-        assert float(slopes[place]) == pytest.approx((ends[1] - ends[0]) / 2e-5, rel=1e-5, abs=1e-7)
+            tfm.logit[index] -= 1e-5
+        assert float(slopes[index]) == pytest.approx((ends[1] - ends[0]) / 2e-5, rel=1e-5, abs=1e-7)
     assert (slopes != 0).tolist() == ([True] if n_layers is None else [True, True, False])
 
 
@@ -220,19 +220,19 @@ def test_every_block_hands_on_filtered_states(family, mode):
 @families
 def test_the_state_recorded_of_block_i_is_what_block_i_plus_1_reads(family):
     """The recorder of the instrument, attached before the filter or after it."""
-    model, found = decoder(family), {}
+    model, grams_by_order = decoder(family), {}
     kinds = [layer for layer in model.layers() if layer[1] == "block"]
     reads = [("embed", "embed", block) for _, _, block in kinds]
     for order in ("filter first", "recorder first"):
         recorder = LayerRecorder(model, [*kinds, *reads])
         if order == "filter first":
             with TFM(0.3, mode="causal").attach(model), recorder:
-                found[order] = recorder.grams(items(), LENGTHS)
+                grams_by_order[order] = recorder.grams(items(), LENGTHS)
         else:
             with recorder, TFM(0.3, mode="causal").attach(model):
-                found[order] = recorder.grams(items(), LENGTHS)
-    assert torch.equal(*found.values())
-    outputs, inputs = found["filter first"].split(N_BLOCKS)
+                grams_by_order[order] = recorder.grams(items(), LENGTHS)
+    assert torch.equal(*grams_by_order.values())
+    outputs, inputs = grams_by_order["filter first"].split(N_BLOCKS)
     assert torch.equal(outputs[:-1], inputs[1:])
     with recorder:
         assert not torch.allclose(recorder.grams(items(), LENGTHS)[0], outputs[0], rtol=1e-2)
@@ -294,16 +294,16 @@ def test_bf16(family):
     with TFM(0.3).attach(model):
         exact = model.forward_sequences(items(), LENGTHS)
         model.to(torch.bfloat16)
-        found = model.forward_sequences(items(), LENGTHS)
-    assert found.dtype == torch.bfloat16
+        rounded = model.forward_sequences(items(), LENGTHS)
+    assert rounded.dtype == torch.bfloat16
     is_valid = torch.arange(9) < LENGTHS[:, None]
-    similarity = torch.cosine_similarity(found[is_valid].float(), exact[is_valid], dim=1)
+    similarity = torch.cosine_similarity(rounded[is_valid].float(), exact[is_valid], dim=1)
     assert similarity.min() > 0.97
 
 
 @families
 def test_gradient_checkpointing_gives_the_same_gradients(family):
-    model, found = decoder(family), {}
+    model, gradients = decoder(family), {}
     vectors = model.item_embeddings[items()]
     mask = (torch.arange(9) < LENGTHS[:, None]).long()
     tfm, n_runs = TFM(0.3, mode="causal", learnable=True, n_layers=N_BLOCKS), []
@@ -319,10 +319,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(family):
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model.model(inputs_embeds=inputs, attention_mask=mask, use_cache=False)[0].square().sum().backward()
-            found[name] = [inputs.grad, tfm.logit.grad.clone()]
+            gradients[name] = [inputs.grad, tfm.logit.grad.clone()]
             tfm.logit.grad = None
     assert len(n_runs) == 2  # once on the way forward, once when recomputed
-    for without, same in zip(*found.values(), strict=True):
+    for without, same in zip(*gradients.values(), strict=True):
         assert without.abs().max() > 0
         torch.testing.assert_close(same, without, rtol=1e-4, atol=1e-5)
 
@@ -368,11 +368,11 @@ def test_the_instrument_captures_filtered_states():
     model, lengths = decoder("qwen2"), LENGTHS.numpy()
     plain = capture(model, items().numpy(), lengths)
     with TFM(0.3, mode="causal", layers=[N_BLOCKS]).attach(model):
-        found = capture(model, items().numpy(), lengths)
-    np.testing.assert_array_equal(found.grams[:, :N_BLOCKS], plain.grams[:, :N_BLOCKS])
+        filtered = capture(model, items().numpy(), lengths)
+    np.testing.assert_array_equal(filtered.grams[:, :N_BLOCKS], plain.grams[:, :N_BLOCKS])
     M = causal_operator(9, 0.3).numpy()
     np.testing.assert_allclose(
-        found.grams[2, N_BLOCKS], M @ plain.grams[2, N_BLOCKS].astype(float) @ M.T, rtol=1e-4, atol=1e-3
+        filtered.grams[2, N_BLOCKS], M @ plain.grams[2, N_BLOCKS].astype(float) @ M.T, rtol=1e-4, atol=1e-3
     )
 
 
@@ -387,15 +387,15 @@ def test_any_layered_module_and_blocks_that_return_tuples(returns_tuple):
 
     model = Layered(returns_tuple=returns_tuple)
     with TFM(0.3).attach(model):
-        kept = Blocks(model)
+        recorded = Blocks(model)
         model.forward_sequences(items(), LENGTHS)
-        kept.remove()
+        recorded.remove()
     is_valid = torch.arange(9) < LENGTHS[:, None]
     with torch.no_grad():
-        plain = model.blocks[0](kept.inputs[1], is_valid)
+        plain = model.blocks[0](recorded.inputs[1], is_valid)
     plain = plain[0] if returns_tuple else plain
-    torch.testing.assert_close(kept.outputs[1][is_valid], TFM(0.3)(plain, LENGTHS)[is_valid])
-    assert torch.equal(kept.outputs[1], kept.inputs[2])
+    torch.testing.assert_close(recorded.outputs[1][is_valid], TFM(0.3)(plain, LENGTHS)[is_valid])
+    assert torch.equal(recorded.outputs[1], recorded.inputs[2])
 
 
 def test_our_own_recommender_can_carry_it():
@@ -432,5 +432,5 @@ def test_what_is_no_module_is_refused():
         def layers(self):
             return [("block 1", "block", torch.nn.Linear(2, 2))]
 
-    with pytest.raises(ModelError, match="'nothing' is no torch module"):
+    with pytest.raises(ModelError, match="'nothing' is not a torch module"):
         TFM(0.3).attach(NoModule())

@@ -30,17 +30,17 @@ def make_result(name, seed, *, shift=0.0, data="a", draw=None, **changes):
 def test_groups_means_and_differences():
     base = [make_result("base", seed) for seed in range(3)]
     full = [make_result("larger", seed, shift=0.1) for seed in range(3)]
-    found = compare_runs([base[0], full[0], base[1], full[2], base[2], full[1]])
-    assert found.table["group"].tolist() == ["sasrec base", "sasrec larger"]
-    assert found.table["n_seeds"].tolist() == [3, 3]
+    comparison = compare_runs([base[0], full[0], base[1], full[2], base[2], full[1]])
+    assert comparison.table["group"].tolist() == ["sasrec base", "sasrec larger"]
+    assert comparison.table["n_seeds"].tolist() == [3, 3]
     a, b = (np.stack([result.evaluation.ndcg for result in results]) for results in (full, base))
     expected = paired_bootstrap(a[[0, 2, 1]], b)
-    row = found.table.iloc[1]
+    row = comparison.table.iloc[1]
     assert (row.low, row.high, row.p_value) == (expected.low, expected.high, expected.p_value)
     assert row.difference == pytest.approx(a.mean() - b.mean())
     assert row["std"] == pytest.approx(np.std(a.mean(axis=1), ddof=1))
-    assert np.isnan(found.table.loc[0, ["difference", "low", "high", "p_value", "p_holm"]].astype(float)).all()
-    assert not any("fewer than 3 seeds" in note for note in found.notes)
+    assert np.isnan(comparison.table.loc[0, ["difference", "low", "high", "p_value", "p_holm"]].astype(float)).all()
+    assert not any("fewer than 3 seeds" in note for note in comparison.notes)
     assert compare_runs([*base, *full], metric="recall").table["mean"][1] == pytest.approx(
         np.mean([result.evaluation.recall for result in full])
     )
@@ -50,27 +50,27 @@ def test_holm_over_the_variants_of_one_data_set():
     results = [
         make_result(name, 0, shift=shift) for name, shift in (("base", 0), ("b", 0.03), ("cc", 0.06), ("ddd", 0))
     ]
-    found = compare_runs(results)
-    assert found.n_tests == 3
-    np.testing.assert_allclose(found.table["p_holm"][1:].astype(float), holm(found.table["p_value"][1:]))
-    assert (found.table["p_holm"][1:] >= found.table["p_value"][1:]).all()
-    assert any("fewer than 3 seeds" in note and "sasrec ddd on a: 1" in note for note in found.notes)
-    assert any("3 tests on one data set" in note for note in found.notes)
+    comparison = compare_runs(results)
+    assert comparison.n_tests == 3
+    np.testing.assert_allclose(comparison.table["p_holm"][1:].astype(float), holm(comparison.table["p_value"][1:]))
+    assert (comparison.table["p_holm"][1:] >= comparison.table["p_value"][1:]).all()
+    assert any("fewer than 3 seeds" in note and "sasrec ddd on a: 1" in note for note in comparison.notes)
+    assert any("3 tests on one data set" in note for note in comparison.notes)
 
 
 def test_holm_over_data_sets():
     results = [
         make_result(name, 0, shift=s, data=data) for data in "abc" for name, s in (("base", 0), ("larger", 0.04))
     ]
-    found = compare_runs(results)
-    assert found.table["dataset"].tolist() == ["a", "a", "b", "b", "c", "c"]
-    tested = found.table[found.table["p_value"].notna()]
+    comparison = compare_runs(results)
+    assert comparison.table["dataset"].tolist() == ["a", "a", "b", "b", "c", "c"]
+    tested = comparison.table[comparison.table["p_value"].notna()]
     np.testing.assert_allclose(tested["p_holm"].astype(float), holm(tested["p_value"]))
-    assert found.n_tests == len(found.protocols) == 3
-    assert any("3 data sets" in note for note in found.notes)
+    assert comparison.n_tests == len(comparison.protocols) == 3
+    assert any("3 data sets" in note for note in comparison.notes)
     # Each data set is compared with its own reference.
     alone = compare_runs(results[2:4]).table
-    assert alone["p_value"][1] == found.table["p_value"][3] == alone["p_holm"][1]
+    assert alone["p_value"][1] == comparison.table["p_value"][3] == alone["p_holm"][1]
 
 
 def test_equal_names_are_told_apart_by_their_settings():
@@ -88,11 +88,11 @@ def test_equal_names_are_told_apart_by_their_settings():
 
 
 def test_what_a_model_says_of_itself_is_passed_on():
-    found = compare_runs([make_result("base", 0), make_result("larger", 0, note="two_sided_leaky")])
-    assert "sasrec larger: two_sided_leaky" in found.notes
+    comparison = compare_runs([make_result("base", 0), make_result("larger", 0, note="two_sided_leaky")])
+    assert "sasrec larger: two_sided_leaky" in comparison.notes
 
 
-def test_name_place_and_device_make_no_group():
+def test_name_folder_and_device_make_no_group():
     base = make_result("base", 0)
     again = make_result("base", 1)
     moved = replace(again, config={**again.config, "device": "cuda", "from_dir": "elsewhere"}, name="other")
@@ -124,7 +124,7 @@ def test_what_cannot_be_compared():
         compare_runs(base)
     with pytest.raises(ConfigError, match="a seed counts once"):
         compare_runs([*base, make_result("larger", 0), make_result("base", 1, draw=3)])
-    with pytest.raises(ConfigError, match="On b bbbbbbbb there must be runs of the reference"):
+    with pytest.raises(ConfigError, match="b bbbbbbbb needs runs of the reference"):
         compare_runs([*base, make_result("larger", 0), make_result("larger", 0, data="b")])
     with pytest.raises(ConfigError, match="Did you mean 'ndcg'"):
         compare_runs([*base, make_result("larger", 0)], metric="ndgc")
@@ -153,10 +153,10 @@ def test_command_evaluates_once_and_then_reads(runs, capsys, monkeypatch):
     assert "fewer than 3 seeds" in out.replace("\n", " ")
     monkeypatch.setattr(SASRec, "from_pretrained", None)
     assert run(monkeypatch, capsys, *arguments) == (0, out, "")
-    kept = [Evaluation.load(path / "evaluation" / "test-9+1-k5.npz") for path in runs]
+    evaluations = [Evaluation.load(path / "evaluation" / "test-9+1-k5.npz") for path in runs]
     code, out, _ = run(monkeypatch, capsys, *arguments, "--metric", "recall", "--json")
     row = json.loads(out)["table"][1]
-    assert row["mean"] == pytest.approx(np.mean([each.recall for each in kept[2:]]))
+    assert row["mean"] == pytest.approx(np.mean([evaluation.recall for evaluation in evaluations[2:]]))
     assert row["n_seeds"] == 2
     assert json.loads(out)["table"][0]["p_value"] is None
 
@@ -168,12 +168,12 @@ def test_command_compares_on_several_data_sets(runs, tmp_path, capsys, monkeypat
         make_run(tmp_path / "runs", other, name="wide", n_inner=99),
     ]
     code, out, _ = run(monkeypatch, capsys, "compare", *runs, *more, "--ranking", "full", "--json")
-    found = json.loads(out)
+    printed = json.loads(out)
     assert code == 0
-    assert [row["dataset"] for row in found["table"]] == ["log", "log", "other", "other"]
-    assert [row["group"] for row in found["table"]] == ["sasrec base", "sasrec wide"] * 2
-    assert [row["n_seeds"] for row in found["table"]] == [2, 2, 1, 1]
-    assert len(found["protocols"]) == 2
+    assert [row["dataset"] for row in printed["table"]] == ["log", "log", "other", "other"]
+    assert [row["group"] for row in printed["table"]] == ["sasrec base", "sasrec wide"] * 2
+    assert [row["n_seeds"] for row in printed["table"]] == [2, 2, 1, 1]
+    assert len(printed["protocols"]) == 2
 
 
 def test_command_refuses_another_protocol_and_stale_lists(runs, capsys, monkeypatch):
@@ -192,9 +192,9 @@ def test_command_failures(runs, log, tmp_path, capsys, monkeypatch):
         ((*runs, "--metric", "mrr"), 2, "--metric must be one of"),
         ((*runs, "--ranking", "all"), 2, "got 'all'"),
         ((runs[0], runs[2] / "model"), 2, "is no training run"),
-        ((runs[0], tmp_path / "absent"), 3, "is no folder"),
+        ((runs[0], tmp_path / "absent"), 3, "is not a folder"),
     ):
-        found, out, err = run(monkeypatch, capsys, "compare", *arguments)
-        assert (found, out) == (code, ""), err
+        exit_code, out, err = run(monkeypatch, capsys, "compare", *arguments)
+        assert (exit_code, out) == (code, ""), err
         assert message in " ".join(err.split())
         assert "Traceback" not in err

@@ -58,7 +58,7 @@ def test_flags_win_over_yaml_and_leave_the_rest(tmp_path):
     assert (start.training.n_epochs, start.seed) == (3, 0)
 
 
-def test_another_model_keeps_the_data_and_the_place_but_not_the_settings():
+def test_another_model_keeps_the_data_and_the_device_but_not_the_settings():
     start = Recipe.from_dict(
         {
             **{"dataset": "lastfm", "from_dir": "raw", "name": "n", "seed": 3, "device": "cpu", "dtype": "float32"},
@@ -94,20 +94,20 @@ def test_defaults_follow_the_mode_unless_given():
         ("architecture: {n_items: 5}", "Unknown recipe setting 'architecture.n_items'"),
         ("architecture: {backbone_weights: abc}", "Unknown recipe setting"),
         ("model: frellmrec", "Did you mean 'frellm4rec'?"),
-        ("model: [sasrec]", "model is text; got ['sasrec']"),
-        ("dataset: 3", "dataset is text; got 3"),
-        ("seed: -1", "seed must be a whole number from 0 on; got -1"),
+        ("model: [sasrec]", "model must be text; got ['sasrec']"),
+        ("dataset: 3", "dataset must be text; got 3"),
+        ("seed: -1", "seed must be a whole number of at least 0; got -1"),
         ("seed: true", "seed must be a whole number"),
         ("training: {learning_rate: fast}", "learning_rate must be above 0"),
         ("training: {max_grad_norm: small}", "max_grad_norm must be above 0"),
         ("training: {optimizer: adamww}", "Did you mean 'adamw'?"),
-        ("training: 3", "training is a mapping"),
+        ("training: 3", "training must be a mapping"),
         ("architecture: {cutoff: 2}", "cutoff is a fraction of the Nyquist frequency"),
         ("architecture: {alpha: much}", "of the wrong type"),
         ("architecture: {mode: casual}", "Did you mean 'causal'?"),
-        ("- model", "holds list"),
+        ("- model", "has list"),
         ("a: [", "reading"),
-        ("", "holds NoneType"),
+        ("", "has NoneType"),
     ],
 )
 def test_what_is_wrong_is_named(text, says, tmp_path):

@@ -20,24 +20,24 @@ def model():
 
 def test_best_unseen_items_first(model):
     history = [3, 1, 4, 1, 5]
-    found = recommend(model, history, k=7)
+    recommendation = recommend(model, history, k=7)
     scores = model.score(torch.tensor([history]), torch.tensor([5]))[0].tolist()
     slow = sorted((item for item in range(25) if item not in history), key=lambda item: (-scores[item], item))
-    assert found.items.tolist() == slow[:7]
-    assert found.scores.tolist() == [scores[item] for item in slow[:7]]
-    assert (found.n_read, found.is_truncated) == (5, False)
+    assert recommendation.items.tolist() == slow[:7]
+    assert recommendation.scores.tolist() == [scores[item] for item in slow[:7]]
+    assert (recommendation.n_read, recommendation.is_truncated) == (5, False)
     everything = recommend(model, history, k=25, include_seen=True)
     assert sorted(everything.items.tolist()) == list(range(25))
 
 
 def test_only_the_most_recent_items_are_read_but_all_are_left_out(model):
     long = [9, 8, 7, 0, 1, 2, 3, 4, 5]
-    found = recommend(model, long, k=16)
-    assert (found.n_read, found.is_truncated) == (6, True)
-    assert not set(long) & set(found.items.tolist())
+    recommendation = recommend(model, long, k=16)
+    assert (recommendation.n_read, recommendation.is_truncated) == (6, True)
+    assert not set(long) & set(recommendation.items.tolist())
     short = recommend(model, long[3:], k=25)
     scores = dict(zip(short.items, short.scores, strict=True))
-    assert found.scores.tolist() == [scores[item] for item in found.items]
+    assert recommendation.scores.tolist() == [scores[item] for item in recommendation.items]
 
 
 @pytest.mark.parametrize("n_items", range(1, 71))
@@ -123,15 +123,15 @@ def test_command_for_a_history(folder, log, capsys, monkeypatch):
     words = 'b3,"the book, volume 7",Solo'
     arguments = ("recommend", folder, "--history", words, "--k", "3", "--json")
     code, out, _ = run(monkeypatch, capsys, *arguments)
-    (found,) = json.loads(out)
+    (printed,) = json.loads(out)
     data = resolve_dataset(str(log))
     ids = data.item_ids.tolist()
     assert code == 0
-    assert [item["item_id"] for item in found["history"]] == ["b3", "b7", "b0"]
+    assert [item["item_id"] for item in printed["history"]] == ["b3", "b7", "b0"]
     expected = recommend(SASRec.from_pretrained(folder / "model"), [ids.index(i) for i in ("b3", "b7", "b0")], k=3)
-    assert [row["item_id"] for row in found["items"]] == [ids[item] for item in expected.items]
-    assert found["items"][0]["rank"] == 1
-    assert not found["is_truncated"]
+    assert [row["item_id"] for row in printed["items"]] == [ids[item] for item in expected.items]
+    assert printed["items"][0]["rank"] == 1
+    assert not printed["is_truncated"]
 
 
 def test_command_says_what_was_not_read(folder, capsys, monkeypatch):
@@ -154,7 +154,7 @@ def test_command_failures(folder, log, tmp_path, capsys, monkeypatch):
         ((folder, "--history", "b1", "--dataset", tmp_path / "absent.csv"), 3, "no file"),
         ((tmp_path, "--user", "u1"), 4, "neither"),
     ):
-        found, out, err = run(monkeypatch, capsys, "recommend", *arguments)
-        assert (found, out) == (code, ""), err
+        exit_code, out, err = run(monkeypatch, capsys, "recommend", *arguments)
+        assert (exit_code, out) == (code, ""), err
         assert message in " ".join(err.split())
     assert run(monkeypatch, capsys, "recommend", saved, "--user", "u1", "--dataset", log)[0] == 0

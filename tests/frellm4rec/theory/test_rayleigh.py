@@ -45,7 +45,7 @@ def quotient(L, H):
 
 
 def by_hand(world, graph, layer, M_of, drop, centre):
-    """Return each user's quotients before and after on his own graph, and the mean change on others' graphs."""
+    """Return each user's quotients before and after on their own graph, and the mean change on others' graphs."""
     probe = world.probe
     adjacency = graph.local_adjacency(probe.targets, probe.lengths, users=probe.users, own_user="drop")
     rows = []
@@ -54,7 +54,7 @@ def by_hand(world, graph, layer, M_of, drop, centre):
             continue
         states = world.states[u, layer, :n]
         pair = [x[drop:] - (x[drop:].mean(0) if centre else 0) for x in (states, M_of(int(n)) @ states)]
-        own = [quotient(normalized_laplacian(adjacency[u, drop:n, drop:n]), x) for x in pair]
+        own_quotients = [quotient(normalized_laplacian(adjacency[u, drop:n, drop:n]), x) for x in pair]
         changes, falls = [], []
         for v, longer in enumerate(probe.lengths):
             other = adjacency[v, drop:n, drop:n]
@@ -63,7 +63,7 @@ def by_hand(world, graph, layer, M_of, drop, centre):
                 changes.append(after / before - 1)
                 falls.append(after < before * (1 - 1e-6))
         enough = len(changes) >= 20
-        rows.append((*own, np.mean(changes) if enough else np.nan, np.mean(falls) if enough else np.nan))
+        rows.append((*own_quotients, np.mean(changes) if enough else np.nan, np.mean(falls) if enough else np.nan))
     return np.array(rows)
 
 
@@ -133,10 +133,10 @@ def test_states_that_know_their_own_graph_fall_more_there_than_elsewhere():
 
 def test_the_row_of_a_prefix_is_the_last_row_of_its_own_filter():
     states = np.random.default_rng(0).normal(size=(6, 2))
-    found = history_operator(6, "prefix", 0.3, 2, 3) @ states
+    filtered = history_operator(6, "prefix", 0.3, 2, 3) @ states
     for t in range(1, 7):
         whole = np.linalg.matrix_power(two_sided_operator(t, 0.3).numpy(), 3) @ states[:t]
-        np.testing.assert_allclose(found[t - 1], whole[-1], atol=1e-12)
+        np.testing.assert_allclose(filtered[t - 1], whole[-1], atol=1e-12)
 
 
 def test_locality_is_the_correlation_of_weight_and_nearness():
@@ -147,12 +147,12 @@ def test_locality_is_the_correlation_of_weight_and_nearness():
         upper = np.triu(rng.random((n, n)), 1)
         A[row, :n, :n] = upper + upper.T
     A[3] = 0  # no edges, so no correlation
-    found = temporal_locality(A, lengths)
+    correlations = temporal_locality(A, lengths)
     for row in (0, 1):
         first, second = np.triu_indices(lengths[row], 1)
         expected = np.corrcoef(A[row][first, second], -np.abs(first - second))[0, 1]
-        assert found[row] == pytest.approx(expected, abs=1e-12)
-    assert np.isnan(found[2:]).all()
+        assert correlations[row] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(correlations[2:]).all()
     path = np.eye(8, k=1) + np.eye(8, k=-1)
     assert temporal_locality(path[None], np.array([8]))[0] > 0.5
 
@@ -236,11 +236,11 @@ def test_the_command_prints_writes_and_says_what_two_sided_sees(monkeypatch, cap
 
 def test_the_command_as_json_for_one_mode(monkeypatch, capsys, demo_run):
     code, text, _ = command(monkeypatch, capsys, demo_run, "--json", "--mode", "causal", "--cutoff", 0.5)
-    found = json.loads(text)
+    report = json.loads(text)
     assert code == 0
-    assert {row["mode"] for row in found["rows"]} == {"causal"}
-    assert {row["cutoff"] for row in found["rows"]} == {0.5}
-    assert found["locality"]["low"] <= found["locality"]["value"] <= found["locality"]["high"]
+    assert {row["mode"] for row in report["rows"]} == {"causal"}
+    assert {row["cutoff"] for row in report["rows"]} == {0.5}
+    assert report["locality"]["low"] <= report["locality"]["value"] <= report["locality"]["high"]
     assert "both" in command(monkeypatch, capsys, demo_run, "--mode", "cusal")[2]
 
 

@@ -130,7 +130,7 @@ def test_most_drawn_graphs_meet_the_premise():
     """Else the law above would be empty."""
     rng = np.random.default_rng(0)
     drawn = [(int(rng.integers(3, 31)), [(rng.random() + 0.01, 0.97 * rng.random())], 0.5, 0.0, 0) for _ in range(200)]
-    assert all((np.diff(by_frequency(_kernel(each))) >= -1e-12).all() for each in drawn)
+    assert all((np.diff(by_frequency(_kernel(parameters))) >= -1e-12).all() for parameters in drawn)
 
 
 def test_without_the_premise_the_quotient_rises_on_a_circulant_graph():
@@ -191,7 +191,7 @@ def test_five_items_of_a_local_graph_by_hand():
 
 
 def test_jensens_step_needs_weights_that_the_filter_does_not_have():
-    """The proof averages squared differences; the kernel is negative in places, so it is no average."""
+    """The proof averages squared differences; the kernel has negative entries, so it is no average."""
     for build in (two_sided_operator, causal_operator):
         assert (build(50, 0.3) < -1e-3).any()
     # And the energy, which the proof takes for constant, is what a low-pass takes away.

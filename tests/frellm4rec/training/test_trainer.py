@@ -175,19 +175,19 @@ def test_sampled_softmax_against_a_slow_one(scored):
 
 def test_sampling_every_item_is_the_full_softmax(scored):
     states, table, targets = scored
-    found, full = sampled(states, table, targets, torch.randperm(9)), softmax_loss(states, table, targets)
-    torch.testing.assert_close(found, full)
+    estimate, full = sampled(states, table, targets, torch.randperm(9)), softmax_loss(states, table, targets)
+    torch.testing.assert_close(estimate, full)
     expected = torch.autograd.grad(full, [states, table])
-    torch.testing.assert_close(torch.autograd.grad(found, [states, table]), expected)
+    torch.testing.assert_close(torch.autograd.grad(estimate, [states, table]), expected)
 
 
 def test_training_on_every_item_as_negative_is_training_on_the_full_softmax(ring):
-    found = []
+    weights = []
     for settings in ({"loss": "full"}, {"loss": "sampled", "n_negatives": 50}):
         model = frellm4rec(12, mode="causal", inputs="id")
         train(model, ring, TrainingConfig(n_epochs=1, batch_size=16, **settings))
-        found.append(model.fusion.out.weight.detach())
-    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+        weights.append(model.fusion.out.weight.detach())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
 
 
 def test_large_catalogues_are_sampled():
@@ -219,15 +219,15 @@ def test_a_large_catalogue_never_meets_all_its_items(monkeypatch):
 @pytest.mark.parametrize("loss", ["full", "sampled"])
 def test_a_batch_in_parts_is_the_same_step(mode, loss, random_log):
     """Histories of unlike lengths: a part counts by its targets, not by its users."""
-    found, losses = [], []
+    gradients, losses = [], []
     for accumulation in (1, 3, 20):
         model = frellm4rec(30, mode=mode, inputs="id")
         config = TrainingConfig(n_epochs=1, batch_size=15, accumulation=accumulation, loss=loss, n_negatives=5)
         train(model, random_log, config, log=lambda entry: losses.append(entry["loss"]))
-        found.append([p.grad.clone() for p in model.fusion.parameters()])
+        gradients.append([p.grad.clone() for p in model.fusion.parameters()])
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
-    for split in found[1:]:
-        for gradient, whole in zip(split, found[0], strict=True):
+    for split in gradients[1:]:
+        for gradient, whole in zip(split, gradients[0], strict=True):
             torch.testing.assert_close(gradient, whole, rtol=1e-3, atol=1e-6)
 
 
@@ -262,12 +262,12 @@ def test_mixed_precision_on_a_cpu(ring):
 def test_only_a_model_with_a_backbone_can_recompute(ring):
     with pytest.raises(ConfigError, match="sasrec has no backbone"):
         train(SASRec(small(12)), ring, replace(FAST, gradient_checkpointing=True))
-    found = []
+    weights = []
     for flag in (False, True):
         model = frellm4rec(12, mode="causal")
         train(model, ring, replace(FAST, n_epochs=1, gradient_checkpointing=flag))
-        found.append(model.fusion.out.weight.detach())
-    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+        weights.append(model.fusion.out.weight.detach())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
 
 
 # Stopping, and going on
@@ -334,14 +334,14 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(case, ring, tmp_path, mon
 
 
 def test_what_is_left_is_the_best_epoch(random_log, tmp_path):
-    model, kept = SASRec(small(30)), []
+    model, saved = SASRec(small(30)), []
     config = TrainingConfig(n_epochs=500, batch_size=16, learning_rate=1e-2, validate_every=1, patience=3)
-    keep = lambda best: kept.append(best.save_pretrained(tmp_path / f"{len(kept)}"))  # noqa: E731
+    keep = lambda best: saved.append(best.save_pretrained(tmp_path / f"{len(saved)}"))  # noqa: E731
     record = train(model, random_log, config, keep_best=keep)
     assert record.best_epoch < record.epochs[-1] == record.best_epoch + 3
-    assert SASRec.from_pretrained(kept[-1]).revision == model.revision
+    assert SASRec.from_pretrained(saved[-1]).revision == model.revision
     is_best = np.maximum.accumulate([-1.0, *record.validation_ndcg[:-1]]) < record.validation_ndcg
-    assert len(kept) == is_best.sum()
+    assert len(saved) == is_best.sum()
 
 
 @pytest.mark.parametrize("damage", ["weights", "state", "missing", "other model"])
@@ -372,7 +372,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(ring, tmp_path, monkeypatch):
         write(*args)
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(ResourceError, match=r"No space left .* go on with --resume"):
+    with pytest.raises(ResourceError, match=r"No space left .* continue with --resume"):
         train(SASRec(small(12)), ring, replace(FAST, n_epochs=2), checkpoints=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000003-end"]
 
@@ -396,17 +396,17 @@ def test_a_loss_that_breaks_names_epoch_step_and_layer(kind, layer, ring, tmp_pa
     else:
         part.register_forward_hook(lambda m, args, out: poison(out) if is_looking() else out)
     config = replace(FAST, n_epochs=3, validate_every=1)
-    kept = []
+    revisions = []
     with pytest.raises(NonFiniteStateError) as caught:
-        train(model, ring, config, checkpoints=tmp_path, keep_best=lambda best: kept.append(best.revision))
+        train(model, ring, config, checkpoints=tmp_path, keep_best=lambda best: revisions.append(best.revision))
     assert f"nan in epoch 2, step 2, first seen in layer '{layer}'" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000003-end"]
-    assert len(kept) == 1
+    assert len(revisions) == 1
 
 
 def test_weights_that_break_in_the_last_step_are_neither_measured_nor_kept(ring, tmp_path):
     """A finite loss with a gradient that is not: the epoch's validation must not run on what it leaves."""
-    model, calls, kept = SASRec(small(12)), [], []
+    model, calls, revisions = SASRec(small(12)), [], []
 
     def poison(gradient):
         calls.append(1)
@@ -415,11 +415,11 @@ def test_weights_that_break_in_the_last_step_are_neither_measured_nor_kept(ring,
     model.final_norm.bias.register_hook(poison)
     config = replace(FAST, n_epochs=3, validate_every=1)
     with pytest.raises(NonFiniteStateError, match="after epoch 2, step 3 they are not"):
-        train(model, ring, config, checkpoints=tmp_path, keep_best=lambda best: kept.append(best.revision))
+        train(model, ring, config, checkpoints=tmp_path, keep_best=lambda best: revisions.append(best.revision))
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000003-end"]
     restored = SASRec(small(12))
     record = train(restored, ring, replace(FAST, n_epochs=1, validate_every=1))
-    assert kept == [restored.revision]
+    assert revisions == [restored.revision]
     assert record.epochs == [1]
 
 

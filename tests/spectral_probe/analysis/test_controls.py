@@ -95,25 +95,25 @@ def probe_of(n: int, T: int) -> ProbeSequences:
 def test_shuffled_history_keeps_every_pair_and_the_padding():
     probe = probe_of(40, 12)
     before = probe.inputs.copy()
-    found = shuffle_history(probe, seed=1)
+    shuffled = shuffle_history(probe, seed=1)
     np.testing.assert_array_equal(probe.inputs, before)
-    np.testing.assert_array_equal(found.targets, np.where(found.inputs, found.inputs + 100, 0))
-    np.testing.assert_array_equal(np.sort(found.inputs, axis=1), np.sort(probe.inputs, axis=1))
+    np.testing.assert_array_equal(shuffled.targets, np.where(shuffled.inputs, shuffled.inputs + 100, 0))
+    np.testing.assert_array_equal(np.sort(shuffled.inputs, axis=1), np.sort(probe.inputs, axis=1))
     for row, length in enumerate(probe.lengths):
-        assert (found.inputs[row, :length] > 0).all()
-        assert not found.inputs[row, length:].any()
-    assert (found.inputs != probe.inputs).any(axis=1)[probe.lengths > 6].mean() > 0.9
-    np.testing.assert_array_equal(found.lengths, probe.lengths)
-    np.testing.assert_array_equal(found.users, probe.users)
+        assert (shuffled.inputs[row, :length] > 0).all()
+        assert not shuffled.inputs[row, length:].any()
+    assert (shuffled.inputs != probe.inputs).any(axis=1)[probe.lengths > 6].mean() > 0.9
+    np.testing.assert_array_equal(shuffled.lengths, probe.lengths)
+    np.testing.assert_array_equal(shuffled.users, probe.users)
 
 
 def test_shuffled_history_depends_on_the_seed_and_the_user_alone():
     probe = probe_of(40, 12)
-    found = shuffle_history(probe, seed=1)
-    np.testing.assert_array_equal(shuffle_history(probe, seed=1).inputs, found.inputs)
-    assert not np.array_equal(shuffle_history(probe, seed=2).inputs, found.inputs)
-    some = ProbeSequences(probe.inputs[5:9], probe.targets[5:9], probe.lengths[5:9], probe.users[5:9])
-    np.testing.assert_array_equal(shuffle_history(some, seed=1).inputs, found.inputs[5:9])
+    shuffled = shuffle_history(probe, seed=1)
+    np.testing.assert_array_equal(shuffle_history(probe, seed=1).inputs, shuffled.inputs)
+    assert not np.array_equal(shuffle_history(probe, seed=2).inputs, shuffled.inputs)
+    subset = ProbeSequences(probe.inputs[5:9], probe.targets[5:9], probe.lengths[5:9], probe.users[5:9])
+    np.testing.assert_array_equal(shuffle_history(subset, seed=1).inputs, shuffled.inputs[5:9])
     same = ProbeSequences(
         np.tile(np.arange(1, 13), (30, 1)), np.tile(np.arange(1, 13), (30, 1)), np.full(30, 12), np.arange(30)
     )

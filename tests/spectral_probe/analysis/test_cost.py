@@ -40,12 +40,12 @@ def on_meta(values: dict) -> HFDecoder:
 @pytest.mark.parametrize("name", [*VARIANTS, *KNOWN_CONFIGS])
 def test_sizes_are_those_of_the_model(name):
     values = VARIANTS.get(name) or KNOWN_CONFIGS[name]
-    found, model = Architecture.from_config(values), on_meta(values)
-    assert found.n_parameters == sum(parameter.numel() for parameter in model.model.parameters())
+    sizes, model = Architecture.from_config(values), on_meta(values)
+    assert sizes.n_parameters == sum(parameter.numel() for parameter in model.model.parameters())
     blocks = [p for p in model.layers()[1][2].parameters() if p.ndim == 2]
-    assert found.n_block_weights == sum(parameter.numel() for parameter in blocks)
-    assert (found.n_blocks, found.width, found.n_states) == (model.n_blocks, model.width, len(model.layers()))
-    assert found.is_causal == model.is_causal
+    assert sizes.n_block_weights == sum(parameter.numel() for parameter in blocks)
+    assert (sizes.n_blocks, sizes.width, sizes.n_states) == (model.n_blocks, model.width, len(model.layers()))
+    assert sizes.is_causal == model.is_causal
 
 
 def test_every_family_and_every_alias_can_be_planned():
@@ -61,16 +61,16 @@ def test_operations_are_those_that_are_counted(family):
     model.model.set_attn_implementation("eager")  # the counter does not see into fused attention on the CPU
     with FlopCounterMode(display=False) as counter:
         model.forward_sequences(torch.randn(4, 20, WIDTH), torch.full((4,), 20))
-    found = plan(model.model.config, 4, 20)
-    assert found.forward_flops == pytest.approx(counter.get_total_flops(), rel=0.01)
-    assert plan(model.model.config, 4, 20, n_captures=3).forward_flops == 3 * found.forward_flops
+    cost = plan(model.model.config, 4, 20)
+    assert cost.forward_flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert plan(model.model.config, 4, 20, n_captures=3).forward_flops == 3 * cost.forward_flops
 
 
 def test_prefixes_are_counted_one_by_one():
     config = tiny("llama").config
-    found = plan(config, 2, 5, prefixes=True)
-    assert found.is_by_prefix
-    assert found.forward_flops == sum(plan(config, 2, t).forward_flops for t in range(1, 6))
+    cost = plan(config, 2, 5, prefixes=True)
+    assert cost.is_by_prefix
+    assert cost.forward_flops == sum(plan(config, 2, t).forward_flops for t in range(1, 6))
     assert plan({"model_type": "bert", **CONFIGS["bert"], "is_decoder": False}, 2, 5).is_by_prefix
 
 
@@ -78,35 +78,35 @@ def test_a_capture_takes_what_was_planned(tmp_path):
     model = load_backbone("tiny-random:qwen2")
     inputs = np.random.default_rng(0).normal(size=(40, 30, 64)).astype(np.float32)
     grams = capture(model, inputs, np.full(40, 30), out=tmp_path / "grams")
-    found = plan("tiny-random:qwen2", 40, 30)
-    assert found.gram_bytes == grams.grams.nbytes
+    cost = plan("tiny-random:qwen2", 40, 30)
+    assert cost.gram_bytes == grams.grams.nbytes
     on_disk = sum(path.stat().st_size for path in (tmp_path / "grams").iterdir())
-    assert found.gram_bytes <= on_disk <= found.gram_bytes + 20_000
-    assert found.weight_bytes == sum(parameter.nbytes for parameter in model.model.parameters())
-    some = capture(model, inputs, np.full(40, 30), layers=["block 1"])
-    assert plan("tiny-random:qwen2", 40, 30, layers=["block 1"]).gram_bytes == some.grams.nbytes
+    assert cost.gram_bytes <= on_disk <= cost.gram_bytes + 20_000
+    assert cost.weight_bytes == sum(parameter.nbytes for parameter in model.model.parameters())
+    selected = capture(model, inputs, np.full(40, 30), layers=["block 1"])
+    assert plan("tiny-random:qwen2", 40, 30, layers=["block 1"]).gram_bytes == selected.grams.nbytes
 
 
 def test_the_backbone_of_the_paper_is_planned_without_a_network(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    found = plan("qwen2.5-7b", 1090, 50, dtype="bfloat16")
-    assert (found.source, found.n_layers, found.n_states, found.width) == ("Qwen/Qwen2.5-7B-Instruct", 28, 30, 3584)
-    assert found.n_parameters == 7_615_616_512 - 152_064 * 3584  # what the hub states, less the head
-    assert found.weight_bytes == 2 * found.n_parameters
-    assert found.gram_bytes == 1090 * 30 * 50 * 50 * 4
-    assert found.forward_flops == pytest.approx(2 * 6.53e9 * 1090 * 50, rel=0.01)
-    assert found.peak_host_bytes > found.weight_bytes + found.gram_bytes
+    cost = plan("qwen2.5-7b", 1090, 50, dtype="bfloat16")
+    assert (cost.source, cost.n_layers, cost.n_states, cost.width) == ("Qwen/Qwen2.5-7B-Instruct", 28, 30, 3584)
+    assert cost.n_parameters == 7_615_616_512 - 152_064 * 3584  # what the hub states, less the head
+    assert cost.weight_bytes == 2 * cost.n_parameters
+    assert cost.gram_bytes == 1090 * 30 * 50 * 50 * 4
+    assert cost.forward_flops == pytest.approx(2 * 6.53e9 * 1090 * 50, rel=0.01)
+    assert cost.peak_host_bytes > cost.weight_bytes + cost.gram_bytes
     full = plan("qwen2.5-7b", 1090, 50, dtype="float32")
-    assert full.weight_bytes == 2 * found.weight_bytes
+    assert full.weight_bytes == 2 * cost.weight_bytes
     halved = plan("qwen2.5-7b", 1090, 50, dtype="bfloat16", quantize="8bit")
-    assert 0.5 < halved.weight_bytes / found.weight_bytes < 0.6
+    assert 0.5 < halved.weight_bytes / cost.weight_bytes < 0.6
 
 
 def test_folders_and_repositories_are_planned_from_their_configuration(tmp_path, monkeypatch):
     tiny("gemma").save_pretrained(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()  # only the configuration is looked at
-    found = plan(str(tmp_path / "m"), 10)
-    assert (found.family, found.n_parameters) == ("gemma", Architecture.from_config(tiny("gemma").config).n_parameters)
+    cost = plan(str(tmp_path / "m"), 10)
+    assert (cost.family, cost.n_parameters) == ("gemma", Architecture.from_config(tiny("gemma").config).n_parameters)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(ModelError, match="was not fetched earlier"):
@@ -134,10 +134,10 @@ def test_impossible_plans_are_refused(arguments, says):
 
 
 def test_a_plan_is_labelled():
-    found = plan("tiny-random:mistral", 10)
-    table = found.to_frame()
+    cost = plan("tiny-random:mistral", 10)
+    table = cost.to_frame()
     assert list(table.columns) == ["quantity", "value", "text"]
-    assert dict(zip(table["quantity"], table["value"], strict=True)) == found.to_dict() == dataclasses.asdict(found)
+    assert dict(zip(table["quantity"], table["value"], strict=True)) == cost.to_dict() == dataclasses.asdict(cost)
     texts = table.set_index("quantity")["text"]
     assert texts["is_by_prefix"] == "no"
     assert texts["weight_bytes"].endswith("MiB")

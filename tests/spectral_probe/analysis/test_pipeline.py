@@ -67,21 +67,21 @@ def test_three_lines_on_an_in_memory_model_and_a_data_frame(frame: pd.DataFrame)
 
 
 def test_run_folder_holds_everything_the_result_depends_on(dataset: Dataset, tmp_path) -> None:
-    done = run_analysis(
+    analysis = run_analysis(
         MixingModel(dataset.n_items), dataset, AnalysisOptions(controls=("path-graph",), **FAST), out=tmp_path
     )
-    assert done.run is not None
-    found = {str(p.relative_to(done.run.path)) for p in done.run.path.rglob("*") if p.is_file()}
-    assert found >= {"run.json", "config.yaml", "log.txt", "graph.npz", "bands.csv", "spectrum.npz"}
-    assert found >= {"per_user.csv.gz", "summary.json", "figures/decay.png", "figures/decay.pdf", "figures/decay.csv"}
-    assert not [name for name in found if "unfinished" in name]
-    assert done.run.state()["status"] == "finished"
-    assert done.run.path.name.endswith(settings_hash(done.run.config())[:8])
-    summary = json.loads((done.run.path / "summary.json").read_text())
-    assert summary["verdict"] == str(done.profile.verdict)
+    assert analysis.run is not None
+    files = {str(p.relative_to(analysis.run.path)) for p in analysis.run.path.rglob("*") if p.is_file()}
+    assert files >= {"run.json", "config.yaml", "log.txt", "graph.npz", "bands.csv", "spectrum.npz"}
+    assert files >= {"per_user.csv.gz", "summary.json", "figures/decay.png", "figures/decay.pdf", "figures/decay.csv"}
+    assert not [name for name in files if "unfinished" in name]
+    assert analysis.run.state()["status"] == "finished"
+    assert analysis.run.path.name.endswith(settings_hash(analysis.run.config())[:8])
+    summary = json.loads((analysis.run.path / "summary.json").read_text())
+    assert summary["verdict"] == str(analysis.profile.verdict)
     assert summary["protocol"]["dataset_fingerprint"] == dataset.fingerprint()
-    again = DecayProfile.load(done.run.path)
-    pd.testing.assert_frame_equal(again.to_frame(), done.profile.to_frame(), check_dtype=False)
+    again = DecayProfile.load(analysis.run.path)
+    pd.testing.assert_frame_equal(again.to_frame(), analysis.profile.to_frame(), check_dtype=False)
     assert set(again.controls) == {"raw", "path-graph"}
     assert again.controls["path-graph"].verdict.label == "none"
     assert "swap" not in set(again.controls["path-graph"].table["null"])
@@ -270,7 +270,7 @@ def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_
     every, long = analyze(model, dataset, **FAST), analyze(model, dataset, min_targets=9, **FAST)
     assert long.per_user["n_targets"].min() == 9
     assert long.skipped["fewer than 9 targets"] > 0
-    # Who serves as a reference does not change, so a user who stays keeps his excess.
+    # The references do not change, so a user who stays has the same excess.
     merged = long.per_user.merge(every.per_user, on=["user_id", "layer_name"])
     np.testing.assert_allclose(merged["excess_swap_x"], merged["excess_swap_y"])
     with pytest.raises(ConfigError, match="min_targets"):

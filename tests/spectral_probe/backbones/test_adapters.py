@@ -63,9 +63,9 @@ def test_an_adapter_gives_the_grams_of_the_merged_model(family, settings, tmp_pa
     assert adapted.revision == load_backbone(merged).revision
     assert not any("lora" in name for name, _ in adapted.named_parameters())
     assert not any(parameter.requires_grad for parameter in adapted.parameters())
-    found, expected = grams(adapted), grams(load_backbone(merged))
-    np.testing.assert_array_equal(found, expected)
-    assert not np.allclose(found[:, 2], grams(plain)[:, 2], rtol=1e-2)
+    actual, expected = grams(adapted), grams(load_backbone(merged))
+    np.testing.assert_array_equal(actual, expected)
+    assert not np.allclose(actual[:, 2], grams(plain)[:, 2], rtol=1e-2)
 
 
 def test_the_tokens_of_an_adapted_model_are_its_own(tmp_path):

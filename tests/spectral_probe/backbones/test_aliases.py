@@ -36,22 +36,22 @@ def file(tmp_path, monkeypatch):
 
 def test_own_aliases_come_after_the_built_in_ones(file):
     file.write_text(GOOD)
-    found = known_aliases()
-    assert list(found)[: len(ALIASES)] == list(ALIASES)
-    assert found["my-qwen"] == Alias("hub", "Qwen/Qwen2.5-7B", "from models.yaml: Qwen/Qwen2.5-7B")
+    aliases = known_aliases()
+    assert list(aliases)[: len(ALIASES)] == list(ALIASES)
+    assert aliases["my-qwen"] == Alias("hub", "Qwen/Qwen2.5-7B", "from models.yaml: Qwen/Qwen2.5-7B")
     adapter = str(file.parent / "lora")
-    assert found["books"] == Alias(
+    assert aliases["books"] == Alias(
         "hub", "meta-llama/Llama-3.1-8B", "fine-tuned on books", "0e9e39f2", adapter, "bfloat16"
     )
-    assert found["local"][:2] == ("folder", str(file.parent / "llama"))
+    assert aliases["local"][:2] == ("folder", str(file.parent / "llama"))
 
 
 def test_an_alias_is_loaded_from_anywhere_with_its_settings(file, monkeypatch, tmp_path_factory):
     file.write_text("local:\n  folder: llama\n  dtype: bfloat16\n")
     tiny("llama").save_pretrained(file.parent / "llama")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    found = load_backbone("local")
-    assert (found.name, found.dtype) == ("local", torch.bfloat16)
+    decoder = load_backbone("local")
+    assert (decoder.name, decoder.dtype) == ("local", torch.bfloat16)
     assert load_backbone("local", dtype="float32").dtype == torch.float32
     with pytest.raises(ConfigError, match="not on the hub"):
         load_backbone("local", revision="main")
@@ -70,15 +70,15 @@ def test_json_is_read_too(file):
         ("a: b/c\nd: [\n", 3, "not YAML"),
         ("a: b/c\n\tb: c\n", 2, "not YAML"),
         ("- a\n", 1, "map names to models"),
-        ("a: b/c\na: d/e\n", 2, "'a' is there twice"),
+        ("a: b/c\na: d/e\n", 2, "'a' is defined twice"),
         ("a: b/c\nminilm: d/e\n", 2, "built in"),
         ("a:\n  repo: b/c\n  adaptor: d\n", 3, "Did you mean 'adapter'"),
         ("a:\n  text: b\n", 2, "needs one of repo and folder"),
         ("a:\n  repo: b/c\n  folder: d\n", 2, "needs one of repo and folder"),
         ("a:\n  folder: d\n  revision: e\n", 2, "only a repo has revisions"),
         ("x: y/z\na: [b/c]\n", 2, "must stand for"),
-        ("a:\n  repo: [b]\n", 2, "repo must be a text"),
-        ("a:\n", 1, "the model of 'a' must be a text"),
+        ("a:\n  repo: [b]\n", 2, "repo must be a string"),
+        ("a:\n", 1, "the model of 'a' must be a string"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(file, text, line, says):

@@ -162,8 +162,8 @@ def test_a_folder_is_read_in_the_type_asked_for(tmp_path):
 def test_a_checkpoint_with_a_head_is_read_without_it(tmp_path):
     with_head = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **CONFIGS["llama"]))
     with_head.save_pretrained(tmp_path)
-    found = load_backbone(str(tmp_path))
-    assert weights_fingerprint(found.model) == weights_fingerprint(with_head.model)
+    decoder = load_backbone(str(tmp_path))
+    assert weights_fingerprint(decoder.model) == weights_fingerprint(with_head.model)
 
 
 def test_folders_that_cannot_be_probed(tmp_path):

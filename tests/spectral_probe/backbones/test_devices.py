@@ -37,15 +37,15 @@ def table() -> np.ndarray:
 
 
 def spread(folder: str) -> HFDecoder:
-    found = load_backbone(folder, device_map=SPREAD)
-    found.set_item_embeddings(table())
-    return found
+    decoder = load_backbone(folder, device_map=SPREAD)
+    decoder.set_item_embeddings(table())
+    return decoder
 
 
 def whole(folder: str) -> HFDecoder:
-    found = load_backbone(folder)
-    found.set_item_embeddings(table())
-    return found
+    decoder = load_backbone(folder)
+    decoder.set_item_embeddings(table())
+    return decoder
 
 
 @pytest.mark.parametrize("options", [{}, {"state_norm": "final"}, {"prefixes": True}])
@@ -54,8 +54,8 @@ def test_a_model_in_two_parts_gives_the_same_grams(folder, options):
     assert in_parts.is_spread
     assert {p.device.type for p in in_parts.model.layers[2].parameters()} == {"meta"}
     assert in_parts.device == torch.device("cpu")
-    found = capture(in_parts, *sequences(), **options)
-    np.testing.assert_array_equal(found.grams, capture(whole(folder), *sequences(), **options).grams)
+    in_parts_grams = capture(in_parts, *sequences(), **options).grams
+    np.testing.assert_array_equal(in_parts_grams, capture(whole(folder), *sequences(), **options).grams)
     assert n_hooks(in_parts) == 0
 
 
@@ -84,10 +84,10 @@ def test_offloading_by_hand_is_seen_as_well():
 
 
 def test_auto_runs_where_there_is_one_device_only(folder):
-    found = load_backbone(folder, device_map="auto")
-    assert weights_fingerprint(found.model) == weights_fingerprint(whole(folder).model)
-    found.set_item_embeddings(table())
-    capture(found, *sequences())
+    decoder = load_backbone(folder, device_map="auto")
+    assert weights_fingerprint(decoder.model) == weights_fingerprint(whole(folder).model)
+    decoder.set_item_embeddings(table())
+    capture(decoder, *sequences())
 
 
 def test_what_is_spread_is_neither_moved_nor_copied(folder):
@@ -132,9 +132,9 @@ def test_small_models_are_not_spread():
 def test_8_bits_without_its_package_prints_the_line_to_run(folder, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
-    with pytest.raises(MissingDependencyError, match=r'pip install "spectral-probe\[quant\]"') as found:
+    with pytest.raises(MissingDependencyError, match=r'pip install "spectral-probe\[quant\]"') as caught:
         load_backbone(folder, quantize="8bit")
-    assert found.value.exit_code == 5
+    assert caught.value.exit_code == 5
 
 
 def test_8_bits(tmp_path):

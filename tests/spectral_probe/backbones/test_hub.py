@@ -86,17 +86,17 @@ def fill(cache: Path, repository: str = "owner/model") -> Path:
     [
         (answer(401, errors.GatedRepoError), r"gated.*Ask for access.*hf auth login"),
         (answer(403, errors.GatedRepoError), r"gated.*Ask for access"),
-        (answer(401, errors.RepositoryNotFoundError), r"knows no such repository.*spelling"),
+        (answer(401, errors.RepositoryNotFoundError), r"has no such repository.*spelling"),
         (answer(404, errors.RevisionNotFoundError), r"but not that revision.*leave the revision out"),
         (answer(403, errors.DisabledRepoError), r"disabled"),
     ],
 )
 def test_what_the_hub_refuses_is_told_apart(raised, says, online):
     online(raised)
-    with pytest.raises(ModelError, match=f"'owner/model' could not be read: .*{says}") as found:
+    with pytest.raises(ModelError, match=f"'owner/model' could not be read: .*{says}") as caught:
         load_backbone("owner/model", revision="v1")
-    assert found.value.exit_code == 4
-    assert "\n" not in str(found.value)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("where", ["config", "weights"])
@@ -135,10 +135,10 @@ def test_repositories_without_what_is_needed_are_refused_before_any_download(rep
 def test_a_revision_is_pinned_to_its_commit_and_kept(online, cache):
     snapshot = fill(cache)
     asked = online(WHOLE)
-    found = load_backbone("owner/model", revision="main")
+    decoder = load_backbone("owner/model", revision="main")
     assert asked == [("owner/model", "main")]
-    assert found.hub_revision == COMMIT
-    assert found.revision == weights_fingerprint(load_backbone(str(snapshot)).model)[:16]
+    assert decoder.hub_revision == COMMIT
+    assert decoder.revision == weights_fingerprint(load_backbone(str(snapshot)).model)[:16]
     assert load_backbone(str(snapshot)).hub_revision is None
 
 
@@ -151,8 +151,8 @@ def test_what_was_fetched_earlier_serves_without_the_hub(problem, cache, online,
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
         online(httpx2.ReadTimeout("slow") if problem == "slow" else answer(503, errors.HfHubHTTPError))
-    found = load_backbone("owner/model")
-    assert found.hub_revision == COMMIT
+    decoder = load_backbone("owner/model")
+    assert decoder.hub_revision == COMMIT
     with pytest.raises(ModelError, match="was not fetched earlier"):
         load_backbone("owner/another")
 
@@ -179,9 +179,9 @@ def test_a_disk_that_fills_up_on_the_way_is_a_resource(online, cache, monkeypatc
         raise RuntimeError("while writing") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(AutoModel, "from_pretrained", full)
-    with pytest.raises(ResourceError, match=r"No space left on device.*HF_HOME") as found:
+    with pytest.raises(ResourceError, match=r"No space left on device.*HF_HOME") as caught:
         load_backbone("owner/model")
-    assert found.value.exit_code == 6
+    assert caught.value.exit_code == 6
 
 
 @pytest.mark.parametrize("name", ["./modles/x", "modles/x", "../nowhere/at/all", "/no/such/folder", "~/no such folder"])
@@ -189,13 +189,13 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(name, tmp_path, monkeypatch
     (tmp_path / "models" / "x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "unreachable", lambda endpoint: "nobody there")
-    with pytest.raises(ModelError) as found:
+    with pytest.raises(ModelError) as caught:
         load_backbone(name)
     if name == "modles/x":  # a repository can have this name
-        assert "nobody there" in str(found.value)
+        assert "nobody there" in str(caught.value)
     else:
-        assert f"There is no folder {name!r}" in str(found.value)
-    assert ("Did you mean 'models'" in str(found.value)) == (name == "./modles/x")
+        assert f"There is no folder {name!r}" in str(caught.value)
+    assert ("Did you mean 'models'" in str(caught.value)) == (name == "./modles/x")
 
 
 def test_a_name_in_a_folder_that_is_here_may_be_either(tmp_path, cache, monkeypatch):

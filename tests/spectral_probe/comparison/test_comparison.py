@@ -13,9 +13,9 @@ from spectral_probe.comparison.comparison import check_comparable, compare, name
 from spectral_probe.comparison.paired import (
     EXCESS,
     NULL_SHARE,
-    PLACES,
     QUANTITIES,
     SHARE,
+    SITES,
     Change,
     Changes,
     paired_changes,
@@ -103,27 +103,29 @@ def M(tastes: Tastes) -> np.ndarray:
 
 def test_smoothing_in_time_alone_is_called_smoothing(tastes, base, M) -> None:
     smooth = tastes.profile("smooth", tastes.states(1.0, 0), tastes.states(0.0, 1, M))
-    (found,) = compare([base, smooth])
-    changes = found.changes.at
-    assert found.label == rules.SMOOTHING
+    (comparison,) = compare([base, smooth])
+    changes = comparison.changes.at
+    assert comparison.label == rules.SMOOTHING
     # The share and the null that smoothing fools rise as they would for collaboration; swap does not.
     assert changes[SHARE, LAST].is_up
     assert changes[PERMUTATION, LAST].is_up
     assert not changes[SWAP, LAST].is_up
     assert changes[NULL_SHARE, LAST].is_up
-    assert found.words.startswith("smooth against base: smoothing by construction.")
-    assert "the signature of smoothing in time" in found.words
+    assert comparison.words.startswith("smooth against base: smoothing by construction.")
+    assert "the signature of smoothing in time" in comparison.words
     highest = changes[SWAP, LAST].difference.high
-    assert (f"no more than {highest:.4f} of it is collaboration" if highest > 0 else "none of it is") in found.words
+    assert (
+        f"no more than {highest:.4f} of it is collaboration" if highest > 0 else "none of it is"
+    ) in comparison.words
 
 
 def test_structure_put_back_is_called_collaboration_and_taken_away_lost(base, kept) -> None:
-    (found,) = compare([base, kept])
-    assert found.label == rules.COLLABORATION
-    assert "beyond smoothing" in found.words
-    assert "signature of smoothing" not in found.words
-    assert "the layers add to the difference" in found.words
-    assert "Relative to its own inputs kept keeps more" in found.words
+    (comparison,) = compare([base, kept])
+    assert comparison.label == rules.COLLABORATION
+    assert "beyond smoothing" in comparison.words
+    assert "signature of smoothing" not in comparison.words
+    assert "the layers add to the difference" in comparison.words
+    assert "Relative to its own inputs kept keeps more" in comparison.words
     (back,) = compare([kept, base])
     assert back.label == rules.LOSS
     assert "the layers take from the difference" in back.words
@@ -133,37 +135,37 @@ def test_structure_and_smoothing_together_are_told_apart(tastes, base, kept, M) 
     both = tastes.profile("both", tastes.states(1.0, 0), tastes.states(1.0, 1, M))
     assert compare([base, both])[0].label == rules.COLLABORATION
     # Against the model that had the structure already, the filter raises the share and costs collaboration.
-    (found,) = compare([kept, both])
-    assert found.label == rules.SMOOTHING_AND_LOSS
-    assert "signature of smoothing in time" in found.words
+    (comparison,) = compare([kept, both])
+    assert comparison.label == rules.SMOOTHING_AND_LOSS
+    assert "signature of smoothing in time" in comparison.words
 
 
 def test_what_the_inputs_bring_is_not_credited_to_the_layers(tastes) -> None:
     weak = tastes.profile("weak", tastes.states(0.5, 0), tastes.states(0.5, 1))
     strong = tastes.profile("strong", tastes.states(1.0, 0), tastes.states(1.0, 0))
-    (found,) = compare([weak, strong])
-    assert found.label == rules.COLLABORATION
-    assert found.changes.at[SWAP, EMBED].is_up
-    assert not found.changes.at[SWAP, GAIN].is_up
-    assert "The inputs carry more of it" in found.words
-    assert "the layers add" not in found.words
-    retention = found.changes.retention
+    (comparison,) = compare([weak, strong])
+    assert comparison.label == rules.COLLABORATION
+    assert comparison.changes.at[SWAP, EMBED].is_up
+    assert not comparison.changes.at[SWAP, GAIN].is_up
+    assert "The inputs carry more of it" in comparison.words
+    assert "the layers add" not in comparison.words
+    retention = comparison.changes.retention
     assert retention is not None
     assert not retention.is_up
 
 
 def test_a_model_against_itself_changes_nothing(base) -> None:
-    (found,) = compare([base, base])
-    assert (found.base, found.other) == ("base (1)", "base (2)")
-    assert found.label == rules.NO_CHANGE
-    assert all(change.difference == Interval(0.0, 0.0, 0.0) for change in found.changes.at.values())
+    (comparison,) = compare([base, base])
+    assert (comparison.base, comparison.other) == ("base (1)", "base (2)")
+    assert comparison.label == rules.NO_CHANGE
+    assert all(change.difference == Interval(0.0, 0.0, 0.0) for change in comparison.changes.at.values())
 
 
 def test_without_signal_in_the_inputs_retention_is_not_compared(tastes, base) -> None:
     deaf = tastes.profile("deaf", tastes.states(0.0, 0), tastes.states(0.0, 1))
-    (found,) = compare([base, deaf])
-    assert found.changes.retention is None
-    assert "Retention is not compared: the inputs of deaf have no measurable excess." in found.words
+    (comparison,) = compare([base, deaf])
+    assert comparison.changes.retention is None
+    assert "Retention is not compared: the inputs of deaf have no measurable excess." in comparison.words
 
 
 # --- the numbers --------------------------------------------------------------------------------------------------
@@ -183,8 +185,8 @@ def test_changes_are_means_over_the_users_on_both_curves(base, kept) -> None:
 
     for quantity in QUANTITIES:
         first, last = (mean(kept, quantity, n) - mean(base, quantity, n) for n in NAMES)
-        for place, values in zip(PLACES, (first, last, last - first), strict=True):
-            change = changes.at[quantity, place]
+        for site, values in zip(SITES, (first, last, last - first), strict=True):
+            change = changes.at[quantity, site]
             low, high = percentile_interval(resampled_means(values, n_bootstrap=300, seed=0))
             expected = (values.mean(), float(low), float(high))
             assert (change.difference.value, change.difference.low, change.difference.high) == pytest.approx(expected)
@@ -198,9 +200,9 @@ def test_changes_are_means_over_the_users_on_both_curves(base, kept) -> None:
 
 def test_the_rise_of_the_share_is_that_of_the_null_and_that_of_the_excess(base, kept) -> None:
     at = paired_changes(base, kept).at
-    for place in PLACES:
-        parts = at[NULL_SHARE, place].difference.value + at[SWAP, place].difference.value
-        assert at[SHARE, place].difference.value == pytest.approx(parts)
+    for site in SITES:
+        parts = at[NULL_SHARE, site].difference.value + at[SWAP, site].difference.value
+        assert at[SHARE, site].difference.value == pytest.approx(parts)
 
 
 def test_a_saved_profile_compares_as_the_one_in_memory(base, kept, tmp_path) -> None:
@@ -208,9 +210,9 @@ def test_a_saved_profile_compares_as_the_one_in_memory(base, kept, tmp_path) -> 
         replace(p, per_user=p.per_user.assign(user_id=p.per_user["sequence"].map(lambda u: f"{u:03d}" if u else "NA")))
         for p in (base, kept)
     ]
-    for place, profile in zip("ab", named, strict=True):
-        profile.save(tmp_path / place)
-    loaded = [DecayProfile.load(tmp_path / place) for place in "ab"]
+    for folder, profile in zip("ab", named, strict=True):
+        profile.save(tmp_path / folder)
+    loaded = [DecayProfile.load(tmp_path / folder) for folder in "ab"]
     assert compare(loaded)[0].words == compare(named)[0].words
     assert compare([named[0], loaded[1]])[0].changes.n_users == 260
 
@@ -235,7 +237,7 @@ def constructed(share, null, swap, base=ABOVE, other=ABOVE, n_users=200) -> Chan
     def interval(ends: tuple[float, float]) -> Interval:
         return Interval(sum(ends) / 2, *ends)
 
-    at = {(q, p): Change(q, p, *map(interval, (base, other, FLAT))) for q in QUANTITIES for p in PLACES}
+    at = {(q, p): Change(q, p, *map(interval, (base, other, FLAT))) for q in QUANTITIES for p in SITES}
     for quantity, ends in ((SHARE, share), (NULL_SHARE, null), (SWAP, swap)):
         at[quantity, LAST] = replace(at[quantity, LAST], difference=interval(ends))
     return Changes(n_users, at, None)
@@ -282,18 +284,18 @@ def test_the_label_is_what_the_intervals_allow_and_the_words_do_not_contradict_i
 
 def test_of_a_curve_without_verdict_nothing_is_said(base, kept) -> None:
     leaky = replace(kept, null=None)
-    (found,) = compare([base, leaky])
-    assert found.label == rules.NONE
-    assert found.words == "kept against base: nothing is said, for no verdict may be drawn from kept."
-    assert found.changes.at == {}
-    assert json.loads(json.dumps(found.to_dict()))["retention"] is None
+    (comparison,) = compare([base, leaky])
+    assert comparison.label == rules.NONE
+    assert comparison.words == "kept against base: not compared, because kept has no verdict."
+    assert comparison.changes.at == {}
+    assert json.loads(json.dumps(comparison.to_dict()))["retention"] is None
 
 
 def test_too_few_common_users_are_inconclusive(base, kept) -> None:
     few = replace(kept, per_user=kept.per_user[kept.per_user["sequence"] < 15])
-    (found,) = compare([base, few])
-    assert found.label == rules.INCONCLUSIVE
-    assert "15 users are on both curves" in found.words
+    (comparison,) = compare([base, few])
+    assert comparison.label == rules.INCONCLUSIVE
+    assert "15 users are on both curves" in comparison.words
 
 
 def test_a_curve_without_the_swap_null_is_inconclusive(base) -> None:

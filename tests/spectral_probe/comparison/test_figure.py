@@ -111,18 +111,18 @@ def test_the_published_quantity_is_drawn_where_every_run_has_it(profiles) -> Non
     assert "as published" in axes["raw"].get_title()
     paper = both[0].controls["paper"].table
     np.testing.assert_allclose(lines(axes["raw"], LABELS[0])[0].get_ydata(), paper["share"])
-    one = [both[0], profiles[1]]
-    assert "as published" not in panels(comparison_figure(one, compare(one)))["raw"].get_title()
+    mixed = [both[0], profiles[1]]
+    assert "as published" not in panels(comparison_figure(mixed, compare(mixed)))["raw"].get_title()
 
 
 def test_the_changes_are_drawn_with_their_intervals(profiles) -> None:
     comparisons = compare(profiles)
     ax = panels(comparison_figure(profiles, comparisons))["changes"]
-    found = {float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"}
+    points = {float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"}
     at = comparisons[0].changes.at
-    assert found == {at[key].difference.value for key in ROWS}
-    drawn = {tuple(segment[:, 0]) for bars in ax.collections for segment in bars.get_segments()}
-    assert drawn == {(at[key].difference.low, at[key].difference.high) for key in ROWS}
+    assert points == {at[key].difference.value for key in ROWS}
+    intervals = {tuple(segment[:, 0]) for bars in ax.collections for segment in bars.get_segments()}
+    assert intervals == {(at[key].difference.low, at[key].difference.high) for key in ROWS}
     assert {text.get_text() for text in ax.texts} == set(ROWS.values())
 
 
@@ -182,12 +182,12 @@ def test_json_holds_the_words_and_the_numbers_and_runs_of_one_name_stay_two_curv
     runs, tmp_path, monkeypatch, capsys
 ) -> None:
     code, out, _ = _run(["compare", runs[0], runs[0], "--out", str(tmp_path), "--json"], monkeypatch, capsys)
-    found = json.loads(out)
+    output = json.loads(out)
     assert code == 0
-    (comparison,) = found["comparisons"]
+    (comparison,) = output["comparisons"]
     assert (comparison["base"], comparison["other"]) == ("mixing (1)", "mixing (2)")
     assert comparison["label"] == "no measurable change"
-    assert len(found["summaries"]) == 2
+    assert len(output["summaries"]) == 2
     table = pd.read_csv(next(tmp_path.iterdir()) / "bands.csv")
     assert table.groupby("model").size().to_dict() == {"mixing (1)": len(table) / 2, "mixing (2)": len(table) / 2}
 

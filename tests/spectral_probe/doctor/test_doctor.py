@@ -25,18 +25,18 @@ def offline(monkeypatch, tmp_path):
 
 
 def named(name: str) -> doctor.Check:
-    (found,) = [check for check in diagnose() if check.name == name]
-    return found
+    (check,) = [check for check in diagnose() if check.name == name]
+    return check
 
 
 def test_everything_that_is_asked_for_is_there_and_fits_json():
-    found = diagnose()
-    names = [check.name for check in found]
+    checks = diagnose()
+    names = [check.name for check in checks]
     assert len(set(names)) == len(names)
     assert {"python", "package torch", "device cpu", "threads", "memory", "cache", "disk of models"} <= set(names)
     assert {"hub", "hub token", "own aliases", "plug-in models sasrec", "plug-in datasets lastfm"} <= set(names)
-    assert json.loads(json.dumps([check.to_dict() for check in found]))[0]["status"] == "ok"
-    assert not [check for check in found if check.status == "fail"]
+    assert json.loads(json.dumps([check.to_dict() for check in checks]))[0]["status"] == "ok"
+    assert not [check for check in checks if check.status == "fail"]
     assert named("hub").status == "warn"
     assert "HF_HUB_OFFLINE" in named("hub").value
 
@@ -87,9 +87,9 @@ def test_a_plug_in_that_cannot_be_imported_is_named_with_its_package(monkeypatch
 
     broken = SimpleNamespace(name="gone", value="gone:model", load=load, dist=SimpleNamespace(name="gone-models"))
     monkeypatch.setattr(doctor, "entry_points", lambda group: [broken] if group.endswith("models") else [])
-    found = named("plug-in models gone")
-    assert (found.status, found.advice) == ("fail", "Reinstall gone-models.")
-    assert "no module named gone" in found.value
+    check = named("plug-in models gone")
+    assert (check.status, check.advice) == ("fail", "Reinstall gone-models.")
+    assert "no module named gone" in check.value
 
 
 def test_a_look_that_fails_is_a_finding(monkeypatch):
@@ -125,20 +125,20 @@ def test_the_self_test_passes_here_and_comes_out_the_same_every_time():
 @pytest.mark.parametrize("illness", ["Gram matrices", "graph-smooth states", "random states"])
 def test_the_self_test_sees_an_instrument_that_is_broken(illness, monkeypatch):
     real_capture, real_energy = self_test.capture, self_test.spectral_energy
-    kept = []
+    first_grams = []
 
     def capture(model, vectors, lengths, **options):
-        found = real_capture(model, vectors, lengths, **options)
+        grams = real_capture(model, vectors, lengths, **options)
         if illness == "Gram matrices":
-            found.grams[0, 0] *= 1.01
-        return found
+            grams.grams[0, 0] *= 1.01
+        return grams
 
     def energy(grams, bases, **options):
-        kept.append(grams.grams.copy())
+        first_grams.append(grams.grams.copy())
         if illness == "graph-smooth states":  # everybody gets somebody else's states
             grams.grams[:] = np.roll(grams.grams, 1, axis=0)
         elif illness == "random states":  # the noise never arrives
-            grams.grams[:] = kept[0]
+            grams.grams[:] = first_grams[0]
         return real_energy(grams, bases, **options)
 
     monkeypatch.setattr(self_test, "capture", capture)
@@ -152,5 +152,5 @@ def test_a_self_test_that_cannot_run_says_so(monkeypatch):
         raise ModelError("no such model")
 
     monkeypatch.setattr(self_test, "load_backbone", fail)
-    (found,) = doctor.self_test()
-    assert (found.name, found.status, found.value) == ("self-test", "fail", "ModelError: no such model")
+    (check,) = doctor.self_test()
+    assert (check.name, check.status, check.value) == ("self-test", "fail", "ModelError: no such model")

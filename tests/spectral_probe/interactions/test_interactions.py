@@ -26,10 +26,10 @@ def expected_histories(rows: list[tuple[str, str, float]]) -> dict[object, list[
     histories: dict[str, list[tuple[float, str]]] = {}
     for user, item, time in rows:
         history = histories.setdefault(user, [])
-        place = len(history)
-        while place and history[place - 1][0] > time:
-            place -= 1
-        history.insert(place, (time, item))
+        index = len(history)
+        while index and history[index - 1][0] > time:
+            index -= 1
+        history.insert(index, (time, item))
     return {user: [item for _, item in history] for user, history in histories.items()}
 
 

@@ -85,8 +85,8 @@ def test_higher_axes_keep_their_shape():
     values = np.random.default_rng(0).normal(size=(20, 2, 3, 4))
     resampled = resampled_means(values, n_bootstrap=100, seed=0)
     assert resampled.shape == (100, 2, 3, 4)
-    one = resampled_means(values[:, 1, 2, 3], n_bootstrap=100, seed=0)
-    np.testing.assert_allclose(resampled[:, 1, 2, 3], one, rtol=1e-12)
+    alone = resampled_means(values[:, 1, 2, 3], n_bootstrap=100, seed=0)
+    np.testing.assert_allclose(resampled[:, 1, 2, 3], alone, rtol=1e-12)
 
 
 def test_the_mean_over_users_leaves_nan_out_and_is_nan_where_nobody_is():

@@ -381,5 +381,5 @@ def test_a_folder_without_a_readable_profile_is_named(profile, tmp_path, damage)
         (tmp_path / "summary.json").write_text("{")
     elif damage == "no column":
         pd.read_csv(tmp_path / "bands.csv").drop(columns="band").to_csv(tmp_path / "bands.csv", index=False)
-    with pytest.raises(DataError, match=r"holds no readable profile.*Give the folder of a finished run"):
+    with pytest.raises(DataError, match=r"has no readable profile.*Give the folder of a finished run"):
         DecayProfile.load(tmp_path)

@@ -51,9 +51,9 @@ def test_grams_equal_the_hidden_states_of_a_saved_model(family, tmp_path, sequen
     reference.save_pretrained(tmp_path / family)
     model = load_backbone(str(tmp_path / family))
     model.set_item_embeddings(item_table())
-    found = capture(model, inputs, lengths, batch_size=8)
-    assert found.layer_names == ("embed", *(f"block {i}" for i in range(1, N_BLOCKS + 1)), "final_norm")
-    assert found.is_causal
+    result = capture(model, inputs, lengths, batch_size=8)
+    assert result.layer_names == ("embed", *(f"block {i}" for i in range(1, N_BLOCKS + 1)), "final_norm")
+    assert result.is_causal
     for row in range(len(lengths)):
         alone = torch.from_numpy(item_table()[inputs[row, : lengths[row]]])[None]  # no batch, no padding, no mask
         with torch.no_grad():
@@ -61,9 +61,9 @@ def test_grams_equal_the_hidden_states_of_a_saved_model(family, tmp_path, sequen
         n = lengths[row]
         # transformers replaces the last block's raw state by the final norm's output.
         for layer, state in [*enumerate(states[:-1]), (N_BLOCKS + 1, states[-1])]:
-            assert close(found.grams[row, layer, :n, :n], gram(state[0])), (family, row, layer)
-        assert not found.grams[row, :, n:].any()
-        assert not found.grams[row, :, :, n:].any()
+            assert close(result.grams[row, layer, :n, :n], gram(state[0])), (family, row, layer)
+        assert not result.grams[row, :, n:].any()
+        assert not result.grams[row, :, :, n:].any()
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))
@@ -71,19 +71,19 @@ def test_every_family_row(family, sequences):
     inputs, lengths = sequences
     reference = tiny(family)
     model = HFDecoder(tiny(family), item_table())
-    found = capture(model, inputs[:6], lengths[:6])
+    result = capture(model, inputs[:6], lengths[:6])
     states = reference(
         inputs_embeds=torch.from_numpy(item_table()[inputs[:1]]), output_hidden_states=True, use_cache=False
     ).hidden_states
     has_final_norm = family != "bert"
     last = N_BLOCKS + 1 if has_final_norm else N_BLOCKS
-    assert found.layer_states == ("embed", *["block"] * N_BLOCKS, *["final_norm"] * has_final_norm)
+    assert result.layer_states == ("embed", *["block"] * N_BLOCKS, *["final_norm"] * has_final_norm)
     for layer, state in [*enumerate(states[:-1]), (last, states[-1])]:
-        assert close(found.grams[0, layer], gram(state[0])), layer
+        assert close(result.grams[0, layer], gram(state[0])), layer
     if has_final_norm:  # the last block's raw state is in no output; its norm is
         normed = capture(model, inputs[:6], lengths[:6], state_norm="final")
         assert close(normed.grams[0, N_BLOCKS], gram(states[-1][0]))
-        assert not close(found.grams[0, N_BLOCKS], gram(states[-1][0]))
+        assert not close(result.grams[0, N_BLOCKS], gram(states[-1][0]))
 
 
 def test_state_norm_is_applied_to_embed_and_blocks_once(sequences):
@@ -130,18 +130,18 @@ def test_a_block_that_returns_a_tuple(sequences):
 def test_prefixes_against_an_explicit_loop(is_leaky, sequences):
     inputs, lengths = (array[:15] for array in sequences)
     toy = Toy(is_leaky=is_leaky, is_causal=False)
-    found = capture(toy, inputs, lengths, batch_size=6)
-    assert found.is_causal
-    assert found.settings["prefixes"]
-    kept: dict[str, torch.Tensor] = {}
-    toy.blocks[1].register_forward_hook(lambda module, args, output: kept.__setitem__("state", output))
+    result = capture(toy, inputs, lengths, batch_size=6)
+    assert result.is_causal
+    assert result.settings["prefixes"]
+    outputs: dict[str, torch.Tensor] = {}
+    toy.blocks[1].register_forward_hook(lambda module, args, output: outputs.__setitem__("state", output))
     for row, length in enumerate(lengths):
         last = []
         for t in range(1, length + 1):
             toy.forward_sequences(torch.from_numpy(inputs[row : row + 1, :t]), torch.tensor([t]))
-            last.append(kept["state"][0, -1])
-        assert close(found.grams[row, 2, :length, :length], gram(torch.stack(last)))
-        assert not found.grams[row, :, length:].any()
+            last.append(outputs["state"][0, -1])
+        assert close(result.grams[row, 2, :length, :length], gram(torch.stack(last)))
+        assert not result.grams[row, :, length:].any()
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
@@ -175,17 +175,17 @@ def test_an_encoder_that_is_not_causal_is_probed_by_prefix(sequences):
     inputs, lengths = sequences
     encoder = HFDecoder(tiny("bert", is_decoder=False), item_table())
     assert not encoder.is_causal
-    found = capture(encoder, inputs[:4], lengths[:4])
-    assert found.settings["prefixes"]
+    result = capture(encoder, inputs[:4], lengths[:4])
+    assert result.settings["prefixes"]
     n = int(lengths[0])
     prefix = torch.from_numpy(item_table()[inputs[:1, : n - 1]])
     with torch.no_grad():
         state = encoder.model(inputs_embeds=prefix).last_hidden_state[0, -1]
-    np.testing.assert_allclose(found.grams[0, -1, n - 2, n - 2], float(state @ state), rtol=1e-4)
+    np.testing.assert_allclose(result.grams[0, -1, n - 2, n - 2], float(state @ state), rtol=1e-4)
     leaky = capture(encoder, inputs[:4], lengths[:4], prefixes=False)
     assert leaky.settings["leaky"]
     assert not leaky.is_causal
-    assert not np.allclose(leaky.grams[0, -1], found.grams[0, -1], rtol=1e-2)
+    assert not np.allclose(leaky.grams[0, -1], result.grams[0, -1], rtol=1e-2)
 
 
 @pytest.mark.parametrize("as_vectors", [False, True])
@@ -378,13 +378,13 @@ def test_other_item_vectors_are_another_configuration(tmp_path, sequences):
 
 
 def test_the_manifest_says_how_the_grams_came_about(tmp_path, sequences):
-    found = capture(Toy(), *sequences, out=tmp_path / "grams", batch_size=4)
+    result = capture(Toy(), *sequences, out=tmp_path / "grams", batch_size=4)
     manifest = json.loads((tmp_path / "grams" / "manifest.json").read_text())
-    assert manifest["settings"] == found.settings
-    assert LayerGrams.load(tmp_path / "grams").settings == found.settings
+    assert manifest["settings"] == result.settings
+    assert LayerGrams.load(tmp_path / "grams").settings == result.settings
     assert manifest["rows_per_shard"] == 4 * capture_module.BATCHES_PER_SHARD
-    assert found.settings["device"] == "cpu"
-    assert found.settings["threads"] == torch.get_num_threads()
+    assert result.settings["device"] == "cpu"
+    assert result.settings["threads"] == torch.get_num_threads()
 
 
 def test_device_and_dtype_move_the_model(sequences):
@@ -404,8 +404,8 @@ def test_a_trained_language_model_end_to_end(shared_dir: Path):
     model = load_backbone(folder)
     ids = model.tokenizer("Once upon a time, there was a little girl named Lily.", return_tensors="pt")["input_ids"]
     vectors = model.model.get_input_embeddings()(ids).detach()
-    found = capture(model, vectors, [ids.shape[1]])
+    result = capture(model, vectors, [ids.shape[1]])
     states = model.model(ids, output_hidden_states=True).hidden_states
-    assert found.grams.shape[1] == 7
+    assert result.grams.shape[1] == 7
     for layer, state in [*enumerate(states[:-1]), (6, states[-1])]:
-        assert close(found.grams[0, layer], gram(state[0])), layer
+        assert close(result.grams[0, layer], gram(state[0])), layer

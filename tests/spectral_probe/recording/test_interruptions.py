@@ -101,9 +101,9 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     out = tmp_path / "grams"
-    with pytest.raises(ResourceError, match=r"No space left on device.*finished shards are kept") as found:
+    with pytest.raises(ResourceError, match=r"No space left on device.*finished shards are kept") as caught:
         capture_toy(out)
-    assert found.value.exit_code == 6
+    assert caught.value.exit_code == 6
     assert set(contents(out)) == {"manifest.json", "sequences.npz", "shard-00000.npz", "shard-00001.npz"}
     monkeypatch.undo()
     capture_toy(out, resume=True)

@@ -119,8 +119,8 @@ def test_the_result_names_its_layers_and_settings(world, bases):
 
 def test_selected_layers_keep_their_depth(world, bases):
     grams = world.grams()
-    some = replace(grams, layer_names=("embed", "block 7", "block 28", "final_norm"))
-    assert spectral_energy(some, bases, nulls=()).layer_index == (0, 7, 28, 29)
+    selected = replace(grams, layer_names=("embed", "block 7", "block 28", "final_norm"))
+    assert spectral_energy(selected, bases, nulls=()).layer_index == (0, 7, 28, 29)
 
 
 def test_every_null_energy_sums_to_the_users_own_total(result):

@@ -200,7 +200,7 @@ def complete_graphs(n: int, T: int, rng: np.random.Generator) -> GraphBases:
 
 
 def test_a_user_whose_states_do_not_vary_over_the_positions_in_question_is_no_reference():
-    """Users 4 (everywhere) and 5 (in his first five targets) have nothing to divide by at the second layer."""
+    """Users 4 (everywhere) and 5 (in their first five targets) have nothing to divide by at the second layer."""
     rng = np.random.default_rng(1)
     bases = complete_graphs(40, 8, rng)
     lengths = np.where(np.arange(40) < 25, 8, 5)
@@ -211,14 +211,14 @@ def test_a_user_whose_states_do_not_vary_over_the_positions_in_question_is_no_re
     result = spectral_energy(grams_of(states, lengths), bases)
     assert result.is_valid.tolist() == [u != 4 for u in range(40)]
     for T, without in ((8, [4]), (5, [4, 5])):
-        kept = np.delete(np.arange(40), without)
+        rest = np.delete(np.arange(40), without)
         clean = spectral_energy(
-            grams_of(states[kept], lengths[kept]), GraphBases.from_adjacency(bases.adjacency[kept], lengths[kept])
+            grams_of(states[rest], lengths[rest]), GraphBases.from_adjacency(bases.adjacency[rest], lengths[rest])
         )
-        of_length = lengths[kept] == T
+        of_length = lengths[rest] == T
         expected = clean.null_low["swap"][of_length]
         assert np.isfinite(expected).all()
-        np.testing.assert_allclose(result.null_low["swap"][kept][of_length], expected, rtol=1e-10)
+        np.testing.assert_allclose(result.null_low["swap"][rest][of_length], expected, rtol=1e-10)
 
 
 def test_a_model_that_is_not_causal_is_swapped_among_equal_lengths_only(world):
@@ -293,8 +293,8 @@ def test_the_excess_over_swap_is_zero_on_average_when_every_user_gets_every_stat
 def test_the_two_sided_excess_is_zero_when_all_users_have_the_same_graph():
     """P_u equals P̄, so no state can fit its own items better than those of others."""
     rng = np.random.default_rng(3)
-    one = complete_graphs(1, 6, rng).adjacency
-    bases = GraphBases.from_adjacency(np.repeat(one, 30, axis=0), np.full(30, 6))
+    adjacency = complete_graphs(1, 6, rng).adjacency
+    bases = GraphBases.from_adjacency(np.repeat(adjacency, 30, axis=0), np.full(30, 6))
     result = spectral_energy(grams_of(rng.normal(size=(30, 2, 6, 4)), bases.lengths), bases)
     np.testing.assert_allclose(result.low, result.null_low["swap"], atol=1e-12)
 

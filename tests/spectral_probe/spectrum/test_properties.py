@@ -275,13 +275,13 @@ def test_permuting_positions_of_graph_and_states_together_changes_neither_energy
 def test_a_user_has_the_same_curve_alone_as_among_others(sample):
     together = sample.energy()
     for u in np.flatnonzero(together.is_valid):
-        one = [u]
+        row = [u]
         alone = Sample(
             sample.histories,
-            sample.targets[one],
-            sample.lengths[one],
-            sample.users[one],
-            sample.states[one],
+            sample.targets[row],
+            sample.lengths[row],
+            sample.users[row],
+            sample.states[row],
             sample.own_user,
             sample.self_loops,
         ).energy()

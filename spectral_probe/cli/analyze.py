@@ -1,0 +1,173 @@
+"""``spectral-probe analyze``: decay curves of one or more models, or of saved Grams again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spectral_probe.cli.flags import Flag, given, split, with_flags
+from spectral_probe.cli.tables import print_rows
+from spectral_probe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.analysis.pipeline import Analysis
+
+DEFAULT_MODELS = ("sasrec", "minilm")
+DEFAULT_DATASET = "demo"
+#: Each sets the field of :class:`AnalysisOptions` that has its name.
+OPTIONS = (
+    Flag("inputs", str, "What a language model reads: id, text or id+text."),
+    Flag("embeddings", str, "Item vectors of your own: .npy, .safetensors, .csv or .parquet."),
+    Flag("preset", str, "'paper': draw the published curve beside the corrected one."),
+    Flag("sequence", str, "Part of the history to probe: train, valid or full."),
+    Flag("max_length", int, "Most recent targets kept per user."),
+    Flag("users", int, "Draw this many users instead of all."),
+    Flag("bands", str, "Bands shown: B, rank:B, pooled:B or deciles."),
+    Flag("tau", float, "Diffusion time of the low-pass exp(-tau L)."),
+    Flag("own_user", str, "The user's own co-occurrences: drop or keep."),
+    Flag("null", str, "Null of the verdict: swap, permutation or cyclic."),
+    Flag(
+        "controls",
+        str,
+        "Comma-separated: random-weights, shuffled-history, normalized-rows, long-histories, path-graph.",
+        convert=split,
+    ),
+    Flag("min_targets", int, "Leave out users with fewer targets (at least 4)."),
+    Flag("layers", str, "Comma-separated layer names, e.g. 'block 1,block 4'.", convert=split),
+    Flag("batch_size", int, "Users run together."),
+    Flag("device", str, "auto, cpu, cuda, cuda:1, mps."),
+    Flag("dtype", str, "auto, float32, bfloat16, float16."),
+    Flag("revision", str, "Commit, tag or branch of a hub repository."),
+    Flag("adapter", str, "LoRA adapter of the model: folder or repository."),
+    Flag("device_map", str, "'auto' spreads the model over all devices."),
+    Flag("quantize", str, "'8bit' halves the memory of the weights."),
+    Flag("trust_remote_code", bool, "Run code a repository brings."),
+    Flag("allow_pickle", bool, "Read weights that are not safetensors."),
+    Flag("seed", int, "One seed for every random choice."),
+)
+
+
+@with_flags(OPTIONS, before="out")
+def analyze(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder: analyse its saved Grams again, or finish it with --resume.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Alias, plug-in, hub repository, folder or training run; repeatable."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = None,
+    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    **options: Any,
+) -> None:
+    """Draw decay curves with nulls, intervals and a verdict, and write a run folder.
+
+    With no argument at all: SASRec and MiniLM on the built-in data set, offline.
+    """
+    settings = given(OPTIONS, options)
+    if run is not None and not resume:
+        if model or dataset:
+            raise ConfigError("A run folder brings its own model and data set; leave out --model and --dataset.")
+        from spectral_probe.analysis.pipeline import reanalyze
+
+        _finish([reanalyze(run, settings, out=out)], out, as_json)
+        return
+    request = _resumed(run, settings) if run is not None else _requested(model, dataset, from_dir, out, settings)
+    if dry_run:
+        _print_plans(request, as_json)
+        return
+    from spectral_probe.analysis.pipeline import run_analysis
+    from spectral_probe.runs.analysis_run import AnalysisRun
+
+    if run is not None:  # a finished run is opened again: only its missing or damaged shards are captured anew
+        AnalysisRun.open(run).write_state("running")
+    results = [
+        run_analysis(
+            name,
+            request.dataset,
+            request.options,
+            out=request.out,
+            resume=resume,
+            from_dir=request.from_dir,
+            progress=sys.stderr.isatty(),
+        )
+        for name in request.models
+    ]
+    _finish(results, request.out, as_json)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is analysed, with which options, and where the runs are made."""
+
+    models: list[str]
+    dataset: str
+    from_dir: Path | None
+    out: Path
+    options: AnalysisOptions
+
+
+def _requested(
+    models: list[str] | None, dataset: str | None, from_dir: Path | None, out: Path, settings: dict[str, Any]
+) -> _Request:
+    """Return what the flags ask for, with the defaults for what they leave out."""
+    from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.plugins.saved_models import trained_on
+
+    if not models and dataset is None:
+        # The embedded default: offline, on the built-in data, with the published curve beside the corrected one.
+        settings.setdefault("preset", "paper")
+    if models and dataset is None and (training_data := trained_on(models)) is not None:
+        dataset, from_dir = training_data[0], from_dir or training_data[1]
+    options = AnalysisOptions.from_mapping(settings)
+    return _Request(models or list(DEFAULT_MODELS), dataset or DEFAULT_DATASET, from_dir, out, options)
+
+
+def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
+    """Return what a run was asked for, with the options that the flags change."""
+    from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.runs.analysis_run import AnalysisRun
+
+    opened = AnalysisRun.open(run)
+    request = opened.request()
+    options = AnalysisOptions.from_mapping({**opened.config()["options"], **settings})
+    from_dir = Path(request["from_dir"]) if request["from_dir"] else None
+    return _Request([request["model"]], request["dataset"], from_dir, run.parent, options)
+
+
+def _print_plans(request: _Request, as_json: bool) -> None:
+    from spectral_probe.analysis.cost import plan_analysis
+
+    plans = {
+        name: plan_analysis(name, request.dataset, request.options, from_dir=request.from_dir)
+        for name in request.models
+    }
+    if as_json:
+        values = {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}
+        typer.echo(json.dumps(values, indent=2, default=str))
+        return
+    for rows in plans.values():
+        print_rows([{"quantity": str(row["quantity"]), "value": str(row["text"])} for row in rows])
+
+
+def _finish(results: list[Analysis], out: Path, as_json: bool) -> None:
+    """Draw several models on one axis, and print what was measured."""
+    from spectral_probe.cli.printing import print_analyses
+    from spectral_probe.report.folder import write_overlay
+
+    overlay = write_overlay(out, [result.profile for result in results]) if len(results) > 1 else None
+    if not as_json:
+        print_analyses(results, overlay)
+        return
+    summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
+    typer.echo(json.dumps(summaries if len(summaries) > 1 else summaries[0], indent=2))
