@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from frellm4rec.data.datasets import lastfm
 from frellm4rec.experiments.definitions import SASREC, Experiment, experiment_names, load_experiment
@@ -29,6 +27,7 @@ from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_
 from frellm4rec.experiments.tables import ExperimentTables, join_folders
 from frellm4rec.modules.glpf import GraphLowPassFilter
 from frellm4rec.runs.pretrained import sasrec_item_table
+from frellm4rec.theory.strength import glpf_strength, spectrum_near_one
 from spectral_probe.errors import DataError
 from spectral_probe.figure_style import save_figure
 from spectral_probe.graph.item_graph import ItemGraph
@@ -123,23 +122,11 @@ def _split_settings(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.3) -> pd.DataFrame:
-    r"""Return how much G-LPF changes the ID embeddings of a data set, one row per seed.
-
-    ``near_one`` is the part of the graph's eigenvalues above 0.9, where :math:`1 - \alpha\lambda` hardly differs;
-    ``changed`` is the relative distance of the filtered, centred table :math:`Y` from the best multiple of the centred
-    table :math:`X`: :math:`\min_c \lVert Y - cX \rVert / \lVert Y \rVert`. Centre and scale of a table have no effect.
-    """
-    graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=True)
-    glpf = GraphLowPassFilter(graph, alpha)
-    eigenvalues = 1.0 - np.linalg.eigvalsh(glpf.adjacency.to_dense().double().numpy())
-    rows = []
-    for seed in seeds:
-        table = torch.from_numpy(sasrec_item_table(dataset, seed=seed)).double()
-        before, after = (values - values.mean(0) for values in (table, glpf(table)))
-        multiple = (before * after).sum() / before.square().sum()
-        changed = float((after - multiple * before).norm() / after.norm())
-        rows.append({"dataset": dataset.name, "seed": seed, "alpha": alpha, "changed": changed})
-    return pd.DataFrame(rows).assign(n_items=dataset.n_items, near_one=float((eigenvalues > 0.9).mean()))
+    """Return how much G-LPF changes SASRec's item vectors, one row per seed; see :func:`glpf_strength`."""
+    glpf = GraphLowPassFilter(ItemGraph.from_interactions(dataset.train.user_items, self_loops=True), alpha)
+    changed = [glpf_strength(glpf, sasrec_item_table(dataset, seed=seed)) for seed in seeds]
+    rows = {"dataset": dataset.name, "seed": list(seeds), "alpha": alpha, "changed": changed}
+    return pd.DataFrame(rows).assign(n_items=dataset.n_items, near_one=spectrum_near_one(glpf))
 
 
 def strength(path: Path) -> list[str]:

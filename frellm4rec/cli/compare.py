@@ -11,7 +11,7 @@ import typer
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from frellm4rec.runs.comparison import Comparison, RunResult
+    from frellm4rec.runs.comparison import RunComparison, RunResult
     from spectral_probe.runs.folder import RunFolder
 
 
@@ -86,7 +86,7 @@ def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, d
     return RunResult(run.path.name, run.config(), evaluation, str(run.request().get("name") or ""))
 
 
-def _print(comparison: Comparison, k: int) -> None:
+def _print(comparison: RunComparison, k: int) -> None:
     from spectral_probe.cli.tables import print_rows
 
     title = f"{'NDCG' if comparison.metric == 'ndcg' else 'Recall'}@{k}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from frellm4rec.data.amazon import AmazonOptions, load_amazon, read_amazon
 from frellm4rec.data.demo import make_demo
@@ -17,9 +16,6 @@ from frellm4rec.data.s3rec import read_s3rec
 from frellm4rec.data.table import read_table
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
-
-if TYPE_CHECKING:
-    pass
 
 DATA_VARIABLE = "FRELLM4REC_DATA"
 

@@ -10,9 +10,9 @@ import numpy as np
 from frellm4rec.data.parsing.columns import column_names
 from frellm4rec.data.parsing.text_files import stem
 from frellm4rec.data.table import read_table
-from spectral_probe.errors import ConfigError, DataError, ResourceError
+from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.storage.atomic import whole_file
+from spectral_probe.storage.atomic import disk_errors, whole_file
 
 #: Columns of RecBole's published data sets that hold the name of an item.
 TITLE_COLUMNS = ("title", "item_title", "name", "movie_title", "item_name", "artist_name")
@@ -105,17 +105,12 @@ def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = No
         for row, sequence in enumerate(dataset.sequences)
         for position, item in enumerate(sequence)
     )
-    try:
-        target.mkdir(parents=True, exist_ok=True)
+    with disk_errors(target, next_step="Free space there, or name another folder."):
         _write(target / f"{name}.inter", "user_id:token\titem_id:token\ttimestamp:float", events)
         if dataset.item_titles is not None:
             # RecBole reads a title as words with single spaces between them.
             rows = (f"{items[i]}\t{' '.join(title.split())}" for i, title in enumerate(dataset.item_titles))
             _write(target / f"{name}.item", "item_id:token\ttitle:token_seq", rows)
-    except OSError as error:
-        raise ResourceError(
-            f"{target} could not be written: {error}. Free space there, or name another folder."
-        ) from error
     return target / f"{name}.inter"
 
 

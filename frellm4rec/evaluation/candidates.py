@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import ConfigError, DataError, ResourceError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.atomic import disk_errors, write_npz
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import digest
 
@@ -225,13 +225,9 @@ def stored_candidates(
     path = candidates_path(fingerprint, part=part, n_negatives=n_negatives, seed=seed)
     if not path.exists():
         drawn = sample_candidates(dataset, part=part, n_negatives=n_negatives, seed=seed)
-        try:
+        next_step = f"Free space there, or set {CACHE_VARIABLE} to another folder."
+        with disk_errors(path, what="Writing the candidates", next_step=next_step):
             drawn.save(path)
-        except OSError as error:
-            raise ResourceError(
-                f"Candidates are kept in {path}, which could not be written: {error}. Free space there, or set "
-                f"{CACHE_VARIABLE} to another folder."
-            ) from error
     try:
         candidates = Candidates.load(path)
         candidates.check(dataset, part)

@@ -39,7 +39,7 @@ from frellm4rec.runs.evaluations import (
 )
 from frellm4rec.runs.pretrained import trained_sasrec
 from frellm4rec.runs.recipe import Recipe
-from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, find_finished, identity, train_recipe
+from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, identity, train_recipe
 from frellm4rec.runs.trained import TrainedModel
 from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import DataError, SpectralProbeError
@@ -121,9 +121,10 @@ class ExperimentRun:
         if cell.is_sasrec:
             return "run" if self._stored_sasrec(cell, self.request.rankings[0]) is None else FINISHED
         recipe = self.recipe(cell)
-        if find_finished(self.folder / RUNS_FOLDER, recipe, self.dataset) is not None:
+        runs, content = self.folder / RUNS_FOLDER, identity(recipe, self.dataset)
+        if RunFolder.newest_finished(runs, content) is not None:
             return FINISHED
-        unfinished = RunFolder.newest_unfinished(self.folder / RUNS_FOLDER, identity(recipe, self.dataset))
+        unfinished = RunFolder.newest_unfinished(runs, content)
         return "run" if unfinished is None else "resume"
 
     def run(self, *, progress: bool = False, report: Callable[[str], None] = logger.info) -> ExperimentTables:
@@ -190,7 +191,7 @@ class ExperimentRun:
         """Return columns about the training of a cell, and its evaluations; finished work is only read."""
         recipe = self.recipe(cell)
         runs = self.folder / RUNS_FOLDER
-        folder = find_finished(runs, recipe, self.dataset)
+        folder = RunFolder.newest_finished(runs, identity(recipe, self.dataset))
         if folder is None:
             trained_run = train_recipe(recipe, out=runs, resume=True, dataset=self.dataset, progress=progress)
             folder = RunFolder.open(trained_run.path)

@@ -1,4 +1,4 @@
-"""The contract of a recommender: states per position, item embeddings, scores, and files without pickle."""
+"""The configuration of a recommender, and the names of the files it is saved in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recommenders whose score is an inner product of a state with an item table."""
+"""The contract of a recommender: states per position × item table, scores, and files without pickle."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class RunResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class RunComparison:
     """Means of every group on every data set, and their differences from the reference.
 
     Attributes
@@ -74,7 +74,7 @@ class Comparison:
 
 def compare_runs(
     results: Sequence[RunResult], *, metric: Metric = "ndcg", n_bootstrap: int = 10_000, seed: int = 0
-) -> Comparison:
+) -> RunComparison:
     """Compare groups of runs with the group of the first run, per user and over seeds.
 
     Parameters
@@ -137,7 +137,7 @@ def compare_runs(
     notes = _notes(table, n_bootstrap=n_bootstrap, seed=seed, n_datasets=len(datasets))
     run_notes = [(labels[key], run.evaluation.note) for key, members in groups.items() for run in members]
     notes += [f"{label}: {note}" for label, note in dict.fromkeys(run_notes) if note]
-    return Comparison(table, metric, protocols, int(is_tested.sum()), notes)
+    return RunComparison(table, metric, protocols, int(is_tested.sum()), notes)
 
 
 def group_runs(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...], list[RunResult]]:

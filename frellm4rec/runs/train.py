@@ -27,7 +27,6 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder, logged
 from spectral_probe.storage.atomic import disk_errors, write_text
-from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger("frellm4rec")
 MODEL_FOLDER, CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "model", "checkpoints", "metrics.jsonl", "summary.json"
@@ -55,19 +54,6 @@ def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """Return what determines the trained weights: the resolved recipe without names and paths, and the data's hash."""
     resolved = {name: value for name, value in recipe.to_dict().items() if name not in ("name", "from_dir", "dataset")}
     return {**resolved, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
-
-
-def find_finished(out: Path, recipe: Recipe, dataset: Dataset) -> RunFolder | None:
-    """Return the newest finished run of the same identity under ``out``, or None."""
-    digest = settings_hash(identity(recipe, dataset))
-    for path in sorted(out.glob(f"*-{digest[:8]}"), reverse=True):
-        try:
-            state = RunFolder(path).state()
-        except DataError:
-            continue
-        if state["config_hash"] == digest and state["status"] == "finished":
-            return RunFolder(path)
-    return None
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -133,7 +119,7 @@ def train_recipe(
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
     run = RunFolder.newest_unfinished(out, content) if resume else None
-    finished = find_finished(out, recipe, dataset) if resume and run is None else None
+    finished = RunFolder.newest_finished(out, content) if resume and run is None else None
     if finished is not None:
         return load_run(finished.path, device=str(parse_device(recipe.device)))
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created

@@ -73,13 +73,22 @@ class RunFolder:
     @classmethod
     def newest_unfinished(cls, root: Path, config: Mapping[str, Any]) -> Self | None:
         """Return the newest run under ``root`` with this configuration that was not finished."""
+        return cls._newest(root, config, is_finished=False)
+
+    @classmethod
+    def newest_finished(cls, root: Path, config: Mapping[str, Any]) -> Self | None:
+        """Return the newest finished run under ``root`` with this configuration."""
+        return cls._newest(root, config, is_finished=True)
+
+    @classmethod
+    def _newest(cls, root: Path, config: Mapping[str, Any], *, is_finished: bool) -> Self | None:
         digest = settings_hash(config)
         for path in sorted(root.glob(f"*-{digest[:8]}"), reverse=True):
             try:
                 state = cls(path).state()
             except DataError:
                 continue
-            if state["config_hash"] == digest and state["status"] != "finished":
+            if state["config_hash"] == digest and (state["status"] == "finished") == is_finished:
                 return cls(path)
         return None
 

@@ -196,15 +196,3 @@ def cooccurrence(_folder: str) -> dict[str, Any]:
         "detail": f"{graph.W.nnz / 1e6:.1f} M entries, W is {W_bytes / 2**20:.0f} MiB; peak resident memory over what "
         "stood before",
     }
-
-
-CASES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "bases-networkx": bases_networkx,
-    "bases-pygsp": bases_pygsp,
-    "capture-time": capture_time,
-    "capture-memory": capture_memory,
-    "memory-bare": lambda _: memory_of("bare"),
-    "memory-captured": lambda _: memory_of("captured"),
-    "pipeline": pipeline,
-    "cooccurrence": cooccurrence,
-}

@@ -19,7 +19,7 @@ def test_no_measured_number_stands_in_the_text_itself():
     """Numbers with two decimals or a percent sign come from the tables; the rest are settings and hand-worked ones."""
     text = theory.TEXT.read_text(encoding="utf-8")
     typed = set(re.findall(r"\d+\.\d{2,}|\d+(?:\.\d+)?\s?%", text))
-    # The first two are asserted in tests/frellm4rec/test_theory.py, as is the 99 %; the last is the paper's number.
+    # tests/frellm4rec/theory/test_theory.py asserts the first two and the 99 %; the last is the paper's number.
     assert typed == {"0.459", "0.509", "99 %", "95 %", "2508.10312"}
 
 

@@ -16,10 +16,11 @@ from frellm4rec.models.registry import load_model
 from frellm4rec.runs import pretrained
 from frellm4rec.runs import train as run_module
 from frellm4rec.runs.recipe import Recipe
-from frellm4rec.runs.train import find_finished, load_run, read_recipe, train_recipe
+from frellm4rec.runs.train import identity, load_run, read_recipe, train_recipe
 from frellm4rec.training import TrainingConfig
 from frellm4rec.training.checkpoints import CheckpointFolder
 from spectral_probe.errors import ConfigError, DataError, ModelError, NonFiniteStateError
+from spectral_probe.interactions import dataset as dataset_module
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
 from tests.frellm4rec.tiny_recommenders import run, write_log
@@ -89,7 +90,7 @@ def test_a_run_folder_holds_everything(recipe, tmp_path, monkeypatch, capsys):
     again = read_recipe(path)
     assert again == Recipe.from_yaml(recipe).merged({"name": "tiny"}).from_dict(again.to_dict())
     assert "validate_every: 1" in (path / "config.yaml").read_text()
-    assert find_finished(tmp_path / "runs", again, resolve_dataset(again.dataset)).path == path
+    assert RunFolder.newest_finished(tmp_path / "runs", identity(again, resolve_dataset(again.dataset))).path == path
     assert load_run(path).record.best_epoch == summary["record"]["best_epoch"]
     # A finished run is handed back, and nothing is trained.
     before = (path / "run.json").read_text()
@@ -99,6 +100,26 @@ def test_a_run_folder_holds_everything(recipe, tmp_path, monkeypatch, capsys):
     assert (path / "run.json").read_text() == before
     code, _, err = run(monkeypatch, capsys, "train", path)
     assert (code, "is a run folder; finish it with --resume" in err) == (2, True)
+
+
+def test_recipe_and_log_are_resolved_once_for_a_whole_training(recipe, tmp_path, monkeypatch):
+    calls = {"recipe": 0, "log": 0}
+    resolve, hash_parts = Recipe.to_dict, dataset_module.digest
+
+    def counted_recipe(self):
+        calls["recipe"] += 1
+        return resolve(self)
+
+    def counted_log(parts):
+        calls["log"] += 1
+        return hash_parts(parts)
+
+    monkeypatch.setattr(Recipe, "to_dict", counted_recipe)
+    monkeypatch.setattr(dataset_module, "digest", counted_log)
+    for _ in range(2):  # the second finds the first, which is finished
+        run = train_recipe(read_recipe(recipe), out=tmp_path / "runs", resume=True)
+    assert len(run.record.epochs) == 4  # four validations, each an evaluation
+    assert calls == {"recipe": 2, "log": 2}
 
 
 def test_flags_win_over_the_recipe(recipe, tmp_path, monkeypatch, capsys):
