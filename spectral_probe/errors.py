@@ -49,7 +49,7 @@ class MissingDependencyError(SpectralProbeError, ImportError):
 
 
 class ResourceError(SpectralProbeError, OSError):
-    """Memory or disk that does not suffice."""
+    """Out of memory, or out of disk space."""
 
     exit_code = 6
 

@@ -296,3 +296,16 @@ def test_the_flags_of_analyze_are_options_of_an_analysis() -> None:
     # What the command line does not offer: for programs alone.
     assert options - names == {"prefixes", "n_bootstrap", "n_references"}
     assert names <= options
+
+
+#: Words that said only that something was obtained, or meant six different things.
+VAGUE_NAMES = {"place", "places", "found", "own", "kept", "held", "said", "one", "some", "each"}
+
+
+def test_names_say_what_they_hold() -> None:
+    vague = []
+    for path in sources(*PACKAGES, "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [getattr(node, attribute, None) for attribute in ("id", "arg", "attr", "name")]
+            vague += [f"{path.relative_to(ROOT)}: {name}" for name in named if name in VAGUE_NAMES]
+    assert vague == []

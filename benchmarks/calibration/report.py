@@ -10,7 +10,7 @@ from benchmarks.calibration import worlds
 from benchmarks.calibration.probe import N_REFERENCES, NULLS, QUARTER
 from benchmarks.calibration.study import FIXED, REDRAWN
 from benchmarks.calibration.summary import HEADLINE, MAX_FALSE, MIN_USERS, MIN_Z, OPERATORS, summary
-from benchmarks.calibration.wording import filled, grid, one, percent, sizes, some, standard_error
+from benchmarks.calibration.wording import filled, grid, only_row, percent, rows_with, sizes, standard_error
 
 
 def write_markdown(table: pd.DataFrame, path: Path) -> None:
@@ -82,7 +82,7 @@ def _independent(t: pd.DataFrame) -> str:
         header = ("world", *(f"{null}{', raw' if gram == 'raw' else ''}" for gram, null in columns))
         rows = []
         for world in names:
-            cells_of_world = [one(cells, world=world, gram=gram, null=null) for gram, null in columns]
+            cells_of_world = [only_row(cells, world=world, gram=gram, null=null) for gram, null in columns]
             rows.append([world, *(percent(r["false"]) for r in cells_of_world)])
         text.append(
             f"**False verdicts, n = {n}, {design}**, {reps} repetitions "
@@ -91,7 +91,7 @@ def _independent(t: pd.DataFrame) -> str:
         rows = []
         for world in names:
             for gram, null in columns:
-                r = one(cells, world=world, gram=gram, null=null)
+                r = only_row(cells, world=world, gram=gram, null=null)
                 if (gram, null) == ("headline", "one-sided") or gram == "raw":
                     continue
                 verdicts = " / ".join(percent(r[v]) for v in ("attenuated", "amplified", "preserved", "inconclusive"))
@@ -132,14 +132,14 @@ def _coverage(t: pd.DataFrame) -> str:
     if c.empty:
         return ""
     rows = []
-    two_sided, one_sided = (some(c, null=null) for null in ("two-sided", "one-sided"))
+    two_sided, one_sided = (rows_with(c, null=null) for null in ("two-sided", "one-sided"))
     two_sided = two_sided.assign(size=sizes(two_sided))
     two_sided = two_sided.sort_values(
         ["design", "world", "strength", "size", "nominal"], ascending=[True, False, False, True, False]
     )
     for _, r in two_sided.iterrows():
         same = {k: r[k] for k in ("study", "world", "design", "n_users", "strength", "nominal")}
-        other = one(one_sided, **same)
+        other = only_row(one_sided, **same)
         is_required = r["size"] >= MIN_USERS and r["embed_z"] >= MIN_Z
         rows.append(
             [
@@ -189,7 +189,7 @@ def _coverage_of_operators(t: pd.DataFrame) -> str:
         return ""
     rows = []
     for (world, strength, _, nominal), cells in d.groupby(["world", "strength", "n_users", "nominal"], sort=False):
-        by_operator = [one(cells, operator=operator) for operator in OPERATORS]
+        by_operator = [only_row(cells, operator=operator) for operator in OPERATORS]
         n, reps = str(sizes(cells).iloc[0]), cells["reps"].iloc[0]
         row = [
             f"{world}, {strength:g}",
@@ -225,8 +225,8 @@ def _power(t: pd.DataFrame) -> str:
             at = cells[cells["nominal"] == nominal]
             for n_users in dict.fromkeys(at["n_users"]):
                 same_n = at[at["n_users"] == n_users]
-                by_operator = [one(same_n, null="two-sided", operator=operator) for operator in OPERATORS]
-                by_operator.append(one(same_n, null="one-sided", operator=QUARTER))
+                by_operator = [only_row(same_n, null="two-sided", operator=operator) for operator in OPERATORS]
+                by_operator.append(only_row(same_n, null="one-sided", operator=QUARTER))
                 row = [f"{loss} %", str(sizes(same_n).iloc[0]), *(percent(r["attenuated"]) for r in by_operator)]
                 rows.append([*row, str(same_n["reps"].iloc[0])])
         header = ("loss", "n", *OPERATORS, f"{QUARTER}, one-sided", "repetitions")
@@ -234,7 +234,7 @@ def _power(t: pd.DataFrame) -> str:
     largest = d[(d["nominal"] == 1.0) & (d["null"] == "two-sided") & (d["n_users"] == 0)]
     rows = []
     for (world, strength), cells in largest.groupby(["world", "strength"], sort=False):
-        z = [float(one(cells, operator=operator)["embed_z"]) for operator in OPERATORS]
+        z = [float(only_row(cells, operator=operator)["embed_z"]) for operator in OPERATORS]
         reference = z[OPERATORS.index(HEADLINE)]
         n = str(cells["all_users"].iloc[0])
         rows.append([f"{world}, {strength:g}", n, *(f"{v:.1f} ({(v / reference) ** 2:.2f})" for v in z)])
@@ -246,7 +246,7 @@ def _power(t: pd.DataFrame) -> str:
 
 
 def _popularity(t: pd.DataFrame) -> str:
-    e = some(t, study="e", null="two-sided")
+    e = rows_with(t, study="e", null="two-sided")
     if e.empty:
         return ""
     labels = {
@@ -260,7 +260,7 @@ def _popularity(t: pd.DataFrame) -> str:
     operators = list(dict.fromkeys(e["operator"]))
     rows = []
     for world, cells in e.groupby("world", sort=False):
-        by_operator = [one(cells, operator=operator) for operator in operators]
+        by_operator = [only_row(cells, operator=operator) for operator in operators]
         rows.append([labels[str(world)], *(f"{r['embed_z']:+.1f}" for r in by_operator)])
     first = e.iloc[0]
     text = filled(
@@ -282,7 +282,7 @@ def _histories(t: pd.DataFrame) -> str:
     rows = []
     names = [operator for operator in OPERATORS if operator in set(f["operator"])]
     for (world, shortest), cells in f.groupby(["world", "shortest"], sort=False):
-        by_operator = [one(cells, operator=operator) for operator in names]
+        by_operator = [only_row(cells, operator=operator) for operator in names]
         columns = (
             f"{r['embed_z']:.1f} · {r['effective_users']:.0f} · {percent(r['top_10_share'])}" for r in by_operator
         )

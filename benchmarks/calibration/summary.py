@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmarks.calibration.probe import QUARTER, operator_name
 from benchmarks.calibration.study import FIXED, LONG, LONG_HISTORY, REDRAWN, SHORTEST, TAUS
-from benchmarks.calibration.wording import filled, grid, one, percent, sizes, some, standard_error
+from benchmarks.calibration.wording import filled, grid, only_row, percent, rows_with, sizes, standard_error
 
 #: Criteria of the verdict.
 MAX_FALSE, COVERAGE, MIN_USERS, MIN_Z = 0.05, (0.93, 0.97), 200, 4.0
@@ -17,7 +17,7 @@ OPERATORS = (*(operator_name(tau) for tau in TAUS), QUARTER)
 
 def _criterion_cells(t: pd.DataFrame, null: str, design: str, operator: str, *, is_long: bool) -> pd.DataFrame:
     """Return the coverage cells of one low-pass with enough users and signal."""
-    c = some(t[t["study"].isin(["c", "d"])], null=null, design=design, operator=operator)
+    c = rows_with(t[t["study"].isin(["c", "d"])], null=null, design=design, operator=operator)
     return c[(sizes(c) >= MIN_USERS) & (c["embed_z"] >= MIN_Z) & (c["world"].str.endswith(LONG) == is_long)]
 
 
@@ -33,7 +33,7 @@ def _verdict_on(values: pd.Series, reps: pd.Series, low: float, high: float) -> 
 
 def summary(t: pd.DataFrame) -> str:
     rows = []
-    a = some(t, study="a", gram="headline", null="two-sided")
+    a = rows_with(t, study="a", gram="headline", null="two-sided")
     required = a[a["world"] != "white item vectors"]
     for label, cells in (("confounds (7 worlds)", required), ("item vectors shared by users", a.drop(required.index))):
         if len(cells):
@@ -46,7 +46,7 @@ def summary(t: pd.DataFrame) -> str:
                     _verdict_on(cells["false"], cells["reps"], 0.0, MAX_FALSE),
                 ]
             )
-    b = some(t, study="b", gram="headline", null="two-sided")
+    b = rows_with(t, study="b", gram="headline", null="two-sided")
     if len(b):
         rows.append(
             [
@@ -146,7 +146,7 @@ def _histories_summary(t: pd.DataFrame) -> str:
         return ""
     before, after = f[f["shortest"] == SHORTEST[0]], f[f["shortest"] == LONG_HISTORY]
     z = "; ".join(
-        f"{world}: {one(before, world=world)['embed_z']:.1f} → {one(after, world=world)['embed_z']:.1f}"
+        f"{world}: {only_row(before, world=world)['embed_z']:.1f} → {only_row(after, world=world)['embed_z']:.1f}"
         for world in before["world"]
     )
     return filled(

@@ -31,15 +31,15 @@ def standard_error(p: float, reps: float) -> float:
     return float(np.sqrt(max(p * (1 - p), 0.0) / reps))
 
 
-def one(t: pd.DataFrame, **wanted: object) -> pd.Series:
+def only_row(t: pd.DataFrame, **wanted: object) -> pd.Series:
     """Return the one row with these values."""
-    rows = some(t, **wanted)
+    rows = rows_with(t, **wanted)
     if len(rows) != 1:
         raise LookupError(f"{len(rows)} rows for {wanted}; the table must have one.")
     return rows.iloc[0]
 
 
-def some(t: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+def rows_with(t: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """Return the rows with these values."""
     is_match = np.ones(len(t), dtype=bool)
     for name, value in wanted.items():

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean
 from spectral_probe.storage.atomic import disk_errors, whole_file
+from spectral_probe.types import Float32Array
 
-Vectors = npt.NDArray[np.float32]
 TENSOR_NAME = "item_embeddings"
 
 
@@ -78,13 +78,13 @@ def write_embeddings(
     return written[::-1]
 
 
-def _write_safetensors(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+def _write_safetensors(partial: Path, vectors: Float32Array, ids: list[str], model: str) -> None:
     from safetensors.numpy import save_file
 
     save_file({TENSOR_NAME: vectors}, str(partial), metadata={"item_ids": json.dumps(ids), "model": model})
 
 
-def _write_npy(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+def _write_npy(partial: Path, vectors: Float32Array, ids: list[str], model: str) -> None:
     np.save(partial, vectors)
 
 
@@ -93,7 +93,7 @@ def _write_ids(partial: Path, ids: list[str]) -> None:
         csv.writer(file, lineterminator="\n").writerows([["item_id"], *([label] for label in ids)])
 
 
-def _write_csv(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+def _write_csv(partial: Path, vectors: Float32Array, ids: list[str], model: str) -> None:
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_columns(vectors))
@@ -101,7 +101,7 @@ def _write_csv(partial: Path, vectors: Vectors, ids: list[str], model: str) -> N
         writer.writerows([label, *map(str, row)] for label, row in zip(ids, vectors, strict=True))
 
 
-def _write_parquet(partial: Path, vectors: Vectors, ids: list[str], model: str) -> None:
+def _write_parquet(partial: Path, vectors: Float32Array, ids: list[str], model: str) -> None:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -113,11 +113,11 @@ def _write_parquet(partial: Path, vectors: Vectors, ids: list[str], model: str) 
     parquet.write_table(pyarrow.table(arrays, names=_columns(vectors)), partial)
 
 
-def _columns(vectors: Vectors) -> list[str]:
+def _columns(vectors: Float32Array) -> list[str]:
     return ["item_id", *(f"x{feature}" for feature in range(vectors.shape[1]))]
 
 
-_WRITERS: dict[str, Callable[[Path, Vectors, list[str], str], None]] = {
+_WRITERS: dict[str, Callable[[Path, Float32Array, list[str], str], None]] = {
     ".safetensors": _write_safetensors,
     ".npy": _write_npy,
     ".parquet": _write_parquet,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -94,3 +96,17 @@ class ItemTable(nn.Module):
             table = combine(basis, power_coefficients(self.logit.sigmoid().double(), len(basis) - 1))
         table = (table - self.centre) / self.scale
         return table if items is None else table.reshape(*items.shape, -1)
+
+
+def first_equal_items(tables: Sequence[ItemTable]) -> torch.Tensor | None:
+    """Return, for each item, the first item with equal vectors in every table, (n_items,) int; None if all differ.
+
+    Items without a title, for example, have equal text vectors.
+    """
+    groups = [torch.unique(table.basis.transpose(0, 1).flatten(1), dim=0, return_inverse=True)[1] for table in tables]
+    distinct, group = torch.unique(torch.stack(groups, dim=1), dim=0, return_inverse=True)
+    if len(distinct) == len(group):
+        return None
+    items = torch.arange(len(group), device=group.device)
+    first = torch.full((len(distinct),), len(group), device=group.device).scatter_reduce(0, group, items, "amin")
+    return first[group]

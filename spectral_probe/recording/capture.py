@@ -94,7 +94,7 @@ def capture(
     NonFiniteStateError
         If a Gram holds a NaN or an infinity; the message names the layer and the user.
     ResourceError
-        If the accelerator's memory or the disk does not suffice.
+        If the accelerator is out of memory or the disk is full.
 
     Notes
     -----

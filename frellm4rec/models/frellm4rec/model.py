@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from frellm4rec.items.item_table import GraphFilter, ItemTable
+from frellm4rec.items.item_table import GraphFilter, ItemTable, first_equal_items
 from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig
 from frellm4rec.models.sequential import SequentialRecommender, Supervision
 from frellm4rec.modules.fusion import FUSIONS
@@ -226,13 +226,18 @@ class FreLLM4Rec(SequentialRecommender):
         return self.fusion(*(table(items) for table in self.tables.values()))
 
     def item_embeddings(self) -> torch.Tensor:
-        """Return the fused vectors of all items, (n_items, d_model); cached between calls that need no gradient."""
+        """Return the fused vectors of all items, (n_items, d_model); cached between calls that need no gradient.
+
+        Without a gradient, items with equal tables get equal vectors to the bit: a matrix product rounds rows
+        differently by their position, and such items would then be ranked by it.
+        """
         if torch.is_grad_enabled() or self.training:
             return self._fuse_all()
         parameters = [*self.fusion.parameters(), *self.tables.parameters()]
         key = tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)
         if self._cached is None or self._cached[0] != key:
-            self._cached = (key, self._fuse_all())
+            vectors, first = self._fuse_all(), first_equal_items(list(self.tables.values()))
+            self._cached = (key, vectors if first is None else vectors[first])
         return self._cached[1]
 
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
