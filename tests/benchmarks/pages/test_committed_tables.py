@@ -24,6 +24,7 @@ def lastfm(shared_dir) -> Dataset:
 
 
 @pytest.mark.shared
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a cell without a signal divides nothing by nothing
 @pytest.mark.parametrize("cell", [Cell("e", "one axis", FIXED, 0, 0.0, 30), Cell("f", "own graph", FIXED, 0, 0.0, 50)])
 def test_a_cell_of_the_calibration_is_measured_again(cell, lastfm, tmp_path) -> None:
     """Everything below the verdict: graphs, energies, the swap null, bootstrap, retention and its words."""
