@@ -1,4 +1,4 @@
-"""The command ``frellm4rec``: one module of :mod:`frellm4rec.commands` for each of its commands."""
+"""The command ``frellm4rec``: one module of :mod:`frellm4rec.cli` for each of its commands."""
 
 from __future__ import annotations
 

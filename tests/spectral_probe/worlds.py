@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import scipy.linalg
 
+from spectral_probe.cli.main import main
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
@@ -245,3 +247,15 @@ def with_excess(*factors: float, n: int = 200, noise: float = 0.0, seed: int = 0
     excess = np.stack([embed * f + noise * rng.normal(size=n) for f in factors], axis=1)
     null = rng.uniform(0.2, 0.3, size=excess.shape)
     return made_up(null + excess, null)
+
+
+def run_probe(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
+    """Run ``spectral-probe`` in this process; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err

@@ -4,17 +4,8 @@ import sys
 
 import pytest
 
-from frellm4rec.cli import main as cli
 from frellm4rec.data import read_recbole
-
-
-def run(monkeypatch, capsys, *arguments):
-    """Run the command in this process; return exit code, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["frellm4rec", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    captured = capsys.readouterr()
-    return done.value.code, captured.out, captured.err
+from tests.frellm4rec.tiny_recommenders import run
 
 
 @pytest.fixture

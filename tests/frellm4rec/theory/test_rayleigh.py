@@ -1,7 +1,6 @@
 """The report on real graphs against an explicit loop over users and states, and the command on a run of ``demo``."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from frellm4rec.cli import main as cli
 from frellm4rec.data.demo import make_demo
 from frellm4rec.modules import causal_operator, two_sided_operator
 from frellm4rec.theory import rayleigh as module
@@ -20,6 +18,7 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.bases import normalized_laplacian
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.recording.layer_grams import LayerGrams
+from tests.frellm4rec.tiny_recommenders import run
 from tests.spectral_probe.worlds import layer_labels, make_world
 
 OPERATORS = {"two_sided": two_sided_operator, "causal": causal_operator}
@@ -211,17 +210,9 @@ def demo_run(tmp_path_factory):
     return done.run.path
 
 
-def command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["frellm4rec", "rayleigh", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    captured = capsys.readouterr()
-    return done.value.code, captured.out, captured.err
-
-
 def test_the_command_prints_writes_and_says_what_two_sided_sees(monkeypatch, capsys, demo_run, tmp_path):
     out = tmp_path / "new" / "rayleigh.csv"
-    code, text, err = command(monkeypatch, capsys, demo_run, "--out", out)
+    code, text, err = run(monkeypatch, capsys, "rayleigh", demo_run, "--out", out)
     assert (code, err) == (0, "")
     assert "mixing on demo, headline states, cutoff 0.3, order 2, 1 filter(s)" in text
     assert "its own answer included" in text
@@ -235,16 +226,16 @@ def test_the_command_prints_writes_and_says_what_two_sided_sees(monkeypatch, cap
 
 
 def test_the_command_as_json_for_one_mode(monkeypatch, capsys, demo_run):
-    code, text, _ = command(monkeypatch, capsys, demo_run, "--json", "--mode", "causal", "--cutoff", 0.5)
+    code, text, _ = run(monkeypatch, capsys, "rayleigh", demo_run, "--json", "--mode", "causal", "--cutoff", 0.5)
     report = json.loads(text)
     assert code == 0
     assert {row["mode"] for row in report["rows"]} == {"causal"}
     assert {row["cutoff"] for row in report["rows"]} == {0.5}
     assert report["locality"]["low"] <= report["locality"]["value"] <= report["locality"]["high"]
-    assert "both" in command(monkeypatch, capsys, demo_run, "--mode", "cusal")[2]
+    assert "both" in run(monkeypatch, capsys, "rayleigh", demo_run, "--mode", "cusal")[2]
 
 
 def test_what_is_no_run_is_refused(monkeypatch, capsys, tmp_path):
-    code, _, err = command(monkeypatch, capsys, tmp_path)
+    code, _, err = run(monkeypatch, capsys, "rayleigh", tmp_path)
     assert code == 3
     assert "not a readable run" in err

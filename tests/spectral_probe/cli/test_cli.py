@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectral_probe.cli import main as cli
-from tests.spectral_probe.worlds import make_world
+from tests.spectral_probe.worlds import make_world, run_probe
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +27,13 @@ def folder_of_inputs(tmp_path_factory):
     return folder
 
 
-def run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
 def base(folder, *more: str) -> list[str]:
     dataset = ["--dataset", str(folder / "log.csv"), "--embeddings", str(folder / "vectors.npy")]
     return ["analyze", "--model", "tiny-random:qwen2", *dataset, *more]
 
 
 def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
-    code, out, _ = run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
+    code, out, _ = run_probe(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 0
     assert "block 2" in out
     assert "verdict:" in out
@@ -57,7 +45,7 @@ def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp
 
 def test_several_models_share_one_axis(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     arguments = base(folder_of_inputs, "--out", str(tmp_path), "--model", "tiny-random:llama")
-    code, out, _ = run(arguments, monkeypatch, capsys)
+    code, out, _ = run_probe(arguments, monkeypatch, capsys)
     assert code == 0
     (folder,) = tmp_path.glob("*qwen2-tiny-random-llama*")
     overlay = pd.read_csv(folder / "figures" / "decay.csv")
@@ -73,9 +61,9 @@ def test_runs_are_compared_and_reported_from_their_folders(folder_of_inputs, tmp
             model,
             *base(folder_of_inputs)[3:],
         ]
-        assert run([*arguments, "--out", str(tmp_path / "runs")], monkeypatch, capsys)[0] == 0
+        assert run_probe([*arguments, "--out", str(tmp_path / "runs")], monkeypatch, capsys)[0] == 0
     runs = sorted(str(path) for path in (tmp_path / "runs").iterdir())
-    code, out, _ = run(["compare", *runs, "--out", str(tmp_path / "both")], monkeypatch, capsys)
+    code, out, _ = run_probe(["compare", *runs, "--out", str(tmp_path / "both")], monkeypatch, capsys)
     assert code == 0
     (folder,) = (tmp_path / "both").iterdir()
     assert set(pd.read_csv(folder / "bands.csv")["model"]) == {"tiny-random:qwen2", "tiny-random:llama"}
@@ -86,17 +74,17 @@ def test_runs_are_compared_and_reported_from_their_folders(folder_of_inputs, tmp
     assert "http" not in page.replace("http-equiv", "")
     # Without a change the report of a run is written anew to the same bytes.
     before = (tmp_path / "runs" / runs[0].split("/")[-1] / "report.html").read_bytes()
-    code, out, _ = run(["report", runs[0]], monkeypatch, capsys)
+    code, out, _ = run_probe(["report", runs[0]], monkeypatch, capsys)
     assert code == 0
     assert (tmp_path / "runs" / runs[0].split("/")[-1] / "report.html").read_bytes() == before
 
 
 def test_models_and_data_sets_are_listed(monkeypatch, capsys) -> None:
-    code, out, _ = run(["models", "--json"], monkeypatch, capsys)
+    code, out, _ = run_probe(["models", "--json"], monkeypatch, capsys)
     names = [row["name"] for row in json.loads(out)]
     assert code == 0
     assert {"sasrec", "minilm", "qwen2.5-7b", "tiny-random:llama"} <= set(names)
-    code, out, _ = run(["datasets"], monkeypatch, capsys)
+    code, out, _ = run_probe(["datasets"], monkeypatch, capsys)
     assert code == 0
     assert "lastfm" in out
     assert "1,090 users" in out
@@ -106,36 +94,36 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(folder_of_inputs, t
     arguments = [
         *base(folder_of_inputs, "--out", str(tmp_path / "runs"), "--dry-run", "--controls", "random-weights", "--json")
     ]
-    code, out, _ = run(arguments, monkeypatch, capsys)
+    code, out, _ = run_probe(arguments, monkeypatch, capsys)
     plan = json.loads(out)["tiny-random:qwen2"]
     assert code == 0
     assert (plan["n_users"], plan["n_captures"], plan["n_layers"], plan["width"]) == (60, 2, 2, 64)
     assert not (tmp_path / "runs").exists()
-    code, out, _ = run(["analyze", "--model", "qwen2.5-7b", "--dry-run"], monkeypatch, capsys)
+    code, out, _ = run_probe(["analyze", "--model", "qwen2.5-7b", "--dry-run"], monkeypatch, capsys)
     assert code == 0
     assert "Qwen/Qwen2.5-7B-Instruct" in out
 
 
 def test_the_doctor_is_content_and_speaks_json(monkeypatch, capsys) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    code, out, _ = run(["doctor", "--json"], monkeypatch, capsys)
+    code, out, _ = run_probe(["doctor", "--json"], monkeypatch, capsys)
     checks = json.loads(out)
     assert code == 0
     assert not [check for check in checks if check["status"] == "fail"]
     assert any(check["name"].startswith("self-test") for check in checks)
-    code, out, _ = run(["doctor", "--quick"], monkeypatch, capsys)
+    code, out, _ = run_probe(["doctor", "--quick"], monkeypatch, capsys)
     assert code == 0
     assert "self-test" not in out
     assert "[quant]" in out.replace("\n", "")
 
 
 def test_json_is_the_summary_alone(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
-    code, out, _ = run(base(folder_of_inputs, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
+    code, out, _ = run_probe(base(folder_of_inputs, "--out", str(tmp_path), "--json"), monkeypatch, capsys)
     summary = json.loads(out)
     assert code == 0
     assert summary["n_users"] > 0
     # The run folder is analysed again by its path, without model or data set.
-    code, out, _ = run(
+    code, out, _ = run_probe(
         ["analyze", summary["run"], "--out", str(tmp_path), "--bands", "2", "--json"], monkeypatch, capsys
     )
     again = json.loads(out)
@@ -158,7 +146,7 @@ def test_bad_arguments_end_with_their_code_and_no_traceback(
     arguments, code, says, monkeypatch, capsys, tmp_path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found, _, err = run(arguments, monkeypatch, capsys)
+    found, _, err = run_probe(arguments, monkeypatch, capsys)
     assert found == code
     assert says in err
     assert "Traceback" not in err
@@ -180,7 +168,7 @@ def test_bad_arguments_end_with_their_code_and_no_traceback(
 def test_bad_options_end_with_their_code(folder_of_inputs, tmp_path, monkeypatch, capsys, more, code, says) -> None:
     monkeypatch.chdir(folder_of_inputs)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    found, _, err = run(base(folder_of_inputs, "--out", str(tmp_path), *more), monkeypatch, capsys)
+    found, _, err = run_probe(base(folder_of_inputs, "--out", str(tmp_path), *more), monkeypatch, capsys)
     assert found == code, err
     assert says in err
     assert "Traceback" not in err
@@ -189,15 +177,15 @@ def test_bad_options_end_with_their_code(folder_of_inputs, tmp_path, monkeypatch
 def test_a_damaged_shard_of_a_finished_run_is_repaired_in_place(
     folder_of_inputs, tmp_path, monkeypatch, capsys
 ) -> None:
-    assert run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)[0] == 0
+    assert run_probe(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)[0] == 0
     (folder,) = tmp_path.iterdir()
     before = (folder / "bands.csv").read_bytes()
     shard = next(folder.glob("grams/main/shard-*.npz"))
     shard.write_bytes(shard.read_bytes()[:1000])
-    code, _, err = run(["analyze", str(folder), "--tau", "2", "--out", str(tmp_path)], monkeypatch, capsys)
+    code, _, err = run_probe(["analyze", str(folder), "--tau", "2", "--out", str(tmp_path)], monkeypatch, capsys)
     assert code == 3
     assert "--resume" in err
-    assert run(["analyze", "--resume", str(folder)], monkeypatch, capsys)[0] == 0
+    assert run_probe(["analyze", "--resume", str(folder)], monkeypatch, capsys)[0] == 0
     assert list(tmp_path.iterdir()) == [folder]
     assert (folder / "bands.csv").read_bytes() == before
 
@@ -207,11 +195,11 @@ def test_ctrl_c_ends_with_130(folder_of_inputs, tmp_path, monkeypatch, capsys) -
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spectral_probe.analysis.pipeline.measure", interrupted)
-    code, _, err = run(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
+    code, _, err = run_probe(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 130
     assert "--resume" in err
     monkeypatch.undo()
-    code, _, _ = run(base(folder_of_inputs, "--out", str(tmp_path), "--resume"), monkeypatch, capsys)
+    code, _, _ = run_probe(base(folder_of_inputs, "--out", str(tmp_path), "--resume"), monkeypatch, capsys)
     assert code == 0
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import run_analysis
-from spectral_probe.cli import main as cli
 from spectral_probe.comparison.comparison import compare
 from spectral_probe.comparison.figure import ROWS, comparison_figure, comparison_table
 from spectral_probe.comparison.paired import EXCESS, SHARE
@@ -24,7 +22,7 @@ from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.runs.analysis_run import AnalysisRun
 from tests.spectral_probe.tiny_models import MixingModel
-from tests.spectral_probe.worlds import make_world
+from tests.spectral_probe.worlds import make_world, run_probe
 
 LAST = "last block"
 
@@ -143,20 +141,9 @@ def test_the_table_holds_the_curves_and_the_changes(profiles) -> None:
     assert (row["base_model"], row["other_model"]) == ("mixing", "two-sided")
 
 
-def _run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
 def test_the_command_says_which_of_the_two_it_is(runs, profiles, tmp_path, monkeypatch, capsys) -> None:
     (expected,) = compare(profiles)
-    code, out, err = _run(["compare", *runs, "--out", str(tmp_path)], monkeypatch, capsys)
+    code, out, err = run_probe(["compare", *runs, "--out", str(tmp_path)], monkeypatch, capsys)
     assert code == 0, err
     assert " ".join(expected.words.split()) in " ".join(out.split())
     assert "prefix by prefix" in expected.words
@@ -181,7 +168,7 @@ def test_the_command_says_which_of_the_two_it_is(runs, profiles, tmp_path, monke
 def test_json_holds_the_words_and_the_numbers_and_runs_of_one_name_stay_two_curves(
     runs, tmp_path, monkeypatch, capsys
 ) -> None:
-    code, out, _ = _run(["compare", runs[0], runs[0], "--out", str(tmp_path), "--json"], monkeypatch, capsys)
+    code, out, _ = run_probe(["compare", runs[0], runs[0], "--out", str(tmp_path), "--json"], monkeypatch, capsys)
     output = json.loads(out)
     assert code == 0
     (comparison,) = output["comparisons"]
@@ -193,11 +180,11 @@ def test_json_holds_the_words_and_the_numbers_and_runs_of_one_name_stay_two_curv
 
 
 def test_runs_measured_otherwise_are_refused(runs, tmp_path, monkeypatch, capsys) -> None:
-    code, out, _ = _run(
+    code, out, _ = run_probe(
         ["analyze", runs[1], "--tau", "2", "--out", str(tmp_path / "other"), "--json"], monkeypatch, capsys
     )
     other = json.loads(out)["run"]
-    code, _, err = _run(["compare", runs[0], other, "--out", str(tmp_path / "both")], monkeypatch, capsys)
+    code, _, err = run_probe(["compare", runs[0], other, "--out", str(tmp_path / "both")], monkeypatch, capsys)
     assert code == 2
     assert "tau is 5.0 for mixing and 2.0 for two-sided" in err.replace("\n", " ")
     assert not (tmp_path / "both").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.model import resolve_model
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
-from spectral_probe.cli import main as cli
 from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
@@ -22,7 +20,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.saved_models import find_saved_model, trained_on
 from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.tiny_models import tiny
-from tests.spectral_probe.worlds import make_world
+from tests.spectral_probe.worlds import make_world, run_probe
 
 FAST = {"n_bootstrap": 100}
 
@@ -154,32 +152,21 @@ def test_training_runs_that_disagree_on_their_data_need_one_named(model, dataset
         trained_on([str(ours.path), str(theirs.path)])
 
 
-def _run(arguments: list[str], monkeypatch, capsys) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
 def test_the_command_takes_the_data_of_the_training_run(model, dataset, log, tmp_path, monkeypatch, capsys) -> None:
     run = training_run(tmp_path / "trained", model, dataset, log, name="tiny")
     arguments = ["analyze", "--model", str(run.path), "--out", str(tmp_path / "runs"), "--json"]
-    code, out, err = _run([*arguments, "--dry-run"], monkeypatch, capsys)
+    code, out, err = run_probe([*arguments, "--dry-run"], monkeypatch, capsys)
     assert code == 0, err
     assert json.loads(out)[str(run.path)]["dataset"] == dataset.name
     assert not (tmp_path / "runs").exists()
-    code, out, err = _run(arguments, monkeypatch, capsys)
+    code, out, err = run_probe(arguments, monkeypatch, capsys)
     assert code == 0, err
     summary = json.loads(out)
     assert summary["protocol"]["dataset_fingerprint"] == dataset.fingerprint()
     assert summary["protocol"]["model"] == "sasrec tiny"
     assert "sasrec-tiny" in summary["run"]
     # The measured run is finished again by its path, though its model is a folder.
-    assert _run(["analyze", "--resume", summary["run"]], monkeypatch, capsys)[0] == 0
+    assert run_probe(["analyze", "--resume", summary["run"]], monkeypatch, capsys)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["analyze", "report", "compare"])
@@ -187,6 +174,6 @@ def test_commands_that_read_measurements_send_a_training_run_to_model(
     model, dataset, log, tmp_path, monkeypatch, capsys, command
 ) -> None:
     run = training_run(tmp_path, model, dataset, log)
-    code, _, err = _run([command, str(run.path)], monkeypatch, capsys)
+    code, _, err = run_probe([command, str(run.path)], monkeypatch, capsys)
     assert code == 2
     assert f"analyze --model {run.path}" in err.replace("\n", "")
