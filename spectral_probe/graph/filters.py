@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from spectral_probe.errors import ConfigError
+from spectral_probe.graph.bases import inverse_sqrt
 from spectral_probe.types import FloatArray
 
 
@@ -26,3 +29,34 @@ def heat_kernel(eigenvalues: FloatArray, tau: float) -> FloatArray:
 def graph_operator(eigenvectors: FloatArray, response: FloatArray) -> FloatArray:
     r"""Return :math:`U h(\Lambda) U^\top`, (…, T, T), from eigenvectors (…, T, T) and a response (…, T)."""
     return np.asarray(np.matmul(eigenvectors * response[..., None, :], np.swapaxes(eigenvectors, -1, -2)))
+
+
+def heat_operator(adjacency: FloatArray, tau: float) -> FloatArray:
+    r"""Return :math:`e^{-\tau L}` of each (…, T, T) adjacency, without its eigenvectors.
+
+    With :math:`S = D^{-1/2} A D^{-1/2}`, whose eigenvalues lie in [−1, 1], :math:`e^{-\tau L} = e^{-\tau} e^{\tau S}`.
+    The exponential is a Taylor polynomial of degree 15 in :math:`\tau S / 2^q`, with :math:`\tau / 2^q \le 1`, squared
+    q times. Its error is below 1e-12.
+
+    Raises
+    ------
+    ConfigError
+        If ``tau`` is not a positive finite number.
+    """
+    heat_kernel(np.empty(0), tau)
+    n_squarings = max(0, int(np.ceil(np.log2(tau))))
+    scale = inverse_sqrt(adjacency.sum(axis=-1))
+    S = scale[..., :, None] * adjacency * scale[..., None, :] * (tau / 2**n_squarings)
+    identity = np.eye(adjacency.shape[-1])
+    powers = [identity, S, S @ S]
+    powers.append(powers[2] @ S)
+    powers.append(powers[2] @ powers[2])
+    coefficients = [1.0 / math.factorial(k) for k in range(16)]
+    # Four terms at a time: six products of matrices instead of fourteen.
+    operator = np.zeros_like(S)
+    for start in (12, 8, 4, 0):
+        operator = operator @ powers[4] if start < 12 else operator
+        operator = operator + sum(coefficients[start + k] * powers[k] for k in range(4))
+    for _ in range(n_squarings):
+        operator = operator @ operator
+    return np.asarray(np.exp(-tau) * operator)

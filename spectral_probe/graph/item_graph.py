@@ -112,12 +112,12 @@ class ItemGraph:
         DataError
             If a target or a user is not in the graph.
         """
-        items, n_targets = _checked_targets(targets, lengths, self.n_items)
+        items, n_targets = checked_targets(targets, lengths, self.n_items)
         if own_user not in ("drop", "keep"):
             raise ConfigError(f"own_user must be 'drop' or 'keep'; got {own_user!r}.")
         is_own: npt.NDArray[np.bool_] | None = None
         if own_user == "drop":
-            is_own = self._own_items(items, users)
+            is_own = self.own_items(items, users)
         n, T = items.shape
         adjacency = np.zeros((n, T, T))
         first, second = np.triu_indices(T, 1)
@@ -125,7 +125,7 @@ class ItemGraph:
         row, pair = np.nonzero(present)
         s, t = first[pair], second[pair]
         left, right = items[row, s], items[row, t]
-        weight = np.where(left == right, 0.0, self._weights(left, right))
+        weight = np.where(left == right, 0.0, self.pair_weights(left, right))
         if is_own is not None:
             weight -= (left != right) & is_own[row, s] & is_own[row, t]
         adjacency[row, s, t] = weight
@@ -181,7 +181,7 @@ class ItemGraph:
         rows = np.repeat(np.arange(self.n_items, dtype=np.int64), np.diff(self.W.indptr))
         return np.asarray(rows * self.n_items + self.W.indices, dtype=np.int64)
 
-    def _weights(self, left: IntArray, right: IntArray) -> npt.NDArray[np.float64]:
+    def pair_weights(self, left: IntArray, right: IntArray) -> npt.NDArray[np.float64]:
         """Return W at the pairs (left, right), each by bisection in the sorted keys."""
         if not self._keys.size or not left.size:
             return np.zeros(len(left))
@@ -193,7 +193,7 @@ class ItemGraph:
         index = np.minimum(index, len(self._keys) - 1)
         return np.where(self._keys[index] == keys, self.W.data[index], 0).astype(np.float64)
 
-    def _own_items(self, items: IntArray, users: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
+    def own_items(self, items: IntArray, users: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
         """Return which targets lie in the user's own training row, (n, T)."""
         if users is None:
             raise ConfigError(
@@ -219,7 +219,8 @@ def _drop_diagonal(W: csr_array) -> None:
     W.eliminate_zeros()
 
 
-def _checked_targets(targets: npt.ArrayLike, lengths: npt.ArrayLike, n_items: int) -> tuple[IntArray, IntArray]:
+def checked_targets(targets: npt.ArrayLike, lengths: npt.ArrayLike, n_items: int) -> tuple[IntArray, IntArray]:
+    """Return targets (n, T), 0 where padded, and lengths (n,) as int64, or raise ShapeError or DataError."""
     items, n_targets = np.asarray(targets), np.asarray(lengths)
     if items.ndim != 2 or n_targets.shape != (len(items),):
         raise ShapeError(
