@@ -63,6 +63,23 @@ def resampled_means(values: FloatArray, *, n_bootstrap: int, seed: int) -> Float
     return means.reshape(n_bootstrap, *values.shape[1:])
 
 
+def weighted_resampled_means(values: FloatArray, weights: FloatArray, *, n_bootstrap: int, seed: int) -> FloatArray:
+    r"""Return :math:`\sum m w x / \sum m w` of every resample, (n_bootstrap, …), with m the times a user is drawn.
+
+    Parameters
+    ----------
+    values : (n_users, …)
+        Without NaN.
+    weights : (n_users,)
+    n_bootstrap, seed : int
+        As in :func:`resampled_means`: the same users are drawn.
+    """
+    axes = (slice(None), *[None] * (values.ndim - 1))
+    products = np.concatenate([(weights[axes] * values).reshape(len(values), -1), weights[:, None]], axis=1)
+    means = resampled_means(products, n_bootstrap=n_bootstrap, seed=seed)
+    return np.asarray(means[:, :-1] / means[:, -1:]).reshape(n_bootstrap, *values.shape[1:])
+
+
 def percentile_interval(resampled: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the lower and upper end of the 95 % percentile interval over the first axis."""
     tail = (1 - CONFIDENCE) / 2

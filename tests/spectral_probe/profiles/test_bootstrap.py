@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.profiles.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
+from spectral_probe.profiles.bootstrap import (
+    Interval,
+    mean_over_users,
+    percentile_interval,
+    resampled_means,
+    weighted_resampled_means,
+)
 
 NAN = np.nan
 
@@ -115,3 +121,16 @@ def test_too_few_resamples_are_refused(n_bootstrap):
 
 def test_an_interval_prints_its_value_and_ends():
     assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+def test_weighted_resamples_equal_a_loop_over_the_same_draws():
+    rng = np.random.default_rng(2)
+    values, weights = rng.normal(size=(9, 2, 3)), rng.uniform(0.5, 2.0, 9)
+    means = weighted_resampled_means(values, weights, n_bootstrap=100, seed=4)
+    counts = np.random.default_rng(4).multinomial(9, np.full(9, 1 / 9), size=100)
+    for resample in (0, 57):
+        total = sum(m * w * x for m, w, x in zip(counts[resample], weights, values, strict=True))
+        norm = sum(m * w for m, w in zip(counts[resample], weights, strict=True))
+        np.testing.assert_allclose(means[resample], total / norm)
+    equal = weighted_resampled_means(values, np.full(9, 3.0), n_bootstrap=100, seed=4)
+    np.testing.assert_allclose(equal, resampled_means(values, n_bootstrap=100, seed=4))
