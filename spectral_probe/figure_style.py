@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's colours, told apart by every common kind of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
-
+#: The colour of every null.
 NULL_GREY = "#8A8A8A"
 
 

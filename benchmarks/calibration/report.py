@@ -11,11 +11,12 @@ from benchmarks.calibration.probe import N_REFERENCES, NULLS, QUARTER
 from benchmarks.calibration.study import FIXED, REDRAWN
 from benchmarks.calibration.summary import HEADLINE, MAX_FALSE, MIN_USERS, MIN_Z, OPERATORS, summary
 from benchmarks.calibration.wording import filled, grid, only_row, percent, rows_with, sizes, standard_error
+from spectral_probe.storage.atomic import write_text
 
 
 def write_markdown(table: pd.DataFrame, path: Path) -> None:
     """Write the report of the table to ``path``."""
-    path.write_text(markdown(table), encoding="utf-8")
+    write_text(path, markdown(table).removesuffix("\n"))
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -32,6 +32,7 @@ from spectral_probe.errors import DataError
 from spectral_probe.figure_style import save_figure
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.storage.atomic import write_csv
 
 #: Variant of the ablation → the part that it leaves out.
 PARTS = {
@@ -262,7 +263,7 @@ def main() -> None:
     options = parser.parse_args()
     table = measure_strength(lastfm(from_dir=options.lastfm))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out, index=False, float_format="%.10g")
+    write_csv(options.out, table, float_format="%.10g")
 
 
 if __name__ == "__main__":

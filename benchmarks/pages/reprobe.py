@@ -32,6 +32,7 @@ from spectral_probe.profiles.bootstrap import percentile_interval, resampled_mea
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.spectrum.bands import Bands
+from spectral_probe.storage.atomic import write_csv, write_text
 
 #: Settings of training and of probing that the page shows of each model.
 TRAINED = ("inputs", "alpha", "cutoff", "tfm_order")
@@ -66,8 +67,8 @@ def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
             shutil.copyfile(comparison.path / "figures" / name, target / name)
         results = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
         for name, values in (("comparison.json", results), ("settings.json", settings)):
-            (target / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        table.to_csv(target / "published.csv", index=False, float_format="%.10g")
+            write_text(target / name, json.dumps(values, indent=2))
+        write_csv(target / "published.csv", table, float_format="%.10g")
         folders.append(target)
     return folders
 

@@ -5,6 +5,7 @@
     spectral-probe analyze --model sasrec --model DIR/stories260K --model minilm --dataset lastfm --from-dir DIR \
         --preset paper --controls random-weights,shuffled-history,normalized-rows,path-graph
     python -m benchmarks.pages.results --collect RUN RUN RUN
+    python -m benchmarks.pages.results --components RUN RUN RUN
     python -m benchmarks.pages.results --experiment RUN      # of the recommender, see benchmarks.pages.recommender
     python -m benchmarks.pages.results --reprobe RUN         # of spectral-probe compare, see benchmarks.pages.reprobe
     python -m benchmarks.pages.results            # the text alone, from the tables
@@ -22,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.pages import recommender, reprobe, reprobe_page
+from benchmarks.pages import components, recommender, reprobe, reprobe_page
 from spectral_probe.analysis.options import LONG_HISTORY
 from spectral_probe.analysis.pipeline import reanalyze
 from spectral_probe.figure_style import save_figure
@@ -30,6 +31,7 @@ from spectral_probe.profiles.figures import decay_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.words import CAVEATS
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.storage.atomic import write_csv, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures" / "lastfm"
@@ -41,9 +43,8 @@ _PATH_SETTINGS = ("model",)
 def collect(runs: list[Path], folder: Path = FIGURES) -> None:
     """Copy tables, settings and verdicts of runs, and draw all of them on one axis."""
     profiles = [DecayProfile.load(path) for path in runs]
-    folder.mkdir(parents=True, exist_ok=True)
     tables = [profile.to_frame() for profile in profiles]
-    pd.concat(tables, ignore_index=True).to_csv(folder / "bands.csv", index=False)
+    write_csv(folder / "bands.csv", pd.concat(tables, ignore_index=True))
     settings = []
     for path, profile in zip(runs, profiles, strict=True):
         run = RunFolder.open(path)
@@ -51,10 +52,9 @@ def collect(runs: list[Path], folder: Path = FIGURES) -> None:
         summary["protocol"] = {k: v for k, v in summary["protocol"].items() if k not in _PATH_SETTINGS}
         model = profile.table["model"].iloc[0]
         settings.append({"model": model, "versions": run.state()["versions"], **summary})
-    text = json.dumps(settings, indent=2)
-    (folder / "settings.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "settings.json", json.dumps(settings, indent=2))
     save_figure(decay_figure(tables), folder / "decay", pd.concat(tables, ignore_index=True))
-    sensitivity(runs).to_csv(folder / "sensitivity.csv", index=False)
+    write_csv(folder / "sensitivity.csv", sensitivity(runs))
     # bands.csv already contains the data of the figure.
     (folder / "decay.csv").unlink()
 
@@ -114,6 +114,7 @@ def page(folder: Path = FIGURES) -> str:
     for entry in settings:
         lines += [f"### {entry['model']}", "", *_layers(table[table["model"] == entry["model"]]), ""]
     lines += [
+        *components.section(folder),
         *_controls(settings),
         "",
         "## Other diffusion times, and long histories only",
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="finished runs to copy from")
     parser.add_argument("--experiment", nargs="+", type=Path, metavar="RUN", help="finished experiments to copy from")
     parser.add_argument("--reprobe", nargs="+", type=Path, metavar="RUN", help="comparisons to copy from")
+    parser.add_argument("--components", nargs="+", type=Path, metavar="RUN", help="finished runs whose excess is split")
     options = parser.parse_args()
     if options.collect:
         collect(options.collect)
@@ -270,7 +272,9 @@ def main() -> None:
         recommender.collect(options.experiment, FIGURES / "recommender")
     if options.reprobe:
         reprobe.collect(options.reprobe, FIGURES / "reprobe")
-    PAGE.write_text(page(), encoding="utf-8")
+    if options.components:
+        components.collect(options.components, FIGURES)
+    write_text(PAGE, page().removesuffix("\n"))
 
 
 if __name__ == "__main__":

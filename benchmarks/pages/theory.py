@@ -22,6 +22,7 @@ from scipy.signal import butter, lfilter
 
 from frellm4rec.modules.butterworth import causal_kernel
 from frellm4rec.theory.rayleigh import history_operator, rayleigh_of_run
+from spectral_probe.storage.atomic import write_csv, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures" / "lastfm"
@@ -40,12 +41,12 @@ def collect(runs: list[Path], folder: Path = FIGURES) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     reports = [rayleigh_of_run(path, cutoff=cutoff) for path in runs for cutoff in MEASURED]
     table = pd.concat([report.table for report in reports], ignore_index=True)
-    table.to_csv(folder / "rayleigh.csv", index=False, float_format="%.6g")
+    write_csv(folder / "rayleigh.csv", table, float_format="%.6g")
     # The graphs depend on the data set alone, so the first run is enough.
     first = reports[0]
     row = {"dataset": table["dataset"].iloc[0], "n_users": first.n_local, "share_positive": first.share_local}
     row |= {"correlation": first.locality.value, "low": first.locality.low, "high": first.locality.high}
-    pd.DataFrame([row]).to_csv(folder / "locality.csv", index=False, float_format="%.6g")
+    write_csv(folder / "locality.csv", pd.DataFrame([row]), float_format="%.6g")
 
 
 def page(folder: Path = FIGURES) -> str:
@@ -194,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.collect:
         collect(options.collect)
-    PAGE.write_text(page(), encoding="utf-8")
+    write_text(PAGE, page().removesuffix("\n"))
 
 
 if __name__ == "__main__":

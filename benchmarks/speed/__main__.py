@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from spectral_probe.storage.atomic import write_text
+
 
 class Case(NamedTuple):
     """Title of a case, and its number of threads of BLAS and PyTorch."""
@@ -75,7 +77,7 @@ def main() -> None:
     Console(width=140).print(table)
     if options.page is not None:
         before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-        options.page.write_text(page(rows, before), encoding="utf-8")
+        write_text(options.page, page(rows, before).removesuffix("\n"))
 
 
 def page(rows: list[dict[str, Any]], before: str = "") -> str:

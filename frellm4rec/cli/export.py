@@ -22,8 +22,7 @@ def export(
     from frellm4rec.runs.trained import open_trained
 
     trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device)
-    model = trained.model
-    vectors = model.item_embeddings().detach().float().cpu().numpy()
+    model, vectors = trained.model, trained.item_vectors()
     written = write_embeddings(
         out.expanduser(), vectors, trained.dataset.item_ids, model=f"{model.name} {model.revision}"
     )

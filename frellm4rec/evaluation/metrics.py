@@ -127,8 +127,15 @@ def best_first(scores: npt.ArrayLike, k: int, *, tolerance: float = 0.0) -> IntA
         Fewer columns are returned if there are fewer scores.
     tolerance : float
         Zero or more; a value that is not finite counts as zero.
+
+    Raises
+    ------
+    ConfigError
+        If ``tolerance`` is negative.
     """
-    values = np.asarray(scores)
+    values = np.asarray(scores, dtype=np.float64)
+    if tolerance < 0:
+        raise ConfigError(f"tolerance must be zero or more; got {tolerance}.")
     order = np.argsort(-values, kind="stable")
     falling = -values[order]
     slack = tolerance if np.isfinite(tolerance) else 0.0

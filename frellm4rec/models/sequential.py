@@ -19,6 +19,8 @@ from spectral_probe.errors import DataError, ModelError, ShapeError
 from spectral_probe.storage.atomic import whole_file, write_text
 from spectral_probe.storage.hashing import digest
 
+#: Rows of the item table that are scored together.
+_ROWS_AT_ONCE = 1 << 14
 Model = TypeVar("Model", bound="SequentialRecommender")
 #: Where the training loss is taken: at every position, or at the last one of a prefix that is redrawn for each step.
 Supervision = Literal["every", "prefix"]
@@ -103,7 +105,8 @@ class SequentialRecommender(nn.Module, ABC):
         -----
         Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is restored afterwards.
         """
-        return self.score_and_tolerance(inputs, lengths, items)[0].to(self.item_embeddings().dtype)
+        scores, _, dtype = self._inner_products(inputs, lengths, items)
+        return scores.to(dtype)
 
     @torch.no_grad()
     def score_and_tolerance(
@@ -124,10 +127,22 @@ class SequentialRecommender(nn.Module, ABC):
         Returns
         -------
         scores : (batch, n_candidates) or (batch, n_items) float64
-            Float32 on a device without float64.
+            Float32 on a device without float64; of a model that overrides :meth:`score`, what it returns.
         tolerance : (batch,) float
-            Items whose scores differ by no more than this are tied. It does not depend on ``items``.
+            Items whose scores differ by no more than this are tied. It does not depend on ``items``. 0 for a model that
+            overrides :meth:`score`.
         """
+        if type(self).score is not SequentialRecommender.score:
+            # A model with scores of its own: nothing is known of their rounding.
+            scores = self.score(inputs, lengths, items)
+            return scores, torch.zeros(len(scores), device=scores.device)
+        scores, tolerance, _ = self._inner_products(inputs, lengths, items)
+        return scores, tolerance
+
+    def _inner_products(
+        self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.dtype]:
+        """Return scores, tolerance and the dtype of the item table."""
         was_training = self.training
         self.eval()
         try:
@@ -138,14 +153,16 @@ class SequentialRecommender(nn.Module, ABC):
             self.train(was_training)
         # The metal backend has no float64. Autocast leaves float64 alone.
         precise = torch.float32 if last.device.type == "mps" else torch.float64
-        last, vectors = last.to(precise), table.to(precise)
-        longest = torch.linalg.vector_norm(vectors, dim=1).max()
-        width = last.shape[1]
+        last = last.to(precise)
+        longest = torch.linalg.vector_norm(table, dim=1, dtype=torch.float32).max().to(precise)
         # Twice the bound: the norms are rounded too.
-        tolerance = 2 * width * torch.finfo(precise).eps * torch.linalg.vector_norm(last, dim=1) * longest
-        if items is None:
-            return last @ vectors.T, tolerance
-        return torch.einsum("bd,bcd->bc", last, vectors[items]), tolerance
+        epsilon = 2 * last.shape[1] * torch.finfo(precise).eps
+        tolerance = epsilon * torch.linalg.vector_norm(last, dim=1) * longest
+        if items is not None:
+            return torch.einsum("bd,bcd->bc", last, table[items].to(precise)), tolerance, table.dtype
+        # Some rows at a time: a copy of a large table in float64 would not fit in memory.
+        blocks = [last @ rows.to(precise).T for rows in table.split(_ROWS_AT_ONCE)]
+        return torch.cat(blocks, dim=1), tolerance, table.dtype
 
     def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
         """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""

@@ -8,12 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from frellm4rec.models.registry import load_model, model_folder
 from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.hashing import digest, file_hash
+from spectral_probe.types import Float32Array
 
 if TYPE_CHECKING:
     from frellm4rec.models.sequential import SequentialRecommender
@@ -53,6 +56,13 @@ class TrainedModel:
                 f"{self.dataset.n_items}. Name the data set that it was trained on."
             )
         return model
+
+    def item_vectors(self) -> Float32Array:
+        """Return the table that scores are inner products with, (n_items, d); equal items have equal rows."""
+        import torch
+
+        with torch.no_grad():
+            return np.asarray(self.model.item_embeddings().float().cpu().numpy())
 
     @cached_property
     def weights(self) -> str:

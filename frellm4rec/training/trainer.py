@@ -41,7 +41,7 @@ def train(
     log: Logger | None = None,
     progress: bool = True,
 ) -> TrainingRecord:
-    """Fit the model to the training part in-place; it ends with its best weights, in evaluation mode.
+    """Fit the model to the training part in place; it ends with its best weights, in evaluation mode.
 
     Each user gives the most recent ``max_length + 1`` training items. Where ``model.supervision`` is ``every``, all but
     the last are read and each next one is predicted; where it is ``prefix``, one prefix per user and step is drawn and

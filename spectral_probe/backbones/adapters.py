@@ -31,7 +31,7 @@ class _Holder(nn.Module):
 
 
 def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
-    """Add a LoRA adapter to a decoder in-place and return the decoder.
+    """Add a LoRA adapter to a decoder in place and return the decoder.
 
     Parameters
     ----------

@@ -26,11 +26,6 @@ class Check:
     value: str
     advice: str = ""
 
-    @property
-    def is_ok(self) -> bool:
-        """Whether the status is ok."""
-        return self.status == "ok"
-
     def to_dict(self) -> dict[str, str]:
         """Return plain values, ready for JSON."""
         return asdict(self)

@@ -213,7 +213,7 @@ class ItemGraph:
 
 
 def _drop_diagonal(W: csr_array) -> None:
-    """Remove the diagonal in-place, without a second copy of W."""
+    """Remove the diagonal in place, without a second copy of W."""
     rows = np.repeat(np.arange(W.shape[0], dtype=W.indices.dtype), np.diff(W.indptr))
     W.data[W.indices == rows] = 0
     W.eliminate_zeros()

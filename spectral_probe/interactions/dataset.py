@@ -54,6 +54,11 @@ class Dataset:
     name: str = "dataset"
 
     def __post_init__(self) -> None:
+        # Read-only views: the fingerprint is computed once, and a history that changes later would not match it.
+        views = [np.asarray(sequence).view() for sequence in self.sequences]
+        for view in views:
+            view.flags.writeable = False
+        object.__setattr__(self, "sequences", views)
         if len(self.sequences) != self.train.n_users:
             raise DataError(
                 f"Data set {self.name!r} has {len(self.sequences)} histories but {self.train.n_users} training users; "

@@ -50,7 +50,7 @@ class Interactions:
                 f"Item indices must lie in 0…{self.n_items - 1}; seen {low}…{high}. "
                 "Re-index the log, or give the catalogue it belongs to."
             )
-        # Copies, because summing duplicates rewrites indices and offsets in-place.
+        # Copies, because summing duplicates rewrites indices and offsets in place.
         binary = csr_array(
             (np.ones(len(self.events), dtype=np.int32), self.events.astype(np.int32), self.offsets.copy()),
             shape=(self.n_users, self.n_items),

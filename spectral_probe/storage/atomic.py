@@ -1,17 +1,21 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written under a hidden name beside its path, ``.partial-<process id>-<name>``, and renamed when it is
-complete. The hidden name keeps the ending, because NumPy, pandas and safetensors choose the format by it. Nothing else
-in the two packages opens a file for writing.
+Everything is written under a hidden name beside its path, ``.partial-<process id>-<random>-<name>``, and renamed when
+it is complete. The hidden name keeps the ending, because NumPy, pandas and safetensors choose the format by it. Nothing
+else in the two packages writes a file, except the log of a run, which grows line by line.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import gzip
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,17 @@ import pandas as pd
 from spectral_probe.errors import ResourceError
 
 _PARTIAL = ".partial-"
+#: Hidden names are longer than finished ones, and file systems allow 255 bytes; the ending of a name is kept.
+_LONGEST_NAME = 50
+_STALE_SECONDS = 24 * 3600
 _NEXT_STEP = "Free some space or choose another --out; what is already there stays, and --resume goes on from it."
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; the file gets its own name when the block ends without an error.
+
+    A link is followed, and a file that is replaced keeps its permissions. A pipe or a device is written directly.
 
     Parameters
     ----------
@@ -38,12 +47,24 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     ------
     Path
         A hidden path in the same folder with the same ending.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; PermissionError if a file of this name is write-protected.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    if path.is_file() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
         yield partial
+        if path.is_file():
+            shutil.copymode(path, partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -58,15 +79,24 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path : path
         The name of the finished folder.
     replace : bool
-        True: a folder of this name is deleted first. False: it stays and the new content is deleted, because
-        another process wrote it first.
+        True: a folder of this name is moved aside and deleted. False: it stays, and the new content is deleted; another
+        process was faster.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written; FileExistsError if a file has its name.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     with scratch_folder(path) as partial:
         yield partial
-        if replace:
-            shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
+        if replace and path.exists():
+            with scratch_folder(path) as aside:
+                os.rename(path, aside / path.name)
+                os.rename(partial, path)
+        elif not path.exists():
             try:
                 os.rename(partial, path)
             except OSError:
@@ -80,7 +110,6 @@ def scratch_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -96,10 +125,7 @@ def move_file(source: Path, target: Path) -> None:
 def remove_partials(folder: str | Path) -> None:
     """Delete the half-written files and folders that a killed process left in a folder."""
     for partial in Path(folder).glob(f"{_PARTIAL}*"):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _delete(partial)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -157,4 +183,18 @@ def disk_errors(path: str | Path, *, what: str = "Writing", next_step: str = _NE
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    """Return a hidden path beside a path, after deleting what killed processes left of this name a day ago."""
+    name = path.name[-_LONGEST_NAME:]
+    for stale in path.parent.glob(f"{_PARTIAL}*-{glob.escape(name)}"):
+        with suppress(OSError):
+            if time.time() - stale.lstat().st_mtime > _STALE_SECONDS:
+                _delete(stale)
+    # The random part tells threads apart, and processes of two containers that share a folder.
+    return path.with_name(f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{name}")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -107,6 +107,7 @@ class FreLLM4Rec(SequentialRecommender):
                 parameter.requires_grad_(True)
         self._attach()
         self._cached: tuple[object, torch.Tensor] | None = None
+        self._equal_items: tuple[object, torch.Tensor | None] | None = None
 
     @classmethod
     def from_dataset(
@@ -236,9 +237,17 @@ class FreLLM4Rec(SequentialRecommender):
         parameters = [*self.fusion.parameters(), *self.tables.parameters()]
         key = tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)
         if self._cached is None or self._cached[0] != key:
-            vectors, first = self._fuse_all(), first_equal_items(list(self.tables.values()))
+            vectors, first = self._fuse_all(), self._first_equal_items()
             self._cached = (key, vectors if first is None else vectors[first])
         return self._cached[1]
+
+    def _first_equal_items(self) -> torch.Tensor | None:
+        """Return :func:`first_equal_items` of the tables; computed again only if a table was loaded or moved."""
+        tables = list(self.tables.values())
+        key = tuple((table.basis.data_ptr(), table.basis._version, str(table.basis.device)) for table in tables)
+        if self._equal_items is None or self._equal_items[0] != key:
+            self._equal_items = (key, first_equal_items(tables))
+        return self._equal_items[1]
 
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
         """Return the backbone's layers; a block's state is its output after the filter along time."""

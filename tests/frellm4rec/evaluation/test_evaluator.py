@@ -6,6 +6,7 @@ import torch
 
 from frellm4rec.evaluation import Candidates, Evaluation, evaluate, sample_candidates
 from frellm4rec.models import SASRec, SASRecConfig
+from frellm4rec.runs.recommendation import recommend
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
@@ -129,6 +130,37 @@ def test_scores_that_really_differ_are_never_tied(sasrec, random_log, mixed_prec
     scores, tolerance = sasrec.score_and_tolerance(inputs, lengths)
     gaps = scores[0].sort().values.diff()
     assert 0 < float(tolerance) < 1e-3 * float(gaps.min())
+
+
+def test_a_model_with_scores_of_its_own_is_ranked_by_them(random_log):
+    class Backwards(SASRec):
+        def score(self, inputs, lengths, items=None):
+            every = -torch.arange(30.0).repeat(len(inputs), 1)
+            return every if items is None else every.gather(1, items)
+
+    class Shifted(SASRec):
+        def score(self, inputs, lengths, items=None):
+            return super().score(inputs, lengths, items) + 1.0
+
+    config = SASRecConfig(n_items=30, max_length=10, n_features=8, n_inner=8)
+    lists = sample_candidates(random_log, n_negatives=9)
+    result = evaluate(Backwards(config), random_log, candidates=lists, k=1)
+    assert result.recall.tolist() == (lists.items.argmin(axis=1) == 0).astype(float).tolist()
+    assert recommend(Backwards(config), [3], k=4).items.tolist() == [0, 1, 2, 4]
+    plain, shifted = (evaluate(kind(config, seed=4), random_log) for kind in (SASRec, Shifted))
+    np.testing.assert_array_equal(plain.ndcg, shifted.ndcg)
+
+
+def test_scores_come_in_blocks_of_the_table(sasrec, monkeypatch):
+    inputs, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    whole, tolerance = sasrec.score_and_tolerance(inputs, lengths)
+    monkeypatch.setattr("frellm4rec.models.sequential._ROWS_AT_ONCE", 7)
+    blocks, _ = sasrec.score_and_tolerance(inputs, lengths)
+    assert bool(((whole - blocks).abs() <= tolerance[:, None]).all())
+    state = torch.random.get_rng_state()
+    sasrec.train().score(inputs, lengths)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert sasrec.training
 
 
 def test_result_is_labelled(sasrec, random_log, tmp_path):

@@ -64,6 +64,13 @@ def test_best_first_against_a_slow_selection(row, k, tolerance):
     assert best_first(np.array(row, dtype=float), k, tolerance=tolerance).tolist() == expected[:k]
 
 
+def test_best_first_takes_whole_numbers_and_refuses_a_negative_tolerance():
+    assert best_first(np.array([3, 0, 1], dtype=np.uint8), 3).tolist() == [0, 2, 1]
+    assert best_first([True, False, True], 2).tolist() == [0, 2]
+    with pytest.raises(ConfigError, match="tolerance must be zero or more; got -1"):
+        best_first([1.0, 2.0], 2, tolerance=-1.0)
+
+
 def test_constant_scores_are_worth_chance():
     scores = np.zeros((1, 100))
     assert recall_at_k(scores, 0, 10)[0] == pytest.approx(0.1)

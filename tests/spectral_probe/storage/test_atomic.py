@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,79 @@ def test_a_scratch_folder_goes_with_what_was_not_moved(tmp_path) -> None:
         (scratch / "rest").write_text("not wanted")
         move_file(scratch / "f.zip", tmp_path / "f.zip")
     assert names(tmp_path) == ["f.zip"]
+
+
+def test_a_file_where_a_folder_should_be_is_refused(tmp_path) -> None:
+    (tmp_path / "name").write_text("mine")
+    for replace in (False, True):
+        with pytest.raises(FileExistsError), whole_folder(tmp_path / "name", replace=replace):
+            pass
+    assert (tmp_path / "name").read_text() == "mine"
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with whole_folder(tmp_path / "link", replace=True) as partial:
+        (partial / "a").write_text("new")
+    assert (tmp_path / "real" / "a").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["link", "name", "real"]
+
+
+def test_a_link_is_followed_and_permissions_stay(tmp_path) -> None:
+    target = tmp_path / "target.txt"
+    target.write_text("old")
+    target.chmod(0o640)
+    (tmp_path / "link.txt").symlink_to(target)
+    write_text(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert target.read_text() == "new\n"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    write_csv(pipe, pd.DataFrame({"a": [1]}))
+    assert reader.communicate(timeout=20)[0] == b"a\n1\n"
+    assert pipe.is_fifo()
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path) -> None:
+    def write(number: int) -> None:
+        write_text(tmp_path / "same.txt", str(number) * 1000)
+        with whole_folder(tmp_path / "folder") as partial:
+            (partial / "a").write_text("a")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [n % 10 for n in range(200)]))
+    text = (tmp_path / "same.txt").read_text()
+    assert text == text[0] * 1000 + "\n"
+    assert names(tmp_path) == ["folder", "same.txt"]
+
+
+def test_long_names_keep_their_ending(tmp_path) -> None:
+    name = "x" * 240 + ".csv.gz"
+    write_csv(tmp_path / name, pd.DataFrame({"a": [1]}))
+    assert names(tmp_path) == [name]
+    assert pd.read_csv(tmp_path / name)["a"].tolist() == [1]
+
+
+def test_what_a_killed_process_left_a_day_ago_is_deleted_by_the_next_write(tmp_path) -> None:
+    for age, name in ((2 * 24 * 3600, "old"), (60, "young")):
+        left = tmp_path / f".partial-1-{name}-a.txt"
+        left.write_text("half")
+        os.utime(left, (time.time() - age, time.time() - age))
+    write_text(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == [".partial-1-young-a.txt", "a.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to everything")
+def test_a_write_protected_file_stays(tmp_path) -> None:
+    write_text(tmp_path / "a.txt", "mine")
+    (tmp_path / "a.txt").chmod(0o444)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "a.txt", "yours")
+    assert (tmp_path / "a.txt").read_text() == "mine\n"
 
 
 def test_equal_content_gives_equal_bytes(tmp_path) -> None:

@@ -54,6 +54,15 @@ def test_a_fingerprint_is_computed_once_and_knows_titles_only_when_asked(monkeyp
     assert titled.fingerprint(titles=False) == bare.fingerprint()
 
 
+def test_a_history_cannot_change_after_its_fingerprint() -> None:
+    histories = [np.array([0, 1, 2]), np.array([2, 1, 0])]
+    data = Dataset.from_interactions(Interactions.from_sequences(histories, n_items=3))
+    with pytest.raises(ValueError, match="read-only"):
+        data.sequences[0][-1] = 1
+    histories[0][-1] = 1  # the caller's array is the caller's
+    assert data.sequences[0].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("folder", ["~/kept", "/somewhere/kept"])
 def test_there_is_one_cache_root_and_it_knows_the_home_folder(folder, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
