@@ -142,16 +142,9 @@ def component_excess(
     -----
     Source: ours. Cost beside that of the match: O(n_layers · T²) per user and reference.
     """
-    if nodes not in ("carried", "foreseen"):
-        raise ConfigError(f"nodes must be 'carried' or 'foreseen'; got {nodes!r}.")
-    if not 1 <= drop_first < MIN_TARGETS:
-        raise ConfigError(f"drop_first must lie in 1…{MIN_TARGETS - 1}; got {drop_first}.")
-    if n_references < MIN_REFERENCES:
-        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
-    if grams.targets is None or grams.users is None:
-        raise ConfigError("Components need the targets and users of the Grams; capture them with targets= and users=.")
-    if not grams.is_causal:
-        raise ConfigError("The rows of these Grams contain later items, so their leading blocks cannot be compared.")
+    _check_arguments(grams, nodes, drop_first, n_references)
+    assert grams.targets is not None
+    assert grams.users is not None
     items, index, n_nodes = distinct_nodes(grams.targets, grams.lengths, nodes=nodes, drop_first=drop_first)
     adjacency = graph.local_adjacency(items, n_nodes, users=grams.users, own_user=own_user)
     match = PopularityMatch.draw(graph, items, n_nodes, grams.users, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
@@ -159,25 +152,18 @@ def component_excess(
     too_short = measured < MIN_TARGETS - drop_first
     edgeless = ~too_short & ~_has_edges(adjacency, measured)
     measured = np.where(too_short | edgeless, 0, measured)
-    shape = (len(grams), len(grams.layer_names))
-    excess = {name: np.full(shape, np.nan) for name in COMPONENTS}
+    excess = {name: np.full((len(grams), len(grams.layer_names)), np.nan) for name in COMPONENTS}
     variance: dict[int, float] = {}
 
     def measure(T: int) -> None:
-        group = np.flatnonzero(measured == T)
-        pool = np.flatnonzero(n_nodes >= T)
-        if len(pool) > n_references:
-            generator = np.random.default_rng([seed, T])
-            pool = np.sort(generator.choice(pool, n_references, replace=False))
+        group, pool = np.flatnonzero(measured == T), _pool(n_nodes, T, n_references, seed)
         rows = np.union1d(group, pool)
         states = _unit_traces(grams.grams, index, rows, T, normalize_rows=normalize_rows)
         operators = _operators(adjacency[rows, :T, :T], match.heat(tau, T, rows), tau)
-        is_usable = np.isfinite(states).all(axis=(1, 2, 3))
-        is_reference = np.isin(rows, pool) & is_usable
+        is_reference = np.isin(rows, pool) & np.isfinite(states).all(axis=(1, 2, 3))
         variance[T] = _noise_variance(operators["taste"][is_reference])
         for name, operator in operators.items():
-            values = _two_sided(operator, states, is_reference)
-            excess[name][group] = values[np.searchsorted(rows, group)]
+            excess[name][group] = _two_sided(operator, states, is_reference)[np.searchsorted(rows, group)]
 
     for_each(measure, np.unique(measured[measured > 0]).tolist())
     flat = (measured > 0) & ~np.isfinite(excess["whole"]).all(axis=1)
@@ -192,19 +178,39 @@ def component_excess(
     if not measured.any():
         raise DataError(f"None of the {len(grams)} users can be measured: {skipped}. Probe more or longer histories.")
     settings = {"tau": tau, "own_user": own_user, "drop_first": drop_first, "normalize_rows": normalize_rows}
-    settings |= {"n_pseudo": n_pseudo, "n_references": n_references, "seed": seed}
     return ComponentExcess(
-        nodes,
-        excess,
-        graph_weights(measured, variance),
-        measured,
-        n_nodes,
-        skipped,
-        match.match_error,
-        tuple(grams.layer_names),
-        tuple(grams.layer_states),
-        settings,
+        nodes=nodes,
+        excess=excess,
+        weights=graph_weights(measured, variance),
+        measured=measured,
+        n_nodes=n_nodes,
+        skipped=skipped,
+        match_error=match.match_error,
+        layer_names=tuple(grams.layer_names),
+        layer_states=tuple(grams.layer_states),
+        settings={**settings, "n_pseudo": n_pseudo, "n_references": n_references, "seed": seed},
     )
+
+
+def _check_arguments(grams: LayerGrams, nodes: str, drop_first: int, n_references: int) -> None:
+    if nodes not in ("carried", "foreseen"):
+        raise ConfigError(f"nodes must be 'carried' or 'foreseen'; got {nodes!r}.")
+    if not 1 <= drop_first < MIN_TARGETS:
+        raise ConfigError(f"drop_first must lie in 1…{MIN_TARGETS - 1}; got {drop_first}.")
+    if n_references < MIN_REFERENCES:
+        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
+    if grams.targets is None or grams.users is None:
+        raise ConfigError("Components need the targets and users of the Grams; capture them with targets= and users=.")
+    if not grams.is_causal:
+        raise ConfigError("The rows of these Grams contain later items, so their leading blocks cannot be compared.")
+
+
+def _pool(n_nodes: IntArray, T: int, n_references: int, seed: int) -> IntArray:
+    """Return at most ``n_references`` users with at least T nodes, drawn once per length."""
+    pool = np.flatnonzero(n_nodes >= T)
+    if len(pool) > n_references:
+        pool = np.sort(np.random.default_rng([seed, T]).choice(pool, n_references, replace=False))
+    return pool
 
 
 def distinct_nodes(
