@@ -142,12 +142,10 @@ def component_excess(
     -----
     Source: ours. Cost beside that of the match: O(n_layers · T²) per user and reference.
     """
-    _check_arguments(grams, nodes, drop_first, n_references)
-    assert grams.targets is not None
-    assert grams.users is not None
-    items, index, n_nodes = distinct_nodes(grams.targets, grams.lengths, nodes=nodes, drop_first=drop_first)
-    adjacency = graph.local_adjacency(items, n_nodes, users=grams.users, own_user=own_user)
-    match = PopularityMatch.draw(graph, items, n_nodes, grams.users, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
+    targets, users = _checked(grams, nodes, drop_first, n_references)
+    items, index, n_nodes = distinct_nodes(targets, grams.lengths, nodes=nodes, drop_first=drop_first)
+    adjacency = graph.local_adjacency(items, n_nodes, users=users, own_user=own_user)
+    match = PopularityMatch.draw(graph, items, n_nodes, users, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
     measured = measured_lengths(n_nodes)
     too_short = measured < MIN_TARGETS - drop_first
     edgeless = ~too_short & ~_has_edges(adjacency, measured)
@@ -192,7 +190,8 @@ def component_excess(
     )
 
 
-def _check_arguments(grams: LayerGrams, nodes: str, drop_first: int, n_references: int) -> None:
+def _checked(grams: LayerGrams, nodes: str, drop_first: int, n_references: int) -> tuple[IntArray, IntArray]:
+    """Return the targets and users of the Grams, or raise a ConfigError."""
     if nodes not in ("carried", "foreseen"):
         raise ConfigError(f"nodes must be 'carried' or 'foreseen'; got {nodes!r}.")
     if not 1 <= drop_first < MIN_TARGETS:
@@ -203,6 +202,7 @@ def _check_arguments(grams: LayerGrams, nodes: str, drop_first: int, n_reference
         raise ConfigError("Components need the targets and users of the Grams; capture them with targets= and users=.")
     if not grams.is_causal:
         raise ConfigError("The rows of these Grams contain later items, so their leading blocks cannot be compared.")
+    return grams.targets, grams.users
 
 
 def _pool(n_nodes: IntArray, T: int, n_references: int, seed: int) -> IntArray:
