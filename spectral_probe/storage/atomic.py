@@ -94,8 +94,13 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         yield partial
         if replace and path.exists():
             with scratch_folder(path) as aside:
-                os.rename(path, aside / path.name)
-                os.rename(partial, path)
+                before = aside / path.name
+                os.rename(path, before)
+                try:
+                    os.rename(partial, path)
+                except OSError:
+                    os.rename(before, path)
+                    raise
         elif not path.exists():
             try:
                 os.rename(partial, path)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -94,6 +95,23 @@ def test_a_folder_appears_whole_and_the_faster_process_wins(tmp_path) -> None:
     with pytest.raises(ValueError, match="stop"), whole_folder(tmp_path / "other") as partial:
         raise ValueError("stop")
     assert names(tmp_path) == ["weights"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("before")
+    rename = os.rename
+
+    def fail_for_new(source, target) -> None:
+        if ".partial-" in Path(source).name and Path(target).name == "folder":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_for_new)
+    with pytest.raises(OSError, match="Input/output"), whole_folder(tmp_path / "folder", replace=True) as partial:
+        (partial / "a").write_text("after")
+    assert (tmp_path / "folder" / "a").read_text() == "before"
+    assert names(tmp_path) == ["folder"]
 
 
 def test_a_scratch_folder_goes_with_what_was_not_moved(tmp_path) -> None:
