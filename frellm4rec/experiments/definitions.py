@@ -194,7 +194,8 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path or name} is not YAML: {error}.") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"An experiment must be a YAML mapping; {path or name} is a {type(values).__name__}.")
+        content = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise ConfigError(f"An experiment must be a YAML mapping; {path or name} {content}.")
     return Experiment.from_dict(values, name)
 
 

@@ -100,8 +100,10 @@ class Recipe:
             reason = " ".join(str(error).split())
             raise ConfigError(f"A recipe must be a YAML file; reading {path} failed: {reason}.") from error
         if not isinstance(values, dict):
+            content = "is empty" if values is None else f"holds a {type(values).__name__}"
             raise ConfigError(
-                f"A recipe must be a YAML mapping of names to values; {path} has {type(values).__name__}."
+                f"A recipe must be a YAML mapping of names to values; {path} {content}. "
+                "`frellm4rec train --dry-run` prints one to start from."
             )
         return cls.from_dict(values)
 

@@ -221,7 +221,7 @@ class _Draws:
         """Return, for each item, its replacements (n_pseudo,) and their log count ratios (n_pseudo,).
 
         The whole training part is matched in the order of the catalogue, then the other nodes, so that a history that
-        is cut differently has the same replacements.
+        holds fewer training items has the same replacements.
         """
         is_own = np.zeros(len(self.counts), dtype=bool)
         is_own[training] = True

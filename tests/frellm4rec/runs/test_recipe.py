@@ -105,9 +105,9 @@ def test_defaults_follow_the_mode_unless_given():
         ("architecture: {cutoff: 2}", "cutoff is a fraction of the Nyquist frequency"),
         ("architecture: {alpha: much}", "of the wrong type"),
         ("architecture: {mode: casual}", "Did you mean 'causal'?"),
-        ("- model", "has list"),
+        ("- model", "holds a list"),
         ("a: [", "reading"),
-        ("", "has NoneType"),
+        ("", "is empty"),
     ],
 )
 def test_what_is_wrong_is_named(text, says, tmp_path):

@@ -43,6 +43,30 @@ def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp
     assert (folder / "bands.csv").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "models", "preset"),
+    [
+        ([], ["sasrec", "minilm"], "paper"),
+        (["--model", "tiny-random:qwen2"], ["tiny-random:qwen2"], None),
+        (["--dataset", "demo", "--preset", "paper"], ["sasrec", "minilm"], "paper"),
+        (["--dataset", "demo"], ["sasrec", "minilm"], None),
+    ],
+)
+def test_the_published_curve_is_drawn_where_nothing_or_it_was_asked_for(
+    arguments, models, preset, tmp_path, monkeypatch, capsys
+) -> None:
+    asked = []
+
+    def note(name, dataset, options, **_):
+        asked.append((name, dataset, options.preset))
+        if len(asked) == len(models):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectral_probe.analysis.pipeline.run_analysis", note)
+    assert run_probe(["analyze", *arguments, "--out", str(tmp_path)], monkeypatch, capsys)[0] == 130
+    assert asked == [(name, "demo", preset) for name in models]
+
+
 def test_several_models_share_one_axis(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
     arguments = base(folder_of_inputs, "--out", str(tmp_path), "--model", "tiny-random:llama")
     code, out, _ = run_probe(arguments, monkeypatch, capsys)

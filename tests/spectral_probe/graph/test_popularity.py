@@ -27,6 +27,8 @@ def world():
     for u, history in enumerate(histories):
         nodes[u, : len(history)] = history
     nodes[0, 1] = 80  # a node that is not in the training part, and that nobody has
+    for u in range(1, 6):  # the most popular item that is not in the user's training part, as a held-out target
+        nodes[u, len(histories[u]) - 1] = next(item for item in range(80) if item not in histories[u])
     lengths = np.array([len(history) for history in histories])
     return graph, nodes, lengths, [set(history.tolist()) for history in histories]
 

@@ -46,6 +46,16 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path) -> None:
     assert names(path.parent) == ["table.csv.gz"]
 
 
+def test_a_file_is_replaced_in_one_step(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "before")
+    with path.open() as reader:
+        write_text(path, "after, and longer")
+        # Whoever reads the file meanwhile reads the old one to its end.
+        assert reader.read() == "before\n"
+    assert path.read_text() == "after, and longer\n"
+
+
 def write_half(path, error) -> None:
     with whole_file(path) as partial:
         partial.write_text("half")
