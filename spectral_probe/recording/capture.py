@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +14,16 @@ from torch import nn
 
 from spectral_probe.backbones import HFDecoder, LayeredModel, weights_fingerprint
 from spectral_probe.backbones.devices import execution_device
-from spectral_probe.errors import ConfigError, ModelError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
 from spectral_probe.interactions.sequences import batches_by_length
 from spectral_probe.recording.forward import Passes, dtype_of
 from spectral_probe.recording.hooks import Layer, LayerRecorder, evaluating
 from spectral_probe.recording.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, write_rows
-from spectral_probe.recording.shards import ShardFolder
+from spectral_probe.recording.pilot import PILOT_POSITIONS, Pilot, pilot_users
+from spectral_probe.recording.residuals import Residuals, pilot_bins
+from spectral_probe.recording.shards import KINDS, ShardFolder
 from spectral_probe.storage.hashing import array_hash, settings_hash
-from spectral_probe.types import IntArray
+from spectral_probe.types import Float32Array, IntArray
 
 __all__ = ["LayerGrams", "capture"]
 
@@ -35,6 +38,9 @@ def capture(
     *,
     targets: npt.ArrayLike | None = None,
     users: npt.ArrayLike | None = None,
+    items: npt.ArrayLike | None = None,
+    item_counts: npt.ArrayLike | None = None,
+    seed: int = 0,
     batch_size: int = 32,
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
@@ -59,8 +65,17 @@ def capture(
     lengths : (n,) int
         Number of targets of each sequence, 1 … T.
     targets : (n, T) int, optional
+        Items that the rows predict.
     users : (n,) int, optional
-        Kept with the result; neither changes it.
+        Kept with the result; it changes nothing.
+    items : (n, T) int, optional
+        Items that the rows read; left out: ``inputs`` if they are item indices.
+    item_counts : (n_items,) int, optional
+        Training interactions of each item. With them, and ``targets``, some users are run first as a pilot, and the
+        Grams of the states without what popularity explains are kept too; see :mod:`spectral_probe.recording.pilot`.
+        A capture whose rows have seen their answers has no pilot.
+    seed : int
+        Of the draw of the pilot's users.
     batch_size : int
         Sequences run together; sequences of like length are.
     device : str or torch.device
@@ -108,19 +123,19 @@ def capture(
     norm = _final_norm(model) if state_norm == "final" else None
     input_device = _move(model, recorded, device, dtype)
 
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "lengths": lengths,
-        "order": np.concatenate(list(batches_by_length(lengths, batch_size))),
-    }
-    arrays |= {} if users is None else {"users": np.asarray(users, dtype=np.int64)}
-    arrays |= {} if targets is None else {"targets": np.asarray(targets, dtype=np.int64)}
+    arrays = _arrays(values, lengths, batch_size, users=users, targets=targets, inputs=items)
     settings = _settings(
         model, recorded, by_prefix=by_prefix, state_norm=state_norm, batch_size=batch_size, device=input_device
     )
+    counts = None if settings["leaky"] else _checked_counts(item_counts, arrays)
     manifest = _manifest(model, recorded, settings, arrays, max_length=int(values.shape[1]))
+    if counts is not None:
+        settings["pilot"] = {"positions": PILOT_POSITIONS, "seed": seed, "item_counts_hash": array_hash(counts)}
+        manifest["kinds"] = list(KINDS)
     folder = ShardFolder(Path(), manifest, arrays)
     # Built now, so that users or targets of a wrong shape fail before anything is written or run.
-    result = from_folder(folder, empty_grams(folder))
+    store = empty_grams(folder)
+    result = from_folder(folder, store)
     if out is not None:
         settings["threads"] = torch.get_num_threads()
         settings |= _identity(model, values)
@@ -128,18 +143,73 @@ def capture(
         manifest["config_hash"] = settings_hash(settings)
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
 
-    missing = _read_shards(folder, result) if resume else list(range(len(folder)))
+    missing = _read_shards(folder, store) if resume else list(range(len(folder)))
     if not missing:
-        return result
+        return replace(result, pilot=folder.load_pilot())
     roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in recorded]
     with evaluating(roots), torch.no_grad(), LayerRecorder(model, recorded, norm) as recorder:
-        passes = Passes(model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix)
+        passes = Passes(
+            *(model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix),
+            targets=result.targets,
+            items=result.inputs,
+        )
         if model.is_causal and not by_prefix:
             passes.check_causality()
+        pilot = None if counts is None else _pilot(passes, folder, counts, seed=seed, is_saved=out is not None)
         if out is not None:
             folder.begin()  # only now: a refused model leaves no folder that looks like a capture
-        _run_shards(passes, folder, missing, result, is_saved=out is not None, progress=progress)
-    return result
+        _run_shards(passes, folder, missing, store, pilot, is_saved=out is not None, progress=progress)
+    return replace(result, pilot=pilot)
+
+
+def _arrays(
+    values: torch.Tensor, lengths: IntArray, batch_size: int, **given: npt.ArrayLike | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that are kept beside the Grams; item indices as inputs are the items that the rows read."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "lengths": lengths,
+        "order": np.concatenate(list(batches_by_length(lengths, batch_size))),
+    }
+    if given["inputs"] is None and not values.is_floating_point():
+        given["inputs"] = values.numpy()
+    return arrays | {name: np.asarray(x, dtype=np.int64) for name, x in given.items() if x is not None}
+
+
+def _checked_counts(item_counts: npt.ArrayLike | None, arrays: Mapping[str, npt.NDArray[Any]]) -> IntArray | None:
+    """Return the item counts, or None without them; raise ShapeError if they do not fit the items."""
+    if item_counts is None:
+        return None
+    counts = np.asarray(item_counts, dtype=np.int64)
+    if "targets" not in arrays:
+        raise ShapeError("A pilot needs the items that the rows predict; give targets= with item_counts=.")
+    highest = max(int(arrays[name].max()) for name in ("targets", "inputs") if name in arrays)
+    if counts.ndim != 1 or highest >= len(counts):
+        raise ShapeError(f"item_counts must be (n_items,) with a count for item {highest}; got {counts.shape}.")
+    return counts
+
+
+def _pilot(passes: Passes, folder: ShardFolder, counts: IntArray, *, seed: int, is_saved: bool) -> Pilot:
+    """Return the pilot of a folder, or run its users and save it."""
+    stored_hash = folder.manifest.get("pilot_hash")
+    if stored_hash:
+        try:
+            pilot = folder.load_pilot()
+        except DataError:
+            pilot = None  # damaged: it is measured again, and must come out the same
+        if pilot is not None:
+            return pilot
+    assert passes.targets is not None
+    rows = pilot_users(passes.lengths, seed=seed)
+    bins = pilot_bins(counts, passes.targets, passes.items, passes.lengths, rows)
+    pilot = passes.pilot(rows, bins)
+    if stored_hash and pilot.hash != stored_hash:
+        raise DataError(
+            f"The pilot in {str(folder.path)!r} is damaged, and measuring it again gives another one. Capture again in "
+            "another folder."
+        )
+    if is_saved:
+        folder.save_pilot(pilot)
+    return pilot
 
 
 def _check_options(batch_size: int, state_norm: Any, prefixes: Any, resume: bool, out: str | Path | None) -> None:
@@ -204,15 +274,15 @@ def _manifest(
     }
 
 
-def _read_shards(folder: ShardFolder, result: LayerGrams) -> list[int]:
-    """Put the finished shards of a folder into the result; return the numbers of the others."""
+def _read_shards(folder: ShardFolder, store: Float32Array) -> list[int]:
+    """Put the finished shards of a folder into ``store``; return the numbers of the others."""
     missing = []
     for shard in range(len(folder)):
         part = folder.read(shard)
         if part is None:
             missing.append(shard)
         else:
-            write_rows(result.grams, folder.rows(shard), part)
+            write_rows(store, folder.rows(shard), part)
     return missing
 
 
@@ -220,28 +290,31 @@ def _run_shards(
     passes: Passes,
     folder: ShardFolder,
     shards: Sequence[int],
-    result: LayerGrams,
+    store: Float32Array,
+    pilot: Pilot | None,
     *,
     is_saved: bool,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Run the model over the sequences of some shards; put each shard into the result and, if saved, on disk."""
+    """Run the model over the sequences of some shards; put each shard into ``store`` and, if saved, on disk."""
     lengths, step = passes.lengths, passes.batch_size
-    n_layers = result.grams.shape[1]
+    n_kinds, _, n_layers = store.shape[:3]
+    is_half = torch.finfo(dtype_of(passes.layers)).bits < 32 or getattr(passes.model, "quantization", None) is not None
+    residuals = None if pilot is None else Residuals(pilot, is_half=is_half)
     done = len(lengths) - sum(len(folder.rows(shard)) for shard in shards)
     for shard in shards:
         rows = folder.rows(shard)
-        part = np.zeros((len(rows), n_layers, *[int(lengths[rows].max())] * 2), dtype=np.float32)
+        part = np.zeros((n_kinds, len(rows), n_layers, *[int(lengths[rows].max())] * 2), dtype=np.float32)
         for start in range(0, len(rows), step):
             batch = rows[start : start + step]
-            grams = passes.grams(batch)
-            part[start : start + step, :, : grams.shape[-1], : grams.shape[-1]] = grams
+            grams = passes.grams(batch, residuals)
+            part[:, start : start + step, :, : grams.shape[-1], : grams.shape[-1]] = grams
             done += len(batch)
             if progress is not None:
                 progress(done, len(lengths))
         if is_saved:
             folder.write(shard, part)
-        write_rows(result.grams, rows, part)
+        write_rows(store, rows, part)
 
 
 def _checked_inputs(inputs: npt.NDArray[Any] | torch.Tensor, lengths: IntArray) -> tuple[torch.Tensor, IntArray]:

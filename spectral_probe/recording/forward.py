@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ModelError, NonFiniteStateError, ResourceError
 from spectral_probe.recording.hooks import Layer, LayerRecorder
+from spectral_probe.recording.pilot import Pilot, PilotSums, read_items
+from spectral_probe.recording.residuals import Residuals, RowBins, add_to_sums, count_positions
 from spectral_probe.types import Float32Array, IntArray
 
 #: Largest change of an earlier state, as a cosine, when a later item changes: in float32 and in half precision.
@@ -40,11 +42,16 @@ class Passes:
     device: torch.device
     batch_size: int
     by_prefix: bool
+    targets: IntArray | None = None
+    items: IntArray | None = None
 
-    def grams(self, rows: IntArray) -> Float32Array:
-        """Return the (batch, n_layers, position, position) Grams of some sequences."""
+    def grams(self, rows: IntArray, residuals: Residuals | None = None) -> Float32Array:
+        """Return the (n_kinds, batch, n_layers, position, position) Grams of some sequences.
+
+        Kind 0 are the states as they are; with ``residuals``, kind 1 are the treated states.
+        """
         try:
-            layer_grams = self._by_prefix(rows) if self.by_prefix else self._one_pass(rows)
+            layer_grams = self._by_prefix(rows, residuals) if self.by_prefix else self._one_pass(rows, residuals)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -52,8 +59,8 @@ class Passes:
                 f"Out of memory on {self.device} while running {self.model.name!r} with batch_size="
                 f"{self.batch_size}. Use a smaller batch_size, a smaller dtype, or another device."
             ) from error
-        grams: Float32Array = layer_grams.transpose(0, 1).cpu().numpy()
-        broken = np.logical_not(np.isfinite(grams).all(axis=(2, 3)))
+        grams: Float32Array = layer_grams.transpose(1, 2).cpu().numpy()
+        broken = np.logical_not(np.isfinite(grams[0]).all(axis=(2, 3)))
         if broken.any():
             # Name the first layer that is not finite; later layers inherit its NaN.
             layer = int(np.flatnonzero(broken.any(axis=0))[0])
@@ -74,13 +81,50 @@ class Passes:
         dtype = dtype_of(self.layers) if batch.is_floating_point() else None
         return batch.to(self.device, dtype), ends.to(self.device)
 
-    def _one_pass(self, rows: IntArray) -> torch.Tensor:
-        return self.recorder.grams(*self._batch(rows, self.lengths[rows]))
+    def pilot(self, rows: IntArray, bins: IntArray) -> Pilot:
+        """Run the sequences of the pilot, and return the mean states of the popularity bins."""
+        sums = PilotSums(bins, len(self.layers))
+        order = rows[np.argsort(-self.lengths[rows], kind="stable")]
+        for batch in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            of_batch = self._row_bins(batch, bins)
+            count_positions(sums, of_batch)
+            if self.by_prefix:
+                for sequence, states in self._states_by_prefix(batch):
+                    of_sequence = of_batch.sequence(sequence, len(states[0]))
+                    for layer, H in enumerate(states):
+                        add_to_sums(sums, layer, H[None], of_sequence)
+            else:
+                self.recorder.add_to_pilot(*self._batch(batch, self.lengths[batch]), sums, of_batch)
+        return sums.fit(rows)
 
-    def _by_prefix(self, rows: IntArray) -> torch.Tensor:
-        """Run every prefix of every sequence as a row of its own, and join their last states."""
+    def _row_bins(self, rows: IntArray, bins: IntArray) -> RowBins:
+        """Return the popularity bins of the rows of some sequences, cut to the longest."""
+        assert self.targets is not None
+        longest = int(self.lengths[rows].max())
+        targets, items = self.targets[rows, :longest], None if self.items is None else self.items[rows, :longest]
+        return RowBins.of(bins, targets, read_items(items, targets), self.lengths[rows])
+
+    def _one_pass(self, rows: IntArray, residuals: Residuals | None) -> torch.Tensor:
+        of_rows = None if residuals is None else self._row_bins(rows, residuals.pilot.bins)
+        return self.recorder.grams(*self._batch(rows, self.lengths[rows]), residuals, of_rows)
+
+    def _by_prefix(self, rows: IntArray, residuals: Residuals | None) -> torch.Tensor:
+        """Run every prefix of every sequence as a row of its own, and reduce their joined last states to Grams."""
+        n_kinds, longest = 1 if residuals is None else 2, int(self.lengths[rows].max())
+        grams = torch.zeros((n_kinds, len(self.layers), len(rows), longest, longest), device=self.device)
+        of_rows = None if residuals is None else self._row_bins(rows, residuals.pilot.bins)
+        for sequence, states in self._states_by_prefix(rows):
+            for index, H in enumerate(states):
+                length = len(H)
+                grams[0, index, sequence, :length, :length] = (H @ H.T).to(grams.device)
+                if residuals is not None and of_rows is not None:
+                    X = residuals.treated(index, H[None], of_rows.sequence(sequence, length))[0]
+                    grams[1, index, sequence, :length, :length] = (X @ X.T).to(grams.device)
+        return grams
+
+    def _states_by_prefix(self, rows: IntArray) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        """Yield, for each sequence of a batch, its place and the (position, feature) states of every layer."""
         lengths = self.lengths[rows]
-        grams = torch.zeros((len(self.layers), len(rows), *[int(lengths.max())] * 2), device=self.device)
         # Only the states of one group of sequences are kept, so memory does not grow with the number of prefixes.
         group_size = max(1, self.batch_size // int(lengths.max()))
         for start in range(0, len(rows), group_size):
@@ -94,12 +138,9 @@ class Passes:
                 states = states or [layer.new_empty(len(order), layer.shape[1]) for layer in last]
                 for layer_states, layer in zip(states, last, strict=True):
                     layer_states[torch.from_numpy(chunk).to(layer_states.device)] = layer
-            for sequence in np.unique(owner):
+            for sequence in np.unique(owner).tolist():
                 prefixes = torch.from_numpy(np.flatnonzero(owner == sequence))
-                for index, layer_states in enumerate(states):
-                    H = layer_states[prefixes.to(layer_states.device)]
-                    grams[index, sequence, : len(prefixes), : len(prefixes)] = (H @ H.T).to(grams.device)
-        return grams
+                yield sequence, [layer_states[prefixes.to(layer_states.device)] for layer_states in states]
 
     def check_causality(self) -> None:
         """Change the last item of two sequences and check that no earlier state changes.
@@ -116,7 +157,7 @@ class Passes:
         for changed in range(len(rows), 2 * len(rows)):
             last = int(lengths[changed]) - 1
             inputs[changed, last] = self._another(inputs[changed, last])
-        grams = self.recorder.grams(inputs, lengths).double()
+        grams = self.recorder.grams(inputs, lengths)[0].double()
         is_half = torch.finfo(dtype_of(self.layers)).bits < 32 or getattr(self.model, "quantization", None) is not None
         tolerance = _CAUSAL_TOLERANCE_HALF if is_half else _CAUSAL_TOLERANCE
         for index, (name, _, _) in enumerate(self.layers):

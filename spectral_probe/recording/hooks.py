@@ -11,13 +11,15 @@ from torch import nn
 
 from spectral_probe.backbones.protocol import LayeredModel
 from spectral_probe.errors import ModelError
+from spectral_probe.recording.pilot import PilotSums
+from spectral_probe.recording.residuals import Residuals, RowBins, add_to_sums
 from spectral_probe.types import LayerState
 
 Layer = tuple[str, LayerState, nn.Module]
 
 
 class LayerRecorder:
-    """Runs a model and keeps, for every layer, only what :meth:`grams` or :meth:`last_states` asks for.
+    """Runs a model and keeps, for every layer, only what is asked for: Grams, last states or sums for the pilot.
 
     Parameters
     ----------
@@ -38,6 +40,10 @@ class LayerRecorder:
         self._lengths = torch.empty(0, dtype=torch.long)
         self._positions = 0
         self._grams: torch.Tensor | None = None
+        self._treated: torch.Tensor | None = None
+        self._residuals: Residuals | None = None
+        self._sums: PilotSums | None = None
+        self._rows: RowBins | None = None
         self._last: list[torch.Tensor] = []
         self._runs: list[int] = []
 
@@ -59,17 +65,34 @@ class LayerRecorder:
             self._handles.pop().remove()
         self._grams, self._last = None, []
 
-    def grams(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the (n_layers, batch, position, position) Grams of one forward pass, in float32 on its device."""
+    def grams(
+        self,
+        inputs: torch.Tensor,
+        lengths: torch.Tensor,
+        residuals: Residuals | None = None,
+        rows: RowBins | None = None,
+    ) -> torch.Tensor:
+        """Return the (n_kinds, n_layers, batch, position, position) Grams of one forward pass, in float32.
+
+        Kind 0 are the states as they are; with ``residuals`` and the bins of the rows, kind 1 are the treated states.
+        """
         batch, positions = inputs.shape[:2]
+        n_kinds = 1 if residuals is None else 2
         # Allocated before the pass: small arrays that outlive the large ones around them would fragment memory.
-        grams = torch.empty((len(self._layers), batch, positions, positions), device=inputs.device)
-        self._grams = grams
+        grams = torch.empty((n_kinds, len(self._layers), batch, positions, positions), device=inputs.device)
+        self._grams, self._treated = grams[0], None if residuals is None else grams[1]
+        self._residuals, self._rows = residuals, rows
         self._run(inputs, lengths)
-        self._grams = None
+        self._grams = self._treated = None
         valid = torch.arange(positions, device=grams.device) < lengths.to(grams.device)[:, None]
         # Filled, not multiplied by zero: a NaN that a model leaves at a padded position must not survive.
         return grams.masked_fill_(~(valid[:, :, None] & valid[:, None, :]), 0.0)
+
+    def add_to_pilot(self, inputs: torch.Tensor, lengths: torch.Tensor, sums: PilotSums, rows: RowBins) -> None:
+        """Add the states of one forward pass to the sums of the pilot."""
+        self._sums, self._rows = sums, rows
+        self._run(inputs, lengths)
+        self._sums = None
 
     def last_states(self, inputs: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """Return, for each layer, the (batch, feature) states at the last valid position, in float32."""
@@ -112,19 +135,37 @@ class LayerRecorder:
                 f"{(*expected, 'd')}; {name!r} of {self._model.name!r} gave {received}. Correct its layers()."
             )
         self._runs[index] += 1
-        if self._grams is None:
+        is_last_only = self._grams is None and self._sums is None
+        if is_last_only:
             rows = torch.arange(len(self._lengths), device=state.device)
             state = state[rows, self._lengths.to(state.device) - 1][:, None]
         if self._norm is not None and kind != "final_norm":
             # forward, not a call: a call would fire the hook that records the norm's own output.
             state = self._norm.forward(state)
         state = state.detach().float()
-        if self._grams is None:
+        if is_last_only:
             self._last[index] = state[:, 0]
-        elif state.device == self._grams.device:
-            torch.bmm(state, state.mT, out=self._grams[index])
-        else:  # a model spread over several devices
-            self._grams[index] = torch.bmm(state, state.mT).to(self._grams.device)
+        elif self._sums is not None:
+            assert self._rows is not None
+            add_to_sums(self._sums, index, state, self._rows)
+        else:
+            self._record(index, state)
+
+    def _record(self, index: int, state: torch.Tensor) -> None:
+        """Reduce one state to its Grams."""
+        assert self._grams is not None
+        _product(state, self._grams[index])
+        if self._residuals is not None and self._treated is not None:
+            assert self._rows is not None
+            _product(self._residuals.treated(index, state, self._rows), self._treated[index])
+
+
+def _product(state: torch.Tensor, gram: torch.Tensor) -> None:
+    """Write the inner products of the rows of a state into ``gram``."""
+    if state.device == gram.device:
+        torch.bmm(state, state.mT, out=gram)
+    else:  # a model spread over several devices
+        gram.copy_(torch.bmm(state, state.mT))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import DataError, ResourceError, ShapeError
-from spectral_probe.recording.shards import ShardFolder
+from spectral_probe.recording.pilot import Pilot
+from spectral_probe.recording.shards import KINDS, ShardFolder
 from spectral_probe.storage.hashing import array_hash, settings_hash
 from spectral_probe.types import Float32Array, LayerState
 
@@ -39,9 +40,16 @@ class LayerGrams:
     users : (n_sequences,) int or None
         Row of each sequence in the training log.
     targets : (n_sequences, T) int or None
-        Items v_2 … v_{T+1}: the nodes of each sequence's graph.
+        Items v_2 … v_{T+1}, which the rows predict.
     settings : dict
         Settings of the capture; plain JSON values.
+    inputs : (n_sequences, T) int or None
+        Items v_1 … v_T, which the rows read; Grams saved by older versions have none.
+    treated : (n_sequences, n_layers, T, T) float32 or None
+        Inner products of the treated states: unit rows without what popularity explains, scaled to unit norm again. The
+        leading position is zero.
+    pilot : Pilot or None
+        The means that the treated states are without; see :mod:`spectral_probe.recording.pilot`.
 
     Raises
     ------
@@ -57,6 +65,9 @@ class LayerGrams:
     users: npt.NDArray[np.int64] | None = None
     targets: npt.NDArray[np.int64] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    inputs: npt.NDArray[np.int64] | None = None
+    treated: Float32Array | None = None
+    pilot: Pilot | None = None
 
     def __post_init__(self) -> None:
         n, n_layers, T = len(self.lengths), len(self.layer_names), self.grams.shape[-1]
@@ -68,8 +79,11 @@ class LayerGrams:
         check_lengths(self.lengths, T)
         if self.users is not None and self.users.shape != (n,):
             raise ShapeError(f"users must be ({n},), one per sequence; got {self.users.shape}.")
-        if self.targets is not None and self.targets.shape != (n, T):
-            raise ShapeError(f"targets must be ({n}, {T}) like the sequences; got {self.targets.shape}.")
+        for name, items in (("targets", self.targets), ("inputs", self.inputs)):
+            if items is not None and items.shape != (n, T):
+                raise ShapeError(f"{name} must be ({n}, {T}) like the sequences; got {items.shape}.")
+        if self.treated is not None and self.treated.shape != self.grams.shape:
+            raise ShapeError(f"treated must be {self.grams.shape} like grams; got {self.treated.shape}.")
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -86,6 +100,9 @@ class LayerGrams:
         is_causal: bool = True,
         users: npt.ArrayLike | None = None,
         targets: npt.ArrayLike | None = None,
+        inputs: npt.ArrayLike | None = None,
+        item_counts: npt.ArrayLike | None = None,
+        seed: int = 0,
     ) -> LayerGrams:
         """Compute Grams from given states.
 
@@ -97,8 +114,12 @@ class LayerGrams:
         layer_names : (n_layers,) str
         layer_states : (n_layers,), optional
             Default: ``embed`` and ``final_norm`` for layers of these names, ``block`` for all others.
-        is_causal, users, targets
+        is_causal, users, targets, inputs
             As the attributes of this class.
+        item_counts : (n_items,) int, optional
+            Training interactions of each item. With them, and targets, the Grams of treated states are computed too.
+        seed : int
+            Of the draw of the pilot's users.
         """
         if isinstance(states, np.ndarray) and states.ndim == 4:
             states = [states[:, layer] for layer in range(states.shape[1])]
@@ -116,14 +137,30 @@ class LayerGrams:
         for layer, state in enumerate(states):
             clean = np.where(valid[..., None], state, 0).astype(np.float64)
             grams[:, layer] = clean @ clean.transpose(0, 2, 1)
+        optional: dict[str, Any] = {
+            name: None if items is None else np.asarray(items, dtype=np.int64)
+            for name, items in (("users", users), ("targets", targets), ("inputs", inputs))
+        }
+        treated = pilot = None
+        if item_counts is not None:
+            if optional["targets"] is None:
+                raise ShapeError("Treated states need the targets of the rows; give targets= with item_counts=.")
+            from spectral_probe.recording.residuals import treated_grams
+
+            clean_states = [np.where(valid[..., None], state, 0) for state in states]
+            counts = np.asarray(item_counts, dtype=np.int64)
+            treated, pilot = treated_grams(
+                clean_states, lengths, optional["targets"], optional["inputs"], counts, seed=seed
+            )
         return cls(
             grams,
             lengths,
             tuple(layer_names),
             tuple(layer_states) if layer_states is not None else tuple(_state_of(name) for name in layer_names),
             is_causal,
-            None if users is None else np.asarray(users, dtype=np.int64),
-            None if targets is None else np.asarray(targets, dtype=np.int64),
+            **optional,
+            treated=treated,
+            pilot=pilot,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -137,6 +174,7 @@ class LayerGrams:
         arrays: dict[str, npt.NDArray[Any]] = {"lengths": self.lengths, "order": np.arange(len(self))}
         arrays |= {} if self.users is None else {"users": self.users}
         arrays |= {} if self.targets is None else {"targets": self.targets}
+        arrays |= {} if self.inputs is None else {"inputs": self.inputs}
         manifest = {
             "settings": self.settings,
             "layer_names": list(self.layer_names),
@@ -146,14 +184,19 @@ class LayerGrams:
             "max_length": self.grams.shape[-1],
             "rows_per_shard": _ROWS_PER_SHARD,
         }
+        kinds = [self.grams] if self.treated is None else [self.grams, self.treated]
+        if len(kinds) > 1:
+            manifest["kinds"] = list(KINDS)
         content = {name: array_hash(array) for name, array in {**arrays, "grams": self.grams}.items()}
         manifest["config_hash"] = settings_hash({**manifest, "content": content})
         folder = ShardFolder.create(path, manifest, arrays)
+        if self.pilot is not None:
+            folder.save_pilot(self.pilot)
         folder.begin()
         for shard in range(len(folder)):
             rows = folder.rows(shard)
             longest = int(self.lengths[rows].max())
-            folder.write(shard, np.ascontiguousarray(self.grams[rows, :, :longest, :longest]))
+            folder.write(shard, np.stack([grams[rows, :, :longest, :longest] for grams in kinds]))
         return folder.path
 
     @classmethod
@@ -179,7 +222,7 @@ class LayerGrams:
                 f"{missing} of {len(folder)} shards in {str(folder.path)!r} are missing or damaged. Finish the "
                 "capture with resume=True (--resume)."
             )
-        return from_folder(folder, grams)
+        return from_folder(folder, grams, folder.load_pilot())
 
 
 def check_lengths(lengths: npt.NDArray[np.int64], T: int) -> None:
@@ -193,9 +236,9 @@ def check_lengths(lengths: npt.NDArray[np.int64], T: int) -> None:
 
 
 def empty_grams(folder: ShardFolder) -> Float32Array:
-    """Return zeros of the shape of a finished capture."""
+    """Return zeros of the shape of a finished capture, (n_kinds, n_sequences, n_layers, T, T)."""
     m = folder.manifest
-    shape = (m["n_sequences"], len(m["layer_names"]), m["max_length"], m["max_length"])
+    shape = (folder.n_kinds, m["n_sequences"], len(m["layer_names"]), m["max_length"], m["max_length"])
     try:
         return np.zeros(shape, dtype=np.float32)
     except MemoryError as error:
@@ -208,13 +251,13 @@ def empty_grams(folder: ShardFolder) -> Float32Array:
 def write_rows(grams: Float32Array, rows: npt.NDArray[np.int64], part: Float32Array) -> None:
     """Write the Grams of some sequences, cut to their longest, into their rows of ``grams``."""
     longest = part.shape[-1]
-    grams[rows, :, :longest, :longest] = part
+    grams[:, rows, :, :longest, :longest] = part
 
 
-def from_folder(folder: ShardFolder, grams: Float32Array) -> LayerGrams:
+def from_folder(folder: ShardFolder, grams: Float32Array, pilot: Pilot | None = None) -> LayerGrams:
     """Return assembled Grams with the lengths, names and settings of their folder."""
     return LayerGrams(
-        grams,
+        grams[0],
         folder.arrays["lengths"],
         tuple(folder.manifest["layer_names"]),
         tuple(folder.manifest["layer_states"]),
@@ -222,6 +265,9 @@ def from_folder(folder: ShardFolder, grams: Float32Array) -> LayerGrams:
         folder.arrays.get("users"),
         folder.arrays.get("targets"),
         folder.manifest["settings"],
+        folder.arrays.get("inputs"),
+        grams[1] if len(grams) > 1 else None,
+        pilot,
     )
 
 

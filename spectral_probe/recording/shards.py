@@ -4,6 +4,7 @@
 
     manifest.json      configuration hash, settings, layers, sizes; written first
     sequences.npz      lengths, row order and, where known, users and targets
+    pilot.safetensors  where popularity residuals are measured: mean states of the popularity bins
     shard-00000.npz    Grams of rows order[0:rows_per_shard], cut to their own longest sequence; …
 
 Every file is written atomically, so an existing file is complete unless the disk failed; the checksums
@@ -25,10 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.recording.pilot import Pilot
 from spectral_probe.storage.atomic import disk_errors, remove_partials, write_npz, write_text
 from spectral_probe.types import Float32Array
 
 FORMAT = 1
+PILOT_FILE = "pilot.safetensors"
+#: Names in a shard of the Grams of the states as they are, and of the treated states.
+KINDS = ("grams", "treated")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -41,9 +46,10 @@ class ShardFolder:
     path : Path
     manifest : dict
         ``format``, ``config_hash``, ``settings``, ``layer_names``, ``layer_states``, ``is_causal``, ``n_sequences``,
-        ``max_length`` and ``rows_per_shard``.
+        ``max_length`` and ``rows_per_shard``; ``kinds`` and ``pilot_hash`` if the shards hold Grams of treated states
+        too.
     arrays : dict of arrays
-        ``lengths`` and ``order``, both (n_sequences,), and possibly ``users`` and ``targets``.
+        ``lengths`` and ``order``, both (n_sequences,), and possibly ``users``, ``targets`` and ``inputs``.
     """
 
     path: Path
@@ -141,13 +147,44 @@ class ShardFolder:
         step = int(self.manifest["rows_per_shard"])
         return np.asarray(self.arrays["order"][shard * step : (shard + 1) * step], dtype=np.int64)
 
-    def write(self, shard: int, grams: Float32Array) -> None:
-        """Store one finished shard."""
+    @property
+    def n_kinds(self) -> int:
+        """Grams of a layer and sequence: 1, or 2 with those of the treated states."""
+        return len(self.manifest.get("kinds", KINDS[:1]))
+
+    def save_pilot(self, pilot: Pilot) -> None:
+        """Store the pilot beside the shards and its hash in the manifest; call it before :meth:`begin`."""
         with self._disk_errors():
-            write_npz(self._file(shard), {"grams": grams, "config_hash": np.array(str(self.manifest["config_hash"]))})
+            self.path.mkdir(parents=True, exist_ok=True)
+            pilot.save(self.path / PILOT_FILE)
+        self.manifest["pilot_hash"] = pilot.hash
+
+    def load_pilot(self) -> Pilot | None:
+        """Return the pilot of the shards, or None if they have none.
+
+        Raises
+        ------
+        DataError
+            If its file is missing or damaged, or is not the one the shards were made with.
+        """
+        if not self.manifest.get("pilot_hash"):
+            return None
+        pilot = Pilot.load(self.path / PILOT_FILE)
+        if pilot.hash != self.manifest["pilot_hash"]:
+            raise DataError(
+                f"The shards in {str(self.path)!r} were made with another pilot than its {PILOT_FILE} "
+                f"(hash {pilot.hash[:8]}, not {str(self.manifest['pilot_hash'])[:8]}). Capture again in another folder."
+            )
+        return pilot
+
+    def write(self, shard: int, grams: Float32Array) -> None:
+        """Store one finished shard, (n_kinds, n_rows, n_layers, T, T)."""
+        arrays = dict(zip(KINDS, grams, strict=False))
+        with self._disk_errors():
+            write_npz(self._file(shard), {**arrays, "config_hash": np.array(str(self.manifest["config_hash"]))})
 
     def read(self, shard: int) -> Float32Array | None:
-        """Return a shard's Grams, or None if it is missing or damaged.
+        """Return a shard's Grams, (n_kinds, n_rows, n_layers, T, T), or None if it is missing or damaged.
 
         Raises
         ------
@@ -159,7 +196,8 @@ class ShardFolder:
         expected = (len(rows), len(self.manifest["layer_names"]), longest, longest)
         try:
             with np.load(self._file(shard), allow_pickle=False) as stored:
-                grams, config_hash = stored["grams"], str(stored["config_hash"])
+                kinds = [stored[name] for name in KINDS[: self.n_kinds]]
+                config_hash = str(stored["config_hash"])
         except _UNREADABLE:
             return None
         if config_hash != self.manifest["config_hash"]:
@@ -167,9 +205,9 @@ class ShardFolder:
                 f"{str(self._file(shard))!r} was made under another configuration than its manifest "
                 f"({config_hash[:8]}, not {self.manifest['config_hash'][:8]}). Remove the file, or use another folder."
             )
-        if grams.shape != expected or grams.dtype != np.float32 or not np.isfinite(grams).all():
+        if any(g.shape != expected or g.dtype != np.float32 or not np.isfinite(g).all() for g in kinds):
             return None
-        return np.asarray(grams, dtype=np.float32)
+        return np.stack(kinds)
 
     def _disk_errors(self) -> AbstractContextManager[None]:
         next_step = (
