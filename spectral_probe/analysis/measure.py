@@ -53,7 +53,7 @@ def measure(
         energy = spectral_energy(
             grams,
             on,
-            tau=options.tau,
+            whole_tau=options.whole_tau,
             n_references=options.n_references,
             seed=options.seed,
             cache_dir=cache_dir,

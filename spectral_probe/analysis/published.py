@@ -37,7 +37,7 @@ def published(grams: LayerGrams, graph: ItemGraph, options: AnalysisOptions, lab
         layer_states=tuple(grams.layer_states[layer] for layer in layers),
     )
     energy = spectral_energy(
-        selected, _bases(selected, graph, "keep"), nulls=(), tau=options.tau, seed=options.seed, **RAW
+        selected, _bases(selected, graph, "keep"), nulls=(), whole_tau=options.whole_tau, seed=options.seed, **RAW
     )
     return DecayProfile.from_energy(
         energy,

@@ -22,7 +22,7 @@ def heat_kernel(eigenvalues: FloatArray, tau: float) -> FloatArray:
         If ``tau`` is not a positive finite number.
     """
     if not (np.isfinite(tau) and tau > 0):
-        raise ConfigError(f"tau must be a positive number; got {tau}. The default is 5.")
+        raise ConfigError(f"tau must be a positive number; got {tau}.")
     return np.nan_to_num(np.exp(-tau * eigenvalues), nan=0.0)
 
 

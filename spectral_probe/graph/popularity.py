@@ -10,8 +10,10 @@ Source: ours; the paper has no such control.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,8 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.graph.filters import heat_operator
 from spectral_probe.graph.item_graph import ItemGraph, OwnUser, checked_targets
 from spectral_probe.graph.threads import for_each
+from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
 #: A replacement is at most this many ranks away, and at least this many ranks are searched.
@@ -51,14 +55,17 @@ class PopularityMatch:
     log_ratios : (n,) float
         Mean over replaced nodes of :math:`|\log(\text{count of the replacement} / \text{count of the item})|`; NaN for
         a user without one.
+    key : str
+        SHA-256, in hex, of all that the pseudo-histories depend on.
     """
 
     graph: ItemGraph
     nodes: IntArray
     lengths: IntArray
     replacements: IntArray
-    extra: npt.NDArray[np.bool_]
     log_ratios: FloatArray
+    extra: npt.NDArray[np.bool_]
+    key: str
 
     @classmethod
     def draw(
@@ -71,6 +78,7 @@ class PopularityMatch:
         own_user: OwnUser = "drop",
         n_pseudo: int = 32,
         seed: int = 0,
+        cache_dir: Path | None = None,
     ) -> PopularityMatch:
         r"""Draw the pseudo-histories.
 
@@ -97,6 +105,8 @@ class PopularityMatch:
         n_pseudo : int
             Pseudo-histories per user.
         seed : int
+        cache_dir : Path, optional
+            Where draws, which depend on the data set only, are stored.
 
         Raises
         ------
@@ -117,25 +127,39 @@ class PopularityMatch:
         rows = np.asarray(users, dtype=np.int64)
         if own_user not in ("drop", "keep"):
             raise ConfigError(f"own_user must be 'drop' or 'keep'; got {own_user!r}.")
-        draws = _Draws(graph.item_counts, n_pseudo, seed)
-        replacements = np.full((len(items), n_pseudo, items.shape[1]), ISOLATED, dtype=np.int64)
-        log_ratios = np.full(len(items), np.nan)
-
-        def match(u: int) -> None:
-            history = items[u, : n_nodes[u]]
-            start, end = graph.user_items.indptr[rows[u] : rows[u] + 2]
-            training = graph.user_items.indices[start:end].astype(np.int64)
-            table = draws.of_user(int(rows[u]), training, history, without_user=own_user == "drop")
-            replacements[u, :, : n_nodes[u]] = np.stack([table[item][0] for item in history.tolist()], axis=1)
-            errors = [table[item][1] for item in dict.fromkeys(history.tolist())]
-            known = np.concatenate([error[~np.isnan(error)] for error in errors])
-            log_ratios[u] = known.mean() if known.size else np.nan
-
-        for_each(match, np.flatnonzero(n_nodes > 0).tolist())
+        R = graph.user_items
+        settings = repr((own_user, n_pseudo, seed, R.shape, items.shape))
+        # Of one type, because W may have been read from a file with another one.
+        key = digest([settings, *(np.asarray(x, dtype=np.int64) for x in (R.indptr, R.indices, items, n_nodes, rows))])
+        path = None if cache_dir is None else cache_dir / f"pseudo-{key[:32]}.npz"
+        stored = None if path is None else _read_draws(path)
+        if stored is None:
+            stored = _draw_all(graph, items, n_nodes, rows, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
+            if path is not None:
+                write_npz(path, {"replacements": stored[0].astype(np.int32), "log_ratios": stored[1]})
         extra = np.zeros((len(items), 0, 0), dtype=bool)
         if own_user == "keep":
             extra = is_own[:, :, None] & is_own[:, None, :] & (items[:, :, None] != items[:, None, :])
-        return cls(graph, items, n_nodes, replacements, extra, log_ratios)
+        return cls(graph, items, n_nodes, *stored, extra=extra, key=key)
+
+    def select(self, index: IntArray, n_nodes: IntArray) -> PopularityMatch:
+        """Return the match of some of the nodes, in the order of ``index`` (n, T), right-padded after ``n_nodes``."""
+        is_real = np.arange(index.shape[1]) < n_nodes[:, None]
+        at = np.where(is_real, index, 0)
+        rows = np.arange(len(index))[:, None]
+        extra = self.extra
+        if extra.size:
+            extra = extra[rows[:, :, None], at[:, :, None], at[:, None, :]] & is_real[:, :, None] & is_real[:, None, :]
+        return replace(
+            self,
+            nodes=np.where(is_real, self.nodes[rows, at], 0),
+            lengths=n_nodes,
+            replacements=np.where(
+                is_real[:, None], np.take_along_axis(self.replacements, at[:, None, :], axis=2), ISOLATED
+            ),
+            extra=extra,
+            key=digest([self.key, at, n_nodes]),
+        )
 
     @property
     def match_error(self) -> float:
@@ -202,6 +226,36 @@ class PopularityMatch:
 
         for_each(average, range(len(chosen)))
         return mean
+
+
+def _draw_all(
+    graph: ItemGraph, items: IntArray, n_nodes: IntArray, rows: IntArray, *, own_user: str, n_pseudo: int, seed: int
+) -> tuple[IntArray, FloatArray]:
+    """Return the replacements (n, n_pseudo, T) and the mean absolute log count ratio of each user (n,)."""
+    draws = _Draws(graph.item_counts, n_pseudo, seed)
+    replacements = np.full((len(items), n_pseudo, items.shape[1]), ISOLATED, dtype=np.int64)
+    log_ratios = np.full(len(items), np.nan)
+
+    def match(u: int) -> None:
+        history = items[u, : n_nodes[u]]
+        start, end = graph.user_items.indptr[rows[u] : rows[u] + 2]
+        training = graph.user_items.indices[start:end].astype(np.int64)
+        table = draws.of_user(int(rows[u]), training, history, without_user=own_user == "drop")
+        replacements[u, :, : n_nodes[u]] = np.stack([table[item][0] for item in history.tolist()], axis=1)
+        errors = [table[item][1] for item in dict.fromkeys(history.tolist())]
+        known = np.concatenate([error[~np.isnan(error)] for error in errors])
+        log_ratios[u] = known.mean() if known.size else np.nan
+
+    for_each(match, np.flatnonzero(n_nodes > 0).tolist())
+    return replacements, log_ratios
+
+
+def _read_draws(path: Path) -> tuple[IntArray, FloatArray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["replacements"].astype(np.int64), stored["log_ratios"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
 
 
 class _Draws:

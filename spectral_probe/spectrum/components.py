@@ -1,4 +1,4 @@
-r"""The swap excess split into popularity, lag profile and taste, from saved Grams.
+r"""The swap excess split into popularity, lag profile and taste.
 
 The two-sided swap excess of a user, :math:`\operatorname{tr}((P_u - \bar P)(g_u - \bar g))` with
 :math:`P = e^{-\tau L}`, is linear in P. With :math:`\tilde P_u` of the popularity-matched graphs it splits exactly, on
@@ -10,267 +10,303 @@ the same states:
 - **taste**: :math:`P_u - \tilde P_u` minus its lag profile: which items go together beyond their popularity.
 - **whole**: P itself, the sum of the three.
 
-Nodes are the items that the rows read (``carried``) or the items that they predict (``foreseen``, as in the paper).
-
-No verdict is drawn from these numbers: the states still contain what a popularity residual would remove, so a strong
-popularity axis leaves a little in taste where the match is coarse (see ``match_error``).
+Source: ours; the paper has no such split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.graph.filters import heat_operator
-from spectral_probe.graph.item_graph import ItemGraph, OwnUser
+from spectral_probe.errors import ConfigError, ShapeError
+from spectral_probe.graph.bases import GraphBases, groups_by_length, inverse_sqrt
+from spectral_probe.graph.filters import graph_operator, heat_kernel, heat_operator
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.graph.threads import for_each
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.spectrum.energy import MIN_CENTRED_ENERGY, MIN_TARGETS
-from spectral_probe.spectrum.gram_algebra import prepare_gram
+from spectral_probe.spectrum.gram_algebra import centre
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
+from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
-Nodes = Literal["carried", "foreseen"]
+Treatment = Literal["plain", "rows", "residual"]
 COMPONENTS = ("whole", "popularity", "lag", "taste")
 #: Diffusion time of the components: from 2 on, the split is no longer calibrated.
 COMPONENT_TAU = 1.0
 #: From so many distinct lengths on, the weights follow a quadratic in the logarithm of the length.
 MIN_LENGTHS_OF_FIT = 5
+#: A centred Gram with less than this part of the uncentred energy is rounding, not signal.
+MIN_CENTRED_ENERGY = 1e-5
+#: Users of one length whose operators are held at once.
+_CHUNK = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class ComponentExcess:
-    """Excess of every component, user by user and layer by layer.
+class ComponentOperators:
+    r"""The graph side of the components: it depends on the data set only, and is computed once.
 
     Attributes
     ----------
-    nodes : {"carried", "foreseen"}
-    excess : {component: (n, n_layers)}
-        NaN for users who are not measured.
-    weights : (n,)
-        Weight of each user in a mean, from the graphs alone: the inverse of the noise variance at the measured length;
-        0 for users who are not measured.
-    measured : (n,) int
-        Nodes that each user is measured on; 0 for users who are not measured.
-    n_nodes : (n,) int
-        Nodes that each user has: distinct items after the drop.
-    skipped : {reason: count}
-    match_error : float
-        Mean :math:`|\\log|` count ratio of the popularity match.
-    layer_names, layer_states : tuple of str
-    settings : dict
+    bases : GraphBases, (n, T)
+        Local graphs of the measured nodes.
+    matched : PopularityMatch
+    tau : float
+    references : {length: (m,) int}
+        Users whose leading nodes are the references of users of that length.
+    popularity : (n, T, T)
+        :math:`\tilde P_u` of each user; 0 where padded.
+    sums : {length: (2, T, T)}
+        Sums over the references of :math:`P` and :math:`\tilde P` of their leading nodes.
+    variance : {length: float}
+        :math:`E \lVert J (D - \bar D) J \rVert_F^2 / (T - 1)^2` over the references, with D the operator of taste.
     """
 
-    nodes: Nodes
-    excess: dict[str, FloatArray]
-    weights: FloatArray
-    measured: IntArray
-    n_nodes: IntArray
-    skipped: dict[str, int]
-    match_error: float
-    layer_names: tuple[str, ...]
-    layer_states: tuple[str, ...]
-    settings: dict[str, Any]
+    bases: GraphBases
+    matched: PopularityMatch
+    tau: float
+    references: dict[int, IntArray]
+    popularity: FloatArray
+    sums: dict[int, FloatArray]
+    variance: dict[int, float]
+
+    @classmethod
+    def build(
+        cls,
+        bases: GraphBases,
+        matched: PopularityMatch,
+        *,
+        tau: float = COMPONENT_TAU,
+        n_references: int = 256,
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> ComponentOperators:
+        """Compute the operators of all users, or read them from ``cache_dir``.
+
+        Raises
+        ------
+        ShapeError
+            If ``matched`` is of other nodes than ``bases``.
+        """
+        n, T = bases.eigenvalues.shape
+        if len(matched.nodes) != n or (matched.lengths[bases.lengths > 1] < bases.lengths[bases.lengths > 1]).any():
+            raise ShapeError(
+                f"matched must have the nodes of the {n} graphs; got {matched.nodes.shape} nodes for graphs of up to "
+                f"{T}. Draw it for the same items."
+            )
+        references = {
+            length: references_of(bases.lengths, length, n_references, seed)
+            for length, _ in groups_by_length(np.where(bases.lengths > 1, bases.lengths, 0))
+        }
+        path = None
+        if cache_dir is not None:
+            key = digest([repr((tau, n_references, seed, bases.adjacency.shape)), bases.adjacency, matched.key])
+            path = cache_dir / f"matched-{key[:32]}.npz"
+        stored = None if path is None else _read(path, references, (n, T, T))
+        if stored is None:
+            stored = _compute(bases, matched, tau, references)
+            if path is not None:
+                popularity, sums, variance = stored
+                lengths = sorted(references)
+                arrays = {f"sums.{length}": sums[length] for length in lengths}
+                write_npz(path, {**arrays, "popularity": popularity, "variance": [variance[m] for m in lengths]})
+        return cls(bases, matched, tau, references, *stored)
 
     @property
-    def is_measured(self) -> npt.NDArray[np.bool_]:
-        """Whether each user is measured, (n,)."""
-        return np.asarray(self.measured > 0)
+    def weights(self) -> FloatArray:
+        """Weight of each user in a mean, (n,): the inverse of the noise variance at the length of their graph."""
+        return graph_weights(np.where(self.bases.lengths > 1, self.bases.lengths, 0), self.variance)
 
-    @property
-    def n_effective(self) -> float:
-        r"""Effective number of users, :math:`(\sum w)^2 / \sum w^2`."""
-        return float(self.weights.sum() ** 2 / np.square(self.weights).sum())
+    def own(self, rows: IntArray, length: int) -> FloatArray:
+        """Return the operators of some users of one length, (m, 4, T, T) in the order of :data:`COMPONENTS`."""
+        values, vectors = self.bases.eigenvalues[rows, :length], self.bases.eigenvectors[rows, :length, :length]
+        P = graph_operator(vectors, heat_kernel(values, self.tau))
+        return split_operators(P, self.popularity[rows, :length, :length])
 
-    def mean(self, component: str) -> FloatArray:
-        """Return the weighted mean excess of a component at each layer, (n_layers,)."""
-        if component not in self.excess:
-            raise ConfigError(f"component must be one of {list(COMPONENTS)}; got {component!r}.")
-        rows = self.is_measured
-        return np.asarray(np.average(self.excess[component][rows], axis=0, weights=self.weights[rows]))
+    def reference_sums(self, length: int, is_reference: npt.NDArray[np.bool_]) -> FloatArray:
+        """Return the sums over those references of a length that are usable, (4, T, T).
+
+        Parameters
+        ----------
+        is_reference : (m,) bool
+            Which of ``references[length]`` are.
+        """
+        P, popularity = self.sums[length]
+        lost = self.references[length][~is_reference]
+        if lost.size:
+            P = P - heat_operator(self.bases.adjacency[lost, :length, :length], self.tau).sum(axis=0)
+            popularity = popularity - self.matched.heat(self.tau, length, lost).sum(axis=0)
+        return split_operators(P, popularity)
+
+
+def references_of(lengths: IntArray, length: int, n_references: int, seed: int) -> IntArray:
+    """Return at most ``n_references`` users with at least ``length`` nodes, drawn once per length."""
+    pool = np.flatnonzero(lengths >= length)
+    if len(pool) > n_references:
+        pool = np.sort(np.random.default_rng([seed, length]).choice(pool, n_references, replace=False))
+    return pool
+
+
+def _compute(
+    bases: GraphBases, matched: PopularityMatch, tau: float, references: Mapping[int, IntArray]
+) -> tuple[FloatArray, dict[int, FloatArray], dict[int, float]]:
+    n, T = bases.eigenvalues.shape
+    popularity, sums, variance = np.zeros((n, T, T)), {}, {}
+
+    def of_length(length: int) -> None:
+        own, pool = np.flatnonzero(bases.lengths == length), references[length]
+        rows = np.union1d(own, pool)
+        P_matched = matched.heat(tau, length, rows)
+        popularity[own, :length, :length] = P_matched[np.searchsorted(rows, own)]
+        P_matched = P_matched[np.searchsorted(rows, pool)]
+        P = heat_operator(bases.adjacency[pool, :length, :length], tau)
+        sums[length] = np.stack([P.sum(axis=0), P_matched.sum(axis=0)])
+        variance[length] = _noise_variance(split_operators(P, P_matched)[:, COMPONENTS.index("taste")])
+
+    # Longest first: the last thread to finish has little left.
+    for_each(of_length, sorted(references, reverse=True))
+    return popularity, sums, variance
+
+
+def _read(
+    path: Path, references: Mapping[int, IntArray], shape: tuple[int, ...]
+) -> tuple[FloatArray, dict[int, FloatArray], dict[int, float]] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            popularity, variance = stored["popularity"], stored["variance"]
+            sums = {length: stored[f"sums.{length}"] for length in references}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    if popularity.shape != shape or len(variance) != len(references):
+        return None
+    return popularity, sums, dict(zip(sorted(references), variance.tolist(), strict=True))
 
 
 def component_excess(
-    grams: LayerGrams,
-    graph: ItemGraph,
-    *,
-    nodes: Nodes = "carried",
-    own_user: OwnUser = "drop",
-    tau: float = COMPONENT_TAU,
-    drop_first: int = 1,
-    normalize_rows: bool = True,
-    n_pseudo: int = 32,
-    n_references: int = 256,
-    seed: int = 0,
-) -> ComponentExcess:
-    r"""Split the swap excess of saved Grams into its components.
-
-    An item that comes again is measured at its first position only. A user is measured on their leading nodes, as many
-    as at least 20 others have.
+    grams: LayerGrams, operators: ComponentOperators, *, treatment: Treatment
+) -> tuple[dict[str, FloatArray], npt.NDArray[np.bool_]]:
+    r"""Return the swap excess of every component.
 
     Parameters
     ----------
-    grams : LayerGrams
-        With ``users`` and ``targets``; of a causal model, or captured prefix by prefix.
-    graph : ItemGraph
-        Of the training interactions.
-    nodes : {"carried", "foreseen"}
-        ``carried``: row t stands for the item it reads. ``foreseen``: for the item it predicts.
-    own_user : {"drop", "keep"}
-    tau : float
-    drop_first : int
-        Leading rows to remove, at least 1: the item that the first row reads is not among the targets.
-    normalize_rows : bool
-        Scale every state to unit norm before the centring.
-    n_pseudo, n_references, seed : int
-        See :meth:`PopularityMatch.draw` and :func:`spectral_energy`.
+    grams : LayerGrams, (n, n_layers, T, T)
+        Of the measured nodes; see :meth:`spectral_probe.spectrum.nodes.MeasuredNodes.select`.
+    operators : ComponentOperators
+    treatment : {"plain", "rows", "residual"}
+        The states as they are, scaled to unit norm, or without what popularity explains.
+
+    Returns
+    -------
+    excess : {component: (n, n_layers)}
+        NaN for users without variation at some layer, and for all users of a length with fewer than 20 references.
+    is_usable : (n,) bool
+        Whether the states of each user vary over the positions at every layer.
 
     Raises
     ------
     ConfigError
-        If an option is out of range, or the Grams have no users or targets, or their rows contain later items.
-    DataError
-        If no user can be measured.
-
-    Notes
-    -----
-    Source: ours. Cost beside that of the match: O(n_layers · T²) per user and reference.
+        If the Grams have no treated states and ``treatment`` needs them.
     """
-    targets, users = _checked(grams, nodes, drop_first, n_references)
-    items, index, n_nodes = distinct_nodes(targets, grams.lengths, nodes=nodes, drop_first=drop_first)
-    adjacency = graph.local_adjacency(items, n_nodes, users=users, own_user=own_user)
-    match = PopularityMatch.draw(graph, items, n_nodes, users, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
-    measured = measured_lengths(n_nodes)
-    too_short = measured < MIN_TARGETS - drop_first
-    edgeless = ~too_short & ~_has_edges(adjacency, measured)
-    measured = np.where(too_short | edgeless, 0, measured)
-    excess = {name: np.full((len(grams), len(grams.layer_names)), np.nan) for name in COMPONENTS}
-    variance: dict[int, float] = {}
+    values = grams.treated if treatment == "residual" else grams.grams
+    if values is None:
+        raise ConfigError(
+            "These Grams have no treated states. Capture them with targets= and item_counts=, or use treatment='rows'."
+        )
+    n, n_layers, T = values.shape[:3]
+    traces = np.empty((n_layers, n, T))
 
-    def measure(T: int) -> None:
-        group, pool = np.flatnonzero(measured == T), _pool(n_nodes, T, n_references, seed)
-        rows = np.union1d(group, pool)
-        states = _unit_traces(grams.grams, index, rows, T, normalize_rows=normalize_rows)
-        operators = _operators(adjacency[rows, :T, :T], match.heat(tau, T, rows), tau)
-        is_reference = np.isin(rows, pool) & np.isfinite(states).all(axis=(1, 2, 3))
-        variance[T] = _noise_variance(operators["taste"][is_reference])
-        for name, operator in operators.items():
-            excess[name][group] = _two_sided(operator, states, is_reference)[np.searchsorted(rows, group)]
+    def unit(layer: int) -> FloatArray:
+        G = values[:, layer].astype(np.float64)
+        if treatment != "rows":
+            return G
+        scale = inverse_sqrt(np.diagonal(G, axis1=1, axis2=2))
+        return np.asarray(scale[:, :, None] * G * scale[:, None, :])
 
-    for_each(measure, np.unique(measured[measured > 0]).tolist())
-    flat = (measured > 0) & ~np.isfinite(excess["whole"]).all(axis=1)
-    measured = np.where(flat, 0, measured)
-    for values in excess.values():
-        values[flat] = np.nan
-    skipped = {
-        "too few nodes that enough others have": int(too_short.sum()),
-        "local graph without an edge": int(edgeless.sum()),
-        "no variation over positions at some layer, or too few references": int(flat.sum()),
-    }
-    if not measured.any():
-        raise DataError(f"None of the {len(grams)} users can be measured: {skipped}. Probe more or longer histories.")
-    settings = {"tau": tau, "own_user": own_user, "drop_first": drop_first, "normalize_rows": normalize_rows}
-    return ComponentExcess(
-        nodes=nodes,
-        excess=excess,
-        weights=graph_weights(measured, variance),
-        measured=measured,
-        n_nodes=n_nodes,
-        skipped=skipped,
-        match_error=match.match_error,
-        layer_names=tuple(grams.layer_names),
-        layer_states=tuple(grams.layer_states),
-        settings={**settings, "n_pseudo": n_pseudo, "n_references": n_references, "seed": seed},
-    )
+    for_each(lambda layer: np.copyto(traces[layer], centred_traces(unit(layer))), range(n_layers))
+    is_usable = np.asarray(np.isfinite(traces).all(axis=0))
+    excess = {name: np.full((n, n_layers), np.nan) for name in COMPONENTS}
+    groups = list(_groups(operators, is_usable))
+
+    def measure(layer: int) -> None:
+        G = unit(layer)
+        for group in groups:
+            for name, column in zip(COMPONENTS, group.excess(G, traces[layer]).T, strict=True):
+                excess[name][group.rows, layer] = column
+
+    for_each(measure, range(n_layers))
+    at = np.arange(n), np.maximum(grams.lengths, 1) - 1
+    return excess, is_usable[at]
 
 
-def _checked(grams: LayerGrams, nodes: str, drop_first: int, n_references: int) -> tuple[IntArray, IntArray]:
-    """Return the targets and users of the Grams, or raise a ConfigError."""
-    if nodes not in ("carried", "foreseen"):
-        raise ConfigError(f"nodes must be 'carried' or 'foreseen'; got {nodes!r}.")
-    if not 1 <= drop_first < MIN_TARGETS:
-        raise ConfigError(f"drop_first must lie in 1…{MIN_TARGETS - 1}; got {drop_first}.")
-    if n_references < MIN_REFERENCES:
-        raise ConfigError(f"n_references must be at least {MIN_REFERENCES}; got {n_references}.")
-    if grams.targets is None or grams.users is None:
-        raise ConfigError("Components need the targets and users of the Grams; capture them with targets= and users=.")
-    if not grams.is_causal:
-        raise ConfigError("The rows of these Grams contain later items, so their leading blocks cannot be compared.")
-    return grams.targets, grams.users
+def centred_traces(G: FloatArray) -> FloatArray:
+    r"""Return :math:`\operatorname{tr}(J G_m J)` of the leading m rows, (n, T) for m = 1 … T; NaN where it is rounding.
 
-
-def _pool(n_nodes: IntArray, T: int, n_references: int, seed: int) -> IntArray:
-    """Return at most ``n_references`` users with at least T nodes, drawn once per length."""
-    pool = np.flatnonzero(n_nodes >= T)
-    if len(pool) > n_references:
-        pool = np.sort(np.random.default_rng([seed, T]).choice(pool, n_references, replace=False))
-    return pool
-
-
-def distinct_nodes(
-    targets: IntArray, lengths: IntArray, *, nodes: Nodes, drop_first: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the nodes of each user after the drop, each item at its first position only.
-
-    Row t reads :math:`v_t` and predicts :math:`v_{t+1}`, which is target t; so row t reads target t − 1.
-
-    Returns
-    -------
-    items : (n, T − drop_first) int
-        Right-padded with 0.
-    index : (n, T − drop_first) int
-        Row of the Gram that belongs to each node.
-    n_nodes : (n,) int
+    From cumulative sums, without forming a block.
     """
-    width = targets.shape[1] - drop_first
-    shift = drop_first - 1 if nodes == "carried" else drop_first
-    items, index = np.zeros((len(targets), width), dtype=np.int64), np.zeros((len(targets), width), dtype=np.int64)
-    n_nodes = np.zeros(len(targets), dtype=np.int64)
-    for u, length in enumerate(np.maximum(lengths - drop_first, 0).tolist()):
-        history = targets[u, shift : shift + length]
-        first = np.sort(np.unique(history, return_index=True)[1])
-        n_nodes[u] = len(first)
-        items[u, : len(first)] = history[first]
-        index[u, : len(first)] = first + drop_first
-    return items, index, n_nodes
+    diagonal = np.diagonal(G, axis1=-2, axis2=-1)
+    trace = np.cumsum(diagonal, axis=-1)
+    block_sum = np.cumsum(2 * np.tril(G, -1).sum(axis=-1) + diagonal, axis=-1)
+    centred = trace - block_sum / np.arange(1, G.shape[-1] + 1)
+    return np.where(centred > MIN_CENTRED_ENERGY * trace, centred, np.nan)
 
 
-def measured_lengths(n_nodes: IntArray, *, n_others: int = MIN_REFERENCES) -> IntArray:
-    """Return, for each user, the most leading nodes that at least ``n_others`` other users have too; 0 for none."""
-    falling = -np.sort(-n_nodes)
-    longest = int(falling[n_others]) if len(falling) > n_others else 0
-    return np.asarray(np.minimum(n_nodes, longest))
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Users of one length with their operators and those of their references, centred."""
+
+    rows: IntArray
+    length: int
+    own: FloatArray  # (m, 4, T * T)
+    total: FloatArray  # (4, T * T)
+    references: IntArray
+    is_reference: FloatArray  # (m,)
+
+    def excess(self, G: FloatArray, traces: FloatArray) -> FloatArray:
+        r"""Return :math:`\operatorname{tr}((X_u - \bar X)(g_u - \bar g))` of one layer, (m, 4).
+
+        Means are over the references without the user. G is not centred: the operators are, on both sides.
+        """
+        T = self.length
+        scale = 1.0 / traces[self.references, T - 1]
+        states = np.einsum("v,vst->st", scale, G[self.references, :T, :T]).ravel()
+        own_states = G[self.rows, :T, :T].reshape(len(self.rows), T * T) / traces[self.rows, T - 1][:, None]
+        own_own = np.einsum("mct,mt->mc", self.own, own_states)
+        own_all, all_own, all_all = self.own @ states, own_states @ self.total.T, self.total @ states
+        # The user's own term leaves the sums over the references.
+        inside = self.is_reference[:, None]
+        count = len(self.references) - inside
+        mean_states, mean_graph = own_all - inside * own_own, all_own - inside * own_own
+        both = all_all - inside * (own_all + all_own - own_own)
+        return np.asarray(own_own - (mean_states + mean_graph) / count + both / count**2)
 
 
-def graph_weights(measured: IntArray, variance: Mapping[int, float]) -> FloatArray:
-    """Return the weight of each user, the inverse of a smoothed noise variance at the measured length.
+def _groups(operators: ComponentOperators, is_usable: npt.NDArray[np.bool_]) -> Iterator[_Group]:
+    """Yield the users who can be measured, by length, with their operators."""
+    for length, pool in operators.references.items():
+        is_reference = is_usable[pool, length - 1]
+        references = pool[is_reference]
+        rows = np.flatnonzero((operators.bases.lengths == length) & is_usable[:, length - 1])
+        rows = rows[len(references) - np.isin(rows, references) >= MIN_REFERENCES]
+        if not rows.size:
+            continue
+        total = centre(operators.reference_sums(length, is_reference)).reshape(len(COMPONENTS), -1)
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            own = centre(operators.own(part, length)).reshape(len(part), len(COMPONENTS), -1)
+            yield _Group(part, length, own, total, references, np.isin(part, references).astype(np.float64))
 
-    The logarithm of the variance is smoothed by a quadratic in the logarithm of the length; with fewer than 5 lengths
-    it is constant.
 
-    Parameters
-    ----------
-    measured : (n,) int
-        0 for users who are not measured; their weight is 0.
-    variance : {length: variance}
-        As it is found at each length; not finite or not positive values are left out.
-    """
-    weights = np.zeros(len(measured))
-    known = sorted(T for T, value in variance.items() if np.isfinite(value) and value > 0)
-    if not known:
-        weights[measured > 0] = 1.0
-        return weights
-    lengths, logs = np.log(known), np.log([variance[T] for T in known])
-    degree = 2 if len(known) >= MIN_LENGTHS_OF_FIT else 0
-    fit = np.polynomial.Polynomial.fit(lengths, logs, degree)
-    weights[measured > 0] = np.exp(-fit(np.log(measured[measured > 0])))
-    return weights
+def split_operators(P: FloatArray, popularity: FloatArray) -> FloatArray:
+    """Return the operators of all components, (…, 4, T, T) in the order of :data:`COMPONENTS`."""
+    rest = P - popularity
+    lag = lag_profile(rest)
+    return np.stack([P, popularity, lag, rest - lag], axis=-3)
 
 
 def lag_profile(operators: FloatArray) -> FloatArray:
@@ -284,40 +320,29 @@ def lag_profile(operators: FloatArray) -> FloatArray:
     return profile
 
 
-def _operators(adjacency: FloatArray, matched: FloatArray, tau: float) -> dict[str, FloatArray]:
-    """Return the operator of each component, (m, T, T)."""
-    whole = heat_operator(adjacency, tau)
-    rest = whole - matched
-    lag = lag_profile(rest)
-    return {"whole": whole, "popularity": matched, "lag": lag, "taste": rest - lag}
+def graph_weights(measured: IntArray, variance: Mapping[int, float]) -> FloatArray:
+    """Return the weight of each user, the inverse of a smoothed noise variance at the measured length.
 
+    The logarithm of the variance is smoothed by a quadratic in the logarithm of the length; with fewer than 5 lengths
+    it is constant.
 
-def _unit_traces(
-    grams: npt.NDArray[np.float32], index: IntArray, rows: IntArray, T: int, *, normalize_rows: bool
-) -> FloatArray:
-    """Return the treated Grams of leading blocks with trace 1, (m, n_layers, T, T); NaN without variation."""
-    at = index[rows, :T]
-    blocks = grams[rows[:, None, None], :, at[:, :, None], at[:, None, :]].transpose(0, 3, 1, 2)
-    plain = prepare_gram(blocks, drop_first=0, center=False, normalize_rows=normalize_rows)
-    centred = prepare_gram(plain, drop_first=0, center=True, normalize_rows=False)
-    before, after = (np.trace(G, axis1=-2, axis2=-1) for G in (plain, centred))
-    after = np.where(after > MIN_CENTRED_ENERGY * before, after, np.nan)
-    return np.asarray(centred / after[..., None, None])
-
-
-def _two_sided(operator: FloatArray, states: FloatArray, is_reference: npt.NDArray[np.bool_]) -> FloatArray:
-    r"""Return :math:`\operatorname{tr}((X_u - \bar X)(g_u - \bar g))` of each user and layer, (m, n_layers).
-
-    Means are over the references without the user; NaN with fewer than 20 of them.
+    Parameters
+    ----------
+    measured : (n,) int
+        0 for users who are not measured; their weight is 0.
+    variance : {length: variance}
+        As it is measured at each length; not finite or not positive values are left out.
     """
-    is_in = is_reference.astype(np.float64)
-    count = is_in.sum() - is_in
-    count = np.where(count >= MIN_REFERENCES, count, np.nan)
-    sums = operator[is_reference].sum(axis=0), states[is_reference].sum(axis=0)
-    operator_of_user, states_of_user = (np.where(np.isfinite(x), x, 0.0) for x in (operator, states))
-    mean_operator = (sums[0] - is_in[:, None, None] * operator_of_user) / count[:, None, None]
-    mean_states = (sums[1] - is_in[:, None, None, None] * states_of_user) / count[:, None, None, None]
-    return np.asarray(np.einsum("mst,mlst->ml", operator - mean_operator, states - mean_states))
+    weights = np.zeros(len(measured))
+    known = sorted(T for T, value in variance.items() if np.isfinite(value) and value > 0)
+    if not known:
+        weights[measured > 0] = 1.0
+        return weights
+    lengths, logs = np.log(known), np.log([variance[T] for T in known])
+    degree = 2 if len(known) >= MIN_LENGTHS_OF_FIT else 0
+    fit = np.polynomial.Polynomial.fit(lengths, logs, degree)
+    weights[measured > 0] = np.exp(-fit(np.log(measured[measured > 0])))
+    return weights
 
 
 def _noise_variance(taste: FloatArray) -> float:
@@ -325,11 +350,4 @@ def _noise_variance(taste: FloatArray) -> float:
     T = taste.shape[-1]
     if len(taste) < 2 or T < 2:
         return float("nan")
-    deviation = prepare_gram(taste - taste.mean(axis=0), drop_first=0, center=True, normalize_rows=False)
-    return float(np.square(deviation).sum(axis=(1, 2)).mean() / (T - 1) ** 2)
-
-
-def _has_edges(adjacency: FloatArray, lengths: IntArray) -> npt.NDArray[np.bool_]:
-    """Return whether the graph of the leading nodes of each user has an edge, (n,)."""
-    inside = np.arange(adjacency.shape[-1]) < lengths[:, None]
-    return np.asarray((adjacency * (inside[:, :, None] & inside[:, None, :])).any(axis=(1, 2)))
+    return float(np.square(centre(taste - taste.mean(axis=0))).sum(axis=(1, 2)).mean() / (T - 1) ** 2)

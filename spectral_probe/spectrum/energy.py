@@ -7,10 +7,10 @@ that any graph energy needs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,25 @@ from threadpoolctl import threadpool_limits
 from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, did_you_mean
 from spectral_probe.graph.bases import GraphBases, groups_by_length
 from spectral_probe.graph.filters import graph_operator, heat_kernel
+from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.graph.threads import for_each
 from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.spectrum.components import (
+    COMPONENT_TAU,
+    COMPONENTS,
+    MIN_CENTRED_ENERGY,
+    ComponentOperators,
+    Treatment,
+    component_excess,
+)
 from spectral_probe.spectrum.gram_algebra import energies, prepare_gram
+from spectral_probe.spectrum.nodes import MeasuredNodes
 from spectral_probe.spectrum.nulls import MIN_REFERENCES, SwapNull, SwapReferences, cyclic_gram, permutation_energy
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.types import FloatArray, IntArray
 
 NULLS = ("swap", "permutation", "cyclic")
 MIN_TARGETS = 4
-#: A centred Gram with less than this part of the uncentred energy is rounding, not signal.
-MIN_CENTRED_ENERGY = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +55,13 @@ class SpectralEnergy:
     null_energy : {null: (n, n_layers, T − drop_first)}
         Energy under each null, one-sided: the user's own graph with averaged states.
     low : (n, n_layers)
-        Low-pass share :math:`\operatorname{tr}(e^{-\tau L} \tilde G) / \operatorname{tr} \tilde G`.
+        Low-pass share :math:`\operatorname{tr}(e^{-\tau L} \tilde G) / \operatorname{tr} \tilde G` at ``whole_tau``.
     null_low : {null: (n, n_layers)}
         The same under each null; two-sided for ``swap``.
     eigenvalues : (n, T − drop_first)
         Graph frequencies, NaN where padded.
     lengths : (n,) int
-        Number of targets before the drop.
+        Number of targets before the drop; with components, of nodes that are measured.
     is_valid : (n,) bool
         Whether the user is on the curve: valid at every layer of it.
     skipped : {reason: count}
@@ -62,6 +70,16 @@ class SpectralEnergy:
         Depth of each layer in the model: 0 for ``embed``, i for block i, one more than the last block for
         ``final_norm``; not consecutive where layers were selected.
     settings : dict
+    split : {treatment: {component: (n, n_layers)}}
+        Swap excess of every component under every treatment of the states that was computed; empty without
+        popularity-matched graphs.
+    weights : (n,)
+        Weight of each user in a mean, from the graphs alone; 0 for users who are not on the curve. 1 for all others
+        without popularity-matched graphs.
+    n_nodes : (n,) int
+        Nodes that each user has; the measured ones are the leading ``lengths``.
+    match_error : float
+        Mean absolute log count ratio of the popularity match.
     """
 
     energy: FloatArray
@@ -77,6 +95,29 @@ class SpectralEnergy:
     layer_states: tuple[str, ...]
     layer_index: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
+    weights: FloatArray = field(default_factory=lambda: np.empty(0))
+    n_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    match_error: float = float("nan")
+
+    @property
+    def measured(self) -> IntArray:
+        """Nodes that each user is measured on, (n,); 0 for users who are not on the curve."""
+        return np.where(self.is_valid, self.lengths, 0)
+
+    @property
+    def component_excess(self) -> dict[str, FloatArray]:
+        """Swap excess of every component under its own treatment, (n, n_layers)."""
+        return {name: self.split[self.treatment_of(name)][name] for name in COMPONENTS if self.split}
+
+    def treatment_of(self, component: str) -> str:
+        """Return the treatment of the states that a component is measured on.
+
+        Taste: the treated states where there are some; the others: rows of unit norm.
+        """
+        if len(self.split) == 1:
+            return next(iter(self.split))
+        return "residual" if component == "taste" and "residual" in self.split else "rows"
 
     @property
     def rayleigh(self) -> FloatArray:
@@ -106,17 +147,20 @@ def spectral_energy(
     grams: LayerGrams,
     bases: GraphBases,
     *,
+    matched: PopularityMatch | ComponentOperators | None = None,
+    treatment: Literal["auto", "plain", "rows", "residual"] = "auto",
     drop_first: int = 1,
     center: bool = True,
     normalize_rows: bool = False,
     nulls: Sequence[str] = NULLS,
-    tau: float = 5.0,
+    tau: float = COMPONENT_TAU,
+    whole_tau: float = 5.0,
     n_references: int = 256,
     min_targets: int = MIN_TARGETS,
     seed: int = 0,
     cache_dir: Path | None = None,
 ) -> SpectralEnergy:
-    r"""Energy of every graph frequency, from the Gram matrices of the layers.
+    r"""Energy of every graph frequency, from the Gram matrices of the layers; with matched graphs, its components.
 
     .. math:: E_u(l, k) = u_k^\top \tilde G_u^{(l)} u_k, \qquad \tilde G = J G J
 
@@ -129,12 +173,21 @@ def spectral_energy(
         Inner products of the states; unit: squared activation.
     bases : GraphBases, (n, T)
         Local graphs of the same sequences, before the drop.
+    matched : PopularityMatch or ComponentOperators, optional
+        Popularity-matched graphs of the nodes of ``bases``. With them the swap excess is split into popularity, lag
+        profile and taste; an item that comes again is measured at its first position only, and a user on as many
+        leading nodes as at least 20 others have. Operators instead of a match say that ``grams`` and ``bases`` hold
+        the measured nodes already, without the first ``drop_first``.
+    treatment : {"auto", "plain", "rows", "residual"}
+        States of the components: as they are, scaled to unit norm, or without what popularity explains. ``auto``:
+        ``residual`` for taste if the Grams have treated states, ``rows`` for all else.
     drop_first : int
         Leading positions to remove; the Laplacian of what is left is computed anew.
     center, normalize_rows : bool
+        Of the energies and shares.
     nulls : sequence of {"swap", "permutation", "cyclic"}
-    tau : float
-        Diffusion time of the heat kernel :math:`e^{-\tau L}`.
+    tau, whole_tau : float
+        Diffusion time of the heat kernel :math:`e^{-\tau L}` of the components, and of the low-pass share.
     n_references : int
         Users drawn per length for the swap null.
     min_targets : int
@@ -143,14 +196,15 @@ def spectral_energy(
     seed : int
         Of that draw.
     cache_dir : Path, optional
-        Where the averaged heat kernels of the references, which depend on the data set only, are local.
+        Where what depends on the data set only is stored: the averaged heat kernels of the references and the
+        popularity-matched graphs.
 
     Raises
     ------
     ShapeError
-        If ``grams`` and ``bases`` differ in n, T or lengths.
+        If ``grams``, ``bases`` and ``matched`` differ in n, T or lengths.
     ConfigError
-        If an option is out of range.
+        If an option is out of range, or components are asked of rows that have seen later items.
     DataError
         If no user is left on the curve.
     NonFiniteStateError
@@ -162,21 +216,46 @@ def spectral_energy(
     drops the first position and centres, without which the curve is mostly the mean vector and the attention sink.
     Cost: O(n_layers · T³) per sequence, independent of the width of the model.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "drop_first": drop_first,
         "center": center,
         "normalize_rows": normalize_rows,
         "tau": tau,
+        "whole_tau": whole_tau,
         "n_references": n_references,
         "min_targets": min_targets,
         "seed": seed,
     }
     _check_arguments(grams, bases, nulls, settings)
     _check_finite(grams)
-    local = bases.drop_first(drop_first)
+    n_dropped, is_measured = drop_first, isinstance(matched, ComponentOperators)
+    n_nodes = grams.lengths
+    if matched is not None and not grams.is_causal:
+        raise ConfigError("The rows of these Grams have seen later items, so their leading blocks cannot be compared.")
+    if isinstance(matched, PopularityMatch):
+        nodes = MeasuredNodes.of(
+            matched.nodes, grams.lengths, drop_first=drop_first, min_nodes=min_targets - drop_first
+        )
+        grams, n_nodes = nodes.select(grams), nodes.n_nodes
+        bases = GraphBases.from_adjacency(nodes.adjacency(bases.adjacency), nodes.lengths)
+        matched = ComponentOperators.build(
+            bases,
+            matched.select(nodes.index, nodes.n_nodes),
+            tau=tau,
+            n_references=n_references,
+            seed=seed,
+            cache_dir=cache_dir,
+        )
+        is_measured = True
+    if is_measured:
+        n_dropped = 0
+    local = bases.drop_first(n_dropped)
     with threadpool_limits(1):
-        is_usable = _usable_blocks(grams.grams, grams.lengths, drop_first, center, normalize_rows)
-        is_valid, skipped = _valid_users(grams.lengths, local, is_usable, min_targets)
+        split, varies = _split(grams, matched, treatment)
+        is_usable = _usable_blocks(grams.grams, grams.lengths, n_dropped, center, normalize_rows)
+        is_usable &= varies[:, None]
+        least = min_targets - (drop_first - n_dropped)
+        is_valid, skipped = _valid_users(grams.lengths, local, is_usable, least, min_targets)
         references = None
         if "swap" in nulls:
             references = SwapReferences.draw(
@@ -184,19 +263,54 @@ def spectral_energy(
                 is_usable,
                 grams.lengths[is_valid],
                 is_causal=grams.is_causal,
-                drop_first=drop_first,
-                tau=tau,
+                drop_first=n_dropped,
+                tau=whole_tau,
                 n_references=n_references,
                 seed=seed,
                 cache_dir=cache_dir,
             )
         result = _unfilled(grams, local, nulls, is_valid, skipped, settings)
         groups = [
-            _Group.of(rows, length, local, tau, references)
+            _Group.of(rows, length, local, whole_tau, references)
             for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0))
         ]
-        for_each(lambda task: _fill(result, grams.grams, *task), list(product(groups, range(grams.grams.shape[1]))))
-    return result
+        tasks = list(product(groups, range(grams.grams.shape[1])))
+        for_each(lambda task: _fill(result, grams.grams, *task, drop_first=n_dropped), tasks)
+    return replace(result, **_components(result, matched, split, n_nodes))
+
+
+def _split(
+    grams: LayerGrams, operators: ComponentOperators | PopularityMatch | None, treatment: str
+) -> tuple[dict[str, dict[str, FloatArray]], npt.NDArray[np.bool_]]:
+    """Return the components under each treatment that is asked for, and whether each user's states vary, (n,)."""
+    varies = np.ones(len(grams.lengths), dtype=bool)
+    split: dict[str, dict[str, FloatArray]] = {}
+    if not isinstance(operators, ComponentOperators):
+        return split, varies
+    chosen: tuple[Treatment, ...] = ("rows", "residual") if grams.treated is not None else ("rows",)
+    if treatment != "auto":
+        chosen = (treatment,)  # type: ignore[assignment]
+    for name in chosen:
+        split[name], is_usable = component_excess(grams, operators, treatment=name)
+        varies &= is_usable
+    return split, varies
+
+
+def _components(
+    result: SpectralEnergy,
+    operators: ComponentOperators | PopularityMatch | None,
+    split: dict[str, dict[str, FloatArray]],
+    n_nodes: IntArray,
+) -> dict[str, Any]:
+    """Return the fields of a result that belong to the components; users who are not on the curve are NaN."""
+    weights, match_error = np.ones(len(result.lengths)), float("nan")
+    if isinstance(operators, ComponentOperators):
+        weights, match_error = operators.weights, operators.matched.match_error
+        for excess in split.values():
+            for values in excess.values():
+                values[~result.is_valid] = np.nan
+    weights = np.where(result.is_valid, weights, 0.0)
+    return {"split": split, "weights": weights, "n_nodes": n_nodes, "match_error": match_error}
 
 
 def _check_arguments(grams: LayerGrams, bases: GraphBases, nulls: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -206,6 +320,8 @@ def _check_arguments(grams: LayerGrams, bases: GraphBases, nulls: Sequence[str],
             f"Grams are for {n} sequences of up to {T} targets, bases for {bases.eigenvalues.shape}, or their lengths "
             "differ. Build both from the same targets and lengths."
         )
+    for tau in (settings["tau"], settings["whole_tau"]):
+        heat_kernel(np.empty(0), tau)
     for name in nulls:
         if name not in NULLS:
             raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
@@ -290,12 +406,12 @@ def _usable_blocks(
 
 
 def _valid_users(
-    lengths: IntArray, local: GraphBases, is_usable: npt.NDArray[np.bool_], min_targets: int
+    lengths: IntArray, local: GraphBases, is_usable: npt.NDArray[np.bool_], least: int, min_targets: int
 ) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
-    """Return who is on the curve, and how many are not, by the first reason that applies."""
+    """Return who is on the curve, and how many are not, by the first reason that applies; ``least`` is of lengths."""
     last = np.maximum(local.lengths - 1, 0)
     has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
-    too_short = lengths < min_targets
+    too_short = lengths < least
     edgeless = ~too_short & ~local.has_edges
     flat = ~too_short & ~edgeless & ~has_energy
     skipped = {
@@ -334,10 +450,12 @@ class _Group:
         return cls(rows, length, U, h, SwapNull(rows, references.rows[length], references.heat[length], P))
 
 
-def _fill(result: SpectralEnergy, grams: npt.NDArray[np.float32], group: _Group, layer: int) -> None:
+def _fill(
+    result: SpectralEnergy, grams: npt.NDArray[np.float32], group: _Group, layer: int, *, drop_first: int
+) -> None:
     """Compute all energies of one group at one layer into ``result``; no two calls write to the same elements."""
     center = result.settings["center"]
-    treatment = {name: result.settings[name] for name in ("drop_first", "normalize_rows")}
+    treatment: dict[str, Any] = {"drop_first": drop_first, "normalize_rows": result.settings["normalize_rows"]}
     rows, length, U, h = group.rows, group.length, group.U, group.h
     m = U.shape[-1]
     G = prepare_gram(grams[rows, layer, :length, :length], center=center, **treatment)

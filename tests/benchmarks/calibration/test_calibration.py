@@ -78,7 +78,7 @@ def test_the_lowest_quarter_is_band_1_of_4(setting: Setting) -> None:
     users = np.arange(setting.n_users)
     H = worlds.noise(rng, len(users), setting.T)
     H *= (np.arange(setting.T) < setting.bases.lengths[:, None])[:, None, :, None]
-    slow = spectral_energy(_layer_grams(H, setting.bases.lengths), setting.bases, tau=2.0)
+    slow = spectral_energy(_layer_grams(H, setting.bases.lengths), setting.bases, whole_tau=2.0)
     weights = Bands.parse("rank:4").weights(slow.eigenvalues)[:, None, :, 0]
     expected = ((slow.energy - slow.null_energy["swap"]) * weights).sum(axis=-1) / slow.total
     probe = setting.all_operators

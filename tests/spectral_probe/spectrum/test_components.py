@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import ISOLATED, PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.spectrum.components import (
-    COMPONENTS,
-    component_excess,
-    distinct_nodes,
-    graph_weights,
-    lag_profile,
-    measured_lengths,
-)
+from spectral_probe.spectrum.components import COMPONENTS, graph_weights, lag_profile
+from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
+from spectral_probe.spectrum.nodes import distinct_nodes, measured_lengths, row_items
 from tests.spectral_probe.worlds import World, layer_labels, make_world, slow_cooccurrence, slow_heat
 
 TAU, N_PSEUDO = 1.0, 3
@@ -34,6 +31,15 @@ def grams_of(world: World, **changes) -> LayerGrams:
     names, kinds = layer_labels(world.states.shape[1])
     arguments = {"users": world.probe.users, "targets": world.probe.targets, **changes}
     return LayerGrams.from_states(world.states, world.probe.lengths, names, layer_states=kinds, **arguments)
+
+
+def components_of(grams: LayerGrams, graph: ItemGraph, *, nodes: str = "carried", **options) -> SpectralEnergy:
+    """Return the energies of Grams, split into components."""
+    own_user, n_pseudo = options.pop("own_user", "drop"), options.pop("n_pseudo", N_PSEUDO)
+    items = row_items(grams, nodes)
+    bases = graph.local_bases(items, grams.lengths, users=grams.users, own_user=own_user)
+    match = PopularityMatch.draw(graph, items, grams.lengths, grams.users, own_user=own_user, n_pseudo=n_pseudo)
+    return spectral_energy(grams, bases, matched=match, **{"nulls": ("swap",), **options})
 
 
 def slow_components(world: World, nodes: str, own_user: str) -> tuple[dict, np.ndarray, dict]:
@@ -125,37 +131,103 @@ def slow_components(world: World, nodes: str, own_user: str) -> tuple[dict, np.n
 @pytest.mark.parametrize(("nodes", "own_user"), [("carried", "drop"), ("foreseen", "drop"), ("carried", "keep")])
 def test_components_equal_double_loops(small, nodes, own_user) -> None:
     graph = ItemGraph.from_interactions(small.dataset.train.user_items)
-    result = component_excess(grams_of(small), graph, nodes=nodes, own_user=own_user, n_pseudo=N_PSEUDO)
+    result = components_of(grams_of(small), graph, nodes=nodes, own_user=own_user)
     expected, measured, variance = slow_components(small, nodes, own_user)
     np.testing.assert_array_equal(result.measured, measured)
-    assert 20 < result.is_measured.sum() <= 30
+    assert 20 < result.is_valid.sum() <= 30
     for name in COMPONENTS:
-        np.testing.assert_allclose(result.excess[name], expected[name], atol=2e-6, err_msg=name)
-    total = sum(result.excess[name] for name in ("popularity", "lag", "taste"))
-    np.testing.assert_allclose(total, result.excess["whole"], atol=1e-12)
+        np.testing.assert_allclose(result.component_excess[name], expected[name], atol=2e-6, err_msg=name)
+    total = sum(result.component_excess[name] for name in ("popularity", "lag", "taste"))
+    np.testing.assert_allclose(total, result.component_excess["whole"], atol=1e-12)
     np.testing.assert_allclose(result.weights, graph_weights(measured, variance), rtol=1e-6)
-    weighted = [
-        sum(w * x for w, x in zip(result.weights, result.excess["taste"][:, layer], strict=True) if w > 0)
-        / result.weights.sum()
-        for layer in range(3)
-    ]
-    np.testing.assert_allclose(result.mean("taste"), weighted)
-    assert sum(result.skipped.values()) == 30 - result.is_measured.sum()
+    assert sum(result.skipped.values()) == 30 - result.is_valid.sum()
+
+
+def test_the_whole_component_is_the_two_sided_swap_excess(small) -> None:
+    """Two ways to one number: the split at tau, and the low-pass share on the same states at the same tau."""
+    graph = ItemGraph.from_interactions(small.dataset.train.user_items)
+    for treatment, rows in (("plain", False), ("rows", True)):
+        result = components_of(grams_of(small), graph, treatment=treatment, normalize_rows=rows, tau=2.0, whole_tau=2.0)
+        np.testing.assert_allclose(
+            result.component_excess["whole"], result.low - result.null_low["swap"], atol=1e-10, err_msg=treatment
+        )
+
+
+def test_treated_states_give_the_taste(small) -> None:
+    graph = ItemGraph.from_interactions(small.dataset.train.user_items)
+    grams = grams_of(small, item_counts=graph.item_counts)
+    result = components_of(grams, graph)
+    assert result.treatment_of("taste") == "residual"
+    assert result.treatment_of("popularity") == "rows"
+    as_plain = replace(grams, grams=grams.treated, treated=None)
+    expected = components_of(as_plain, graph, treatment="plain")
+    np.testing.assert_allclose(
+        result.component_excess["taste"][result.is_valid],
+        expected.component_excess["taste"][result.is_valid],
+        atol=1e-12,
+    )
+    assert np.abs(result.split["rows"]["taste"] - result.split["residual"]["taste"])[result.is_valid].max() > 1e-3
+
+
+def test_a_stored_match_gives_the_same_bytes(small, tmp_path) -> None:
+    graph = ItemGraph.from_interactions(small.dataset.train.user_items)
+    grams, items = grams_of(small), small.probe.targets
+    fresh = components_of(grams, graph, nodes="foreseen")
+    arguments = {"users": small.probe.users, "n_pseudo": N_PSEUDO, "cache_dir": tmp_path}
+    bases = graph.local_bases(items, grams.lengths, users=grams.users)
+    for _ in range(2):
+        match = PopularityMatch.draw(graph, items, grams.lengths, **arguments)
+        again = spectral_energy(grams, bases, matched=match, nulls=("swap",), cache_dir=tmp_path)
+        assert again.match_error == fresh.match_error
+        for name in COMPONENTS:
+            np.testing.assert_array_equal(again.component_excess[name], fresh.component_excess[name])
+        np.testing.assert_array_equal(again.weights, fresh.weights)
+    assert len(list(tmp_path.glob("pseudo-*.npz"))) == len(list(tmp_path.glob("matched-*.npz"))) == 1
+    for path in tmp_path.glob("*.npz"):  # a damaged file is computed anew
+        path.write_bytes(path.read_bytes()[:100])
+    match = PopularityMatch.draw(graph, items, grams.lengths, **arguments)
+    again = spectral_energy(grams, bases, matched=match, nulls=("swap",), cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.component_excess["taste"], fresh.component_excess["taste"])
+
+
+def test_a_reference_without_variation_leaves_the_means_of_the_others(small) -> None:
+    """The sums over references are stored with the data set; a flat user must be taken out of them."""
+    graph = ItemGraph.from_interactions(small.dataset.train.user_items)
+    grams = grams_of(small)
+    whole = components_of(grams, graph)
+    longest = int(np.argmax(whole.measured))
+    flat = grams.grams.copy()
+    flat[longest, 1] = 1.0
+    result = components_of(replace(grams, grams=flat), graph)
+    assert not result.is_valid[longest]
+    others = result.is_valid
+    assert others.sum() == whole.is_valid.sum() - 1
+    # The same number, computed from the whole: low-pass share minus null, whose references are the same users.
+    check = components_of(replace(grams, grams=flat), graph, normalize_rows=True, whole_tau=1.0)
+    low = check.low - check.null_low["swap"]
+    np.testing.assert_allclose(result.component_excess["whole"][others], low[others], atol=1e-10)
+    assert np.abs(result.component_excess["taste"][others, 0] - whole.component_excess["taste"][others, 0]).max() > 1e-6
 
 
 def test_nodes_are_the_items_read_or_predicted_each_once() -> None:
-    targets = np.array([[5, 7, 5, 9, 9, 2], [1, 2, 3, 0, 0, 0]])
+    targets, inputs = (
+        np.array([[5, 7, 5, 9, 9, 2], [1, 2, 3, 0, 0, 0]]),
+        np.array([[8, 5, 7, 5, 9, 9], [4, 1, 2, 0, 0, 0]]),
+    )
     lengths = np.array([6, 3])
-    # Row 1 reads target 0, and so on; the first row is dropped.
-    items, index, n_nodes = distinct_nodes(targets, lengths, nodes="carried", drop_first=1)
-    assert n_nodes.tolist() == [3, 2]
-    assert items[0, :3].tolist() == [5, 7, 9]
-    assert index[0, :3].tolist() == [1, 2, 4]
-    assert (items[1, :2].tolist(), index[1, :2].tolist()) == ([1, 2], [1, 2])
-    items, index, n_nodes = distinct_nodes(targets, lengths, nodes="foreseen", drop_first=1)
+    grams = LayerGrams(
+        np.zeros((2, 1, 6, 6), np.float32), lengths, ("embed",), ("embed",), targets=targets, inputs=inputs
+    )
+    for known in (grams, replace(grams, inputs=None)):  # older Grams have no inputs: the targets shifted by one
+        items, index, n_nodes = distinct_nodes(row_items(known, "carried"), lengths, drop_first=1)
+        assert n_nodes.tolist() == [3, 2]
+        assert items[0, :3].tolist() == [5, 7, 9]
+        assert index[0, :3].tolist() == [1, 2, 4]
+        assert (items[1, :2].tolist(), index[1, :2].tolist()) == ([1, 2], [1, 2])
+    items, index, n_nodes = distinct_nodes(row_items(grams, "foreseen"), lengths, drop_first=1)
     assert n_nodes.tolist() == [4, 2]
     assert (items[0, :4].tolist(), index[0, :4].tolist()) == ([7, 5, 9, 2], [1, 2, 3, 5])
-    items, index, n_nodes = distinct_nodes(targets, lengths, nodes="carried", drop_first=2)
+    items, index, n_nodes = distinct_nodes(row_items(grams, "carried"), lengths, drop_first=2)
     assert (items[0, :3].tolist(), index[0, :3].tolist()) == ([7, 5, 9], [2, 3, 4])
 
 
@@ -166,8 +238,10 @@ def test_nobody_leaves_because_the_others_are_short() -> None:
         enough = [T for T in range(1, length + 1) if sum(other >= T for v, other in enumerate(lengths) if v != u) >= 20]
         assert measured[u] == max(enough, default=0)
     assert measured[0] == measured[1] == 6
-    assert measured_lengths(np.full(20, 9)).tolist() == [0] * 20
     assert measured_lengths(np.full(21, 9)).tolist() == [9] * 21
+    # Without 20 others nobody has references, and nobody is shortened.
+    assert measured_lengths(np.array([5] * 19 + [9])).tolist() == [5] * 19 + [9]
+    assert measured_lengths(np.array([2] * 5 + [9] * 19), min_nodes=3).tolist() == [2] * 5 + [9] * 19
 
 
 def test_weights_are_the_inverse_of_a_smoothed_variance() -> None:
@@ -192,7 +266,7 @@ def test_the_lag_profile_keeps_the_mean_of_every_diagonal() -> None:
     np.testing.assert_allclose(lag_profile(profile), profile)
 
 
-def world_of(kind: str, n_users: int = 300, seed: int = 3) -> tuple[LayerGrams, ItemGraph]:
+def world_of(kind: str, n_users: int = 300, seed: int = 3, *, treated: bool) -> tuple[LayerGrams, ItemGraph]:
     """Return Grams of states that know taste alone, popularity alone, or nothing, on histories that have both."""
     rng = np.random.default_rng(seed)
     n_items, n_tastes, d = 240, 6, 24
@@ -216,33 +290,35 @@ def world_of(kind: str, n_users: int = 300, seed: int = 3) -> tuple[LayerGrams, 
     read = np.concatenate([probe.targets[:, :1], probe.targets[:, :-1]], axis=1)
     states = (vectors / scale)[read] + rng.normal(size=(*read.shape, d))
     states = np.repeat(states[:, None], 2, axis=1)
-    return (
-        LayerGrams.from_states(states, probe.lengths, ["embed", "block 1"], users=probe.users, targets=probe.targets),
-        graph,
-    )
+    counts = {"item_counts": graph.item_counts} if treated else {}
+    names = ["embed", "block 1"]
+    return LayerGrams.from_states(
+        states, probe.lengths, names, users=probe.users, targets=probe.targets, **counts
+    ), graph
 
 
-def means_and_z(kind: str) -> dict[str, tuple[float, float]]:
+def means_and_z(kind: str, *, treated: bool) -> dict[str, tuple[float, float]]:
     """Return the weighted mean excess of both components at the input, and its z."""
-    grams, graph = world_of(kind)
-    result = component_excess(grams, graph, n_pseudo=16)
-    rows, values = result.is_measured, {}
+    grams, graph = world_of(kind, treated=treated)
+    result = components_of(grams, graph, n_pseudo=16)
+    rows, values = result.is_valid, {}
     w = result.weights[rows]
     for name in ("taste", "popularity"):
-        x = result.excess[name][rows, 0]
+        x = result.component_excess[name][rows, 0]
         mean = np.average(x, weights=w)
         values[name] = (mean, mean / np.sqrt(np.square(w * (x - mean)).sum() / w.sum() ** 2))
     return values
 
 
 def test_states_of_taste_and_states_of_popularity_are_told_apart() -> None:
-    taste, popularity, nothing = (means_and_z(kind) for kind in ("taste", "popularity", "nothing"))
+    taste, popularity, nothing = (means_and_z(kind, treated=True) for kind in ("taste", "popularity", "nothing"))
     assert taste["taste"][1] > 15
     assert abs(taste["popularity"][0]) < taste["taste"][0] / 10
-    # The most popular of 240 items have no equal, so the match is coarse and a little is left of a strong axis.
     assert popularity["popularity"][1] > 15
-    assert abs(popularity["taste"][0]) < popularity["popularity"][0] / 8
+    assert abs(popularity["taste"][1]) < 3
     assert max(abs(z) for _, z in nothing.values()) < 3
+    # Without the residuals a little of a strong axis is left: the most popular of 240 items have no equal.
+    assert means_and_z("popularity", treated=False)["taste"][1] > 5
 
 
 def test_what_cannot_be_split_is_refused(small) -> None:
@@ -250,26 +326,19 @@ def test_what_cannot_be_split_is_refused(small) -> None:
     grams = grams_of(small)
     for changes, message in (
         ({"nodes": "read"}, "nodes must be"),
-        ({"drop_first": 0}, "drop_first must lie in 1…3"),
         ({"n_references": 5}, "n_references must be at least 20"),
+        ({"treatment": "residual"}, "no treated states"),
     ):
         with pytest.raises(ConfigError, match=message):
-            component_excess(grams, graph, **changes)
-    with pytest.raises(ConfigError, match="targets and users"):
-        component_excess(grams_of(small, users=None), graph)
+            components_of(grams, graph, **changes)
+    with pytest.raises(ConfigError, match="no targets"):
+        row_items(grams_of(small, targets=None), "carried")
     with pytest.raises(ConfigError, match="later items"):
-        component_excess(grams_of(small, is_causal=False), graph)
-    few = LayerGrams(
-        grams.grams[:15],
-        grams.lengths[:15],
-        grams.layer_names,
-        grams.layer_states,
-        True,
-        grams.users[:15],
-        grams.targets[:15],
+        components_of(grams_of(small, is_causal=False), graph)
+    few = replace(
+        *(grams,),
+        **{name: getattr(grams, name)[:15] for name in ("grams", "lengths", "users", "targets")},
     )
-    with pytest.raises(DataError, match="None of the 15 users can be measured"):
-        component_excess(few, graph)
-    result = component_excess(grams, graph, n_pseudo=2)
-    with pytest.raises(ConfigError, match="component must be one of"):
-        result.mean("tast")
+    result = components_of(few, graph)
+    assert result.is_valid.sum() >= 10
+    assert np.isnan(result.component_excess["taste"]).all()

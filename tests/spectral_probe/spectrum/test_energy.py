@@ -44,7 +44,7 @@ def test_energies_from_grams_equal_the_transform_of_the_treated_states(
     world, bases, drop_first, center, normalize_rows
 ):
     treatment = {"drop_first": drop_first, "center": center, "normalize_rows": normalize_rows}
-    result = spectral_energy(world.grams(), bases, tau=3.0, **treatment)
+    result = spectral_energy(world.grams(), bases, whole_tau=3.0, **treatment)
     assert result.is_valid.sum() >= 50
     for u in np.flatnonzero(result.is_valid):
         T = int(world.probe.lengths[u])
@@ -106,12 +106,12 @@ def test_centring_removes_the_mean_over_positions():
 
 
 def test_the_result_names_its_layers_and_settings(world, bases):
-    result = spectral_energy(world.grams(), bases, tau=2.0, seed=9, n_references=40, nulls=("cyclic",))
+    result = spectral_energy(world.grams(), bases, whole_tau=2.0, seed=9, n_references=40, nulls=("cyclic",))
     assert result.layer_names == ("embed", "block 1", "block 2", "final_norm")
     assert result.layer_states == ("embed", "block", "block", "final_norm")
     assert result.layer_index == (0, 1, 2, 3)
     assert set(result.null_energy) == set(result.null_low) == {"cyclic"}
-    expected = {"drop_first": 1, "center": True, "normalize_rows": False, "tau": 2.0, "n_references": 40, "seed": 9}
+    expected = {"drop_first": 1, "center": True, "normalize_rows": False, "whole_tau": 2.0, "n_references": 40, "seed": 9}
     assert expected.items() <= result.settings.items()
     assert result.energy.shape == (60, 4, 9)
     assert result.eigenvalues.shape == (60, 9)

@@ -170,7 +170,7 @@ def test_the_swap_null_equals_the_loop_over_users_of_unequal_length(world, drop_
 def test_the_swap_null_with_the_own_user_kept_uses_the_same_graphs_for_the_references(world):
     treatment = {"drop_first": 1, "center": True, "normalize_rows": False}
     bases = bases_of(world, own_user="keep")
-    result = spectral_energy(world.grams(), bases, tau=2.0)
+    result = spectral_energy(world.grams(), bases, whole_tau=2.0)
     assert check_swap(world, result, bases, treatment, at_least_as_long(world), tau=2.0) >= 20
 
 
@@ -306,7 +306,7 @@ def test_averaged_heat_kernels_are_kept_and_read_back_for_the_same_graphs_only(w
         cached = spectral_energy(grams, bases, n_references=30, cache_dir=tmp_path / "heat")
         np.testing.assert_array_equal(cached.null_low["swap"], fresh.null_low["swap"])
         assert len(list((tmp_path / "heat").iterdir())) == expected_files
-    for change in ({"tau": 2.0}, {"seed": 1}, {"drop_first": 0}):
+    for change in ({"whole_tau": 2.0}, {"seed": 1}, {"drop_first": 0}):
         options = {"n_references": 30, **change}
         cached = spectral_energy(grams, bases, cache_dir=tmp_path / "heat", **options)
         np.testing.assert_array_equal(

@@ -186,7 +186,7 @@ def test_band_shares_sum_to_one_whatever_the_number_of_bands(sample, n_bands):
 def test_the_low_share_lies_between_the_gains_of_the_extreme_frequencies_and_falls_with_tau(sample):
     before = None
     for tau in (0.5, 5.0, 20.0):
-        low = sample.energy(nulls=(), tau=tau)
+        low = sample.energy(nulls=(), whole_tau=tau)
         share = low.low[low.is_valid]
         assert (share <= 1 + 1e-9).all()
         assert (share >= np.exp(-2 * tau) - 1e-12).all()
