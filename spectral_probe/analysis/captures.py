@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from tqdm import tqdm
 
 from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.analysis.split_graph import capture_name, user_halves
 from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.errors import ResourceError
 from spectral_probe.interactions.dataset import Dataset
@@ -18,6 +20,7 @@ from spectral_probe.interactions.sequences import ProbeSequences, probe_sequence
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.types import IntArray
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class CaptureTask:
     model: Callable[[], LayeredModel]
     sequences: ProbeSequences
     state_norm: Literal["final"] | None = None
+    has_pilot: bool = True
 
 
 def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> list[CaptureTask]:
     """Return one task for the headline and one for each control that runs the model again.
 
-    Their names: ``main``, and ``random-weights``, ``shuffled-history`` and ``paper`` if the options ask for them.
+    Their names: ``main``, and ``random-weights``, ``shuffled-history``, ``paper`` and, for a model with a graph of its
+    own, ``split-graph-1`` and ``split-graph-2`` if the options ask for them.
 
     Raises
     ------
@@ -55,8 +60,15 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
     if "shuffled-history" in options.controls:
         tasks.append(CaptureTask("shuffled-history", lambda: model, shuffle_history(probe, seed=options.seed)))
     if options.preset == "paper":
-        tasks.append(CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model)))
-    _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), len(tasks))
+        tasks.append(
+            CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model), has_pilot=False)
+        )
+    on_graph = getattr(model, "on_graph", None)
+    if "split-graph" in options.controls and on_graph is not None:
+        for half, other in enumerate(reversed(user_halves(dataset.train.user_items, options.seed))):
+            tasks.append(CaptureTask(capture_name(half), partial(on_graph, other, dataset.train.user_items), probe))
+    n_kinds = sum(2 if task.has_pilot else 1 for task in tasks)
+    _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), n_kinds)
     return tasks
 
 
@@ -67,14 +79,26 @@ def capture_names(options: AnalysisOptions) -> list[str]:
 
 
 def run_captures(
-    tasks: Sequence[CaptureTask], options: AnalysisOptions, run: AnalysisRun | None, *, resume: bool, progress: bool
+    tasks: Sequence[CaptureTask],
+    options: AnalysisOptions,
+    item_counts: IntArray,
+    run: AnalysisRun | None,
+    *,
+    resume: bool,
+    progress: bool,
 ) -> dict[str, LayerGrams]:
     """Run every task and return the Grams by name; shards are written if there is a run folder."""
-    return {task.name: _capture(task, options, run, resume=resume, progress=progress) for task in tasks}
+    return {task.name: _capture(task, options, item_counts, run, resume=resume, progress=progress) for task in tasks}
 
 
 def _capture(
-    task: CaptureTask, options: AnalysisOptions, run: AnalysisRun | None, *, resume: bool, progress: bool
+    task: CaptureTask,
+    options: AnalysisOptions,
+    item_counts: IntArray,
+    run: AnalysisRun | None,
+    *,
+    resume: bool,
+    progress: bool,
 ) -> LayerGrams:
     model, sequences = task.model(), task.sequences
     folder = None if run is None else run.grams_path(task.name)
@@ -91,6 +115,8 @@ def _capture(
             sequences.lengths,
             targets=sequences.targets,
             users=sequences.users,
+            item_counts=item_counts if task.has_pilot else None,
+            seed=options.seed,
             batch_size=options.batch_size,
             state_norm=task.state_norm,
             prefixes=options.prefixes,
@@ -107,9 +133,9 @@ def _published_state_norm(model: LayeredModel) -> Literal["final"] | None:
     return "final" if has_final_norm and not isinstance(model, HFDecoder) else None
 
 
-def _check_memory(n: int, T: int, n_layers: int, n_captures: int) -> None:
+def _check_memory(n: int, T: int, n_layers: int, n_kinds: int) -> None:
     """Raise ResourceError before the model runs if the Grams and the arrays computed from them do not fit."""
-    needed = n * T * T * 4 * n_layers * n_captures + 6 * n * T * T * 8
+    needed = n * T * T * 4 * n_layers * n_kinds + 12 * n * T * T * 8
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if memory is not None and needed > 0.8 * memory:
         raise ResourceError(

@@ -11,15 +11,21 @@ from spectral_probe.errors import ConfigError, did_you_mean
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.interactions.sequences import HELD_OUT, SequencePart
 from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.components import COMPONENT_TAU, COMPONENTS
 from spectral_probe.spectrum.energy import MIN_TARGETS, NULLS
+from spectral_probe.spectrum.nodes import NODES, Nodes
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
 
 #: Controls that run the model again, and those that are computed from the saved Grams.
 CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
-GRAM_CONTROLS = ("normalized-rows", "long-histories", "path-graph")
+GRAM_CONTROLS = ("long-histories", "path-graph", "split-graph")
+#: Controls that need the vectors of the items, not a run of the model.
+VECTOR_CONTROLS = ("exchanged-items",)
+#: Controls that are always computed.
+FIXED_CONTROLS = ("raw", "plain", "normalized-rows", "equal-weights")
 #: Minimum number of targets in the control ``long-histories``: from here on a user's excess is mostly signal.
 LONG_HISTORY = 12
-CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS)
+CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS, *VECTOR_CONTROLS)
 INPUTS = ("id", "text", "id+text")
 #: Options that the Grams depend on; they cannot change on saved Grams.
 CAPTURE_OPTIONS = (
@@ -44,10 +50,15 @@ class AnalysisOptions:
         Number of most recent targets that are probed.
     users : int or None
         Number of users to draw; None takes all.
-    bands, tau, own_user, null
+    bands, tau, whole_tau, own_user, null
         See :func:`spectral_probe.spectrum.energy.spectral_energy` and :class:`spectral_probe.spectrum.bands.Bands`.
+    nodes, component, weights
+        What is displayed, and the weights of the users; see :meth:`DecayProfile.from_energy`. The verdicts are always
+        of taste and popularity that are carried.
+    n_pseudo : int
+        Pseudo-histories per user; see :meth:`PopularityMatch.draw`.
     controls : tuple of str
-        Any of :data:`CONTROLS`; ``raw`` is always computed.
+        Any of :data:`CONTROLS`; those of :data:`FIXED_CONTROLS` are always computed.
     preset : {None, "paper"}
         ``paper`` adds the published curve beside the corrected one.
     layers : tuple of str or None
@@ -78,7 +89,12 @@ class AnalysisOptions:
     max_length: int = 50
     users: int | None = None
     bands: int | str = 4
-    tau: float = 5.0
+    tau: float = COMPONENT_TAU
+    whole_tau: float = 5.0
+    nodes: Nodes = "carried"
+    component: Literal["taste", "popularity", "lag", "whole"] = "taste"
+    weights: Literal["graph", "equal"] = "graph"
+    n_pseudo: int = 32
     own_user: Literal["drop", "keep"] = "drop"
     null: str = "swap"
     controls: tuple[str, ...] = ()
@@ -104,6 +120,9 @@ class AnalysisOptions:
         _one_of("sequence", self.sequence, tuple(HELD_OUT))
         _one_of("own_user", self.own_user, ("drop", "keep"))
         _one_of("null", self.null, NULLS)
+        _one_of("nodes", self.nodes, NODES)
+        _one_of("component", self.component, COMPONENTS)
+        _one_of("weights", self.weights, ("graph", "equal"))
         if self.preset is not None:
             _one_of("preset", self.preset, ("paper",))
         if self.quantize is not None:
@@ -111,15 +130,17 @@ class AnalysisOptions:
         if self.device_map is not None:
             _one_of("device_map", self.device_map, ("auto",))
         for control in self.controls:
-            _one_of("controls", control, CONTROLS)
+            _one_of("controls", control, (*CONTROLS, *FIXED_CONTROLS))
         Bands.parse(self.bands)
-        heat_kernel(np.empty(0), self.tau)
+        for tau in (self.tau, self.whole_tau):
+            heat_kernel(np.empty(0), tau)
         for name, minimum in (
             ("max_length", 1),
             ("batch_size", 1),
             ("n_bootstrap", 100),
             ("n_references", MIN_REFERENCES),
             ("min_targets", MIN_TARGETS),
+            ("n_pseudo", 1),
             ("seed", 0),
         ):
             if getattr(self, name) < minimum:
@@ -138,6 +159,15 @@ class AnalysisOptions:
                 raise ConfigError(f"Unknown option {name!r}; known: {sorted(known)}.{did_you_mean(name, known)}")
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**tuples)
+
+    @classmethod
+    def from_saved(cls, values: dict[str, Any]) -> AnalysisOptions:
+        """Build options from the ``config.yaml`` of a run; in the first version ``tau`` was that of the whole."""
+        if "nodes" not in values:
+            values = {key: value for key, value in values.items() if key != "tau"} | {"whole_tau": values["tau"]}
+            kept = [name for name in values.get("controls", ()) if name not in FIXED_CONTROLS]
+            values["controls"] = kept
+        return cls.from_mapping(values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for YAML and JSON."""

@@ -14,9 +14,10 @@ from platformdirs import user_cache_dir
 from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
+from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items, item_vectors
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
-from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
@@ -42,7 +43,7 @@ def analyze(
     progress: bool = False,
     **options: Any,
 ) -> DecayProfile:
-    """Measure how much of the collaborative signal in a model's inputs its layers keep.
+    """Measure how much of the taste, and of the popularity, in a model's inputs its layers carry.
 
     Parameters
     ----------
@@ -125,9 +126,16 @@ def run_analysis(
         if run is not None:
             with disk_errors(run.path):
                 run.save_graph(graph)
-        captures = run_captures(tasks, options, run, resume=resume, progress=progress)
-        profile = measure(captures, graph, options, labels, cache_dir=cache_root() / "heat")
+        captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
+        cache_dir = cache_root() / "heat"
+        exchanged = None
+        if "exchanged-items" in options.controls and captures[MAIN].is_causal:
+            exchanged = exchange_items(item_vectors(layered), captures[MAIN], graph, options, cache_dir=cache_dir)
+        embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
+        profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
         profile = _with_users(profile, captures[MAIN], data)
+        if exchanged is not None:
+            config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             write_results(run, profile)
@@ -156,8 +164,10 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     """
     source = AnalysisRun.open(path).grams_run()
     stored = source.config()
-    before = AnalysisOptions.from_mapping(stored["options"])
-    options = AnalysisOptions.from_mapping({**before.to_dict(), **changes})
+    before = AnalysisOptions.from_saved(stored["options"])
+    # The vectors of the items are not saved: this control is taken over from the source.
+    kept = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
+    options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": kept, **changes})
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()
@@ -169,12 +179,46 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
     with nullcontext() if run is None else logged(run.path, logger):
-        profile = measure(captures, graph, options, labels, cache_dir=cache_root() / "heat")
+        profile = measure(
+            *(captures, graph, options, labels),
+            cache_dir=cache_root() / "heat",
+            embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
+        )
+        profile = _like_source(profile, source, before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
             write_results(run, profile)
     return Analysis(profile, run)
+
+
+def _like_source(
+    profile: DecayProfile, source: AnalysisRun, before: AnalysisOptions, after: AnalysisOptions
+) -> DecayProfile:
+    """Return a re-analysis with the user names and the caveats of its source, saying how it differs from it."""
+    differing = {
+        name: f"{old} → {new}"
+        for name, new in after.to_dict().items()
+        if (old := before.to_dict()[name]) != new and name != "controls"
+    }
+    protocol = {**profile.protocol, "differs_from_source": differing}
+    caveats, per_user = profile.caveats, profile.per_user
+    if (source.path / "summary.json").is_file():
+        known = DecayProfile.load(source.path)
+        # Of the caveats, only this one is about the probe and not about the measure.
+        caveats += tuple(code for code in known.caveats if code == "truncated-users")
+        if "user_id" in known.per_user:
+            names = known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"]
+            per_user = per_user.copy()
+            per_user.insert(0, "user_id", per_user["sequence"].map(names))
+    return replace(profile, protocol=protocol, caveats=caveats, per_user=per_user)
+
+
+def _embed_sd(source: AnalysisRun) -> float:
+    """Return what the test of ``embed`` divides by, from the control ``exchanged-items`` of a run."""
+    stored = DecayProfile.load(source.path).protocol.get("exchanged_items", {})
+    sd = float(stored.get("sd_z", 1.0))
+    return sd if sd > TOLERATED_SD else 1.0
 
 
 def cache_root() -> Path:
@@ -202,6 +246,7 @@ def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captur
             )
     wanted = {"paper"} if after.preset == "paper" else set()
     wanted |= {name for name in after.controls if name in CAPTURED_CONTROLS}
+    wanted |= {name for name in after.controls if name in VECTOR_CONTROLS}
     missing = sorted(wanted - captures.keys())
     if missing:
         raise ConfigError(

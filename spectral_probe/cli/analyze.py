@@ -29,13 +29,17 @@ OPTIONS = (
     Flag("max_length", int, "Most recent targets kept per user."),
     Flag("users", int, "Draw this many users instead of all."),
     Flag("bands", str, "Bands shown: B, rank:B, pooled:B or deciles."),
-    Flag("tau", float, "Diffusion time of the low-pass exp(-tau L)."),
+    Flag("tau", float, "Diffusion time of the components' low-pass exp(-tau L); default 1."),
+    Flag("nodes", str, "What is shown: carried (items read) or foreseen (items predicted)."),
+    Flag("component", str, "What is shown: taste, popularity, lag or whole."),
+    Flag("weights", str, "Weights of the users: graph (inverse noise) or equal."),
+    Flag("n_pseudo", int, "Pseudo-histories of the popularity match."),
     Flag("own_user", str, "The user's own co-occurrences: drop or keep."),
-    Flag("null", str, "Null of the verdict: swap, permutation or cyclic."),
+    Flag("null", str, "Null that is shown of the whole: swap, permutation or cyclic."),
     Flag(
         "controls",
         str,
-        "Comma-separated: random-weights, shuffled-history, normalized-rows, long-histories, path-graph.",
+        "Comma-separated: random-weights, shuffled-history, split-graph, exchanged-items, long-histories, path-graph.",
         convert=split,
     ),
     Flag("min_targets", int, "Leave out users with fewer targets (at least 4)."),
@@ -70,7 +74,7 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Draw decay curves with nulls, intervals and a verdict, and write a run folder.
+    """Measure what the layers carry of taste and of popularity: curves, intervals, verdicts, a run folder.
 
     With no argument at all: SASRec and MiniLM on the built-in data set, offline.
     """

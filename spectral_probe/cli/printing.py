@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -10,9 +10,17 @@ from rich.table import Table
 
 from spectral_probe.cli.tables import console_for_output
 from spectral_probe.comparison.comparison import ProfileComparison
-from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.report.words import CAVEATS, QUANTITIES_IN_WORDS, verdict_in_words
+from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.words import (
+    CAVEATS,
+    QUANTITIES_IN_WORDS,
+    changes_in_words,
+    nulls_in_words,
+    paired_in_words,
+    users_in_words,
+    verdict_in_words,
+)
 from spectral_probe.runs.analysis_run import AnalysisRun
 
 if TYPE_CHECKING:
@@ -70,11 +78,66 @@ def _print_paths(run: AnalysisRun) -> None:
 
 
 def print_profile(profile: DecayProfile) -> None:
-    """Print the headline curve of a profile."""
+    """Print the headline curve of a profile, its verdicts, and what a reader must know."""
+    console = console_for_output()
+    console.print(_curve_table(profile))
+    lines = [
+        *(f"verdict on {component}: {verdict}" for component, verdict in profile.verdicts.items()),
+        verdict_in_words(profile),
+        *paired_in_words(profile),
+        nulls_in_words(profile),
+        users_in_words(profile),
+        changes_in_words(profile),
+    ]
+    for name, control in profile.controls.items():
+        words = [
+            f"{component} {verdict.label} {control.retention[component]}"
+            for component, verdict in control.verdicts.items()
+            if component in control.retention
+        ]
+        if words and name != "paper":
+            lines.append(f"control {name}: {'; '.join(words)}")
+    lines += [f"note [{code}]: {CAVEATS[code]}" for code in profile.caveats]
+    for line in lines:
+        if line:
+            console.print(line, highlight=False, markup=False)
+
+
+def _curve_table(profile: DecayProfile) -> Table:
+    """Return the curve of a profile as a table: its components, or the share of a profile without them."""
+    first = profile.table.iloc[0]
+    title = f"{first['model']} on {first['dataset']}, inputs {first['inputs']}"
+    changes = changes_in_words(profile)
+    title = f"{title}\n{changes}" if changes else title
+    if profile.component == "whole" or "taste" not in set(profile.table["component"]):
+        return _share_table(profile, title)
+    nodes = profile.protocol.get("options", {}).get("nodes", "carried")
+    verb = "carried" if nodes == "carried" else "foreseen"
+    table = Table(title=escape(f"{title}: what is {verb}, excess x 1000 [95 % CI] and its part of the input's"))
+    components = [profile.component, *(name for name in ("taste", "popularity") if name != profile.component)]
+    table.add_column("layer", no_wrap=True)
+    for component in components:
+        table.add_column(f"{component} {verb}", justify="right", no_wrap=True)
+        if nodes == "carried":
+            table.add_column("retention", justify="right", no_wrap=True)
+    curves = {name: profile.curve(name, nodes=nodes).set_index("layer_name") for name in components}
+    for layer in curves[profile.component].index:
+        cells = []
+        for curve in curves.values():
+            row = dict(curve.loc[layer].items())
+            cells.append(f"{1000 * row['excess']:+.2f} {_interval(row, 'excess', 2, scale=1000)}")
+            if nodes == "carried":
+                cells.append(f"{row['retention']:.2f} {_interval(row, 'retention', 2)}")
+        table.add_row(str(layer), *cells)
+    return table
+
+
+def _share_table(profile: DecayProfile, title: str) -> Table:
+    """Return the low-pass share of a profile, its null and its excess."""
     curve = select_curve(profile.table, null=profile.null)
-    first = curve.iloc[0]
-    table = Table(title=f"{first['model']} on {first['dataset']}, inputs {first['inputs']}: low-pass share of energy")
-    for column in ("layer", "share", "95 % CI", f"{first['null']} null", "excess", "95 % CI", "retention", "95 % CI"):
+    null = str(curve["null"].iloc[0])
+    table = Table(title=escape(f"{title}: low-pass share of energy"))
+    for column in ("layer", "share", "95 % CI", f"{null} null", "excess", "95 % CI", "retention", "95 % CI"):
         table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
     for row in curve.to_dict("records"):
         table.add_row(
@@ -87,24 +150,9 @@ def print_profile(profile: DecayProfile) -> None:
             f"{row['retention']:.2f}",
             _interval(row, "retention", 2),
         )
-    console = console_for_output()
-    console.print(table)
-    console.print(f"verdict: [bold]{profile.verdict}[/bold]", highlight=False)
-    console.print(verdict_in_words(profile), highlight=False, markup=False)
-    raw = profile.controls["raw"]
-    console.print(
-        f"users on the curve: {profile.n_users}; skipped: {profile.skipped}; verdict on raw states: {raw.verdict}",
-        highlight=False,
-        markup=False,
-    )
-    for name, control in profile.controls.items():
-        if name not in ("raw", "paper") and control.retention is not None:
-            console.print(
-                f"control {name}: {control.verdict}, retention {control.retention}", highlight=False, markup=False
-            )
-    for code in profile.caveats:
-        console.print(f"note [{code}]: {CAVEATS[code]}", highlight=False, markup=False)
+    return table
 
 
-def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
-    return f"[{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]".replace("[", r"\[")
+def _interval(row: Mapping[Any, Any], name: str, digits: int, *, scale: float = 1.0) -> str:
+    low, high = (scale * row[f"{name}_{end}"] for end in ("low", "high"))
+    return f"[{low:.{digits}f}, {high:.{digits}f}]".replace("[", r"\[")

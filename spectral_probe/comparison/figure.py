@@ -12,8 +12,9 @@ import pandas as pd
 from spectral_probe.comparison.comparison import ProfileComparison, is_by_prefix, name_of
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Site
 from spectral_probe.figure_style import NULL_GREY, PALETTE
-from spectral_probe.profiles.figures import curve_with_ribbon, proxy, relative_depth, select_curve
+from spectral_probe.profiles.figures import curve_with_ribbon, proxy, relative_depth
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import select_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

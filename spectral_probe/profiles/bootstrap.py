@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -50,34 +53,93 @@ def resampled_means(values: FloatArray, *, n_bootstrap: int, seed: int) -> Float
     present = ~np.isnan(flat)
     known = np.where(present, flat, 0.0)
     is_complete = bool(present.all())
-    generator = np.random.default_rng(seed)
     means = np.empty((n_bootstrap, flat.shape[1]))
-    # In chunks: the counts of 300,000 users for all resamples at once would not fit in memory.
-    chunk = max(1, min(n_bootstrap, 20_000_000 // n))
-    for start in range(0, n_bootstrap, chunk):
-        size = min(chunk, n_bootstrap - start)
-        counts = generator.multinomial(n, np.full(n, 1.0 / n), size=size).astype(np.float64)
-        denominator = np.full((size, 1), float(n)) if is_complete else counts @ present.astype(np.float64)
+    start = 0
+    for counts in _resample_counts(n, n_bootstrap, seed):
+        end = start + len(counts)
+        denominator = np.full((len(counts), 1), float(n)) if is_complete else counts @ present.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means[start : start + size] = (counts @ known) / denominator
+            means[start:end] = (counts @ known) / denominator
+        start = end
     return means.reshape(n_bootstrap, *values.shape[1:])
 
 
-def weighted_resampled_means(values: FloatArray, weights: FloatArray, *, n_bootstrap: int, seed: int) -> FloatArray:
-    r"""Return :math:`\sum m w x / \sum m w` of every resample, (n_bootstrap, …), with m the times a user is drawn.
+def _resample_counts(n: int, n_bootstrap: int, seed: int) -> Iterator[FloatArray]:
+    """Yield how often each user is drawn, (size, n), for all resamples in order."""
+    # In chunks: the counts of 300,000 users for all resamples at once would not fit in memory.
+    chunk = max(1, min(n_bootstrap, 20_000_000 // n))
+    if chunk == n_bootstrap:
+        yield _counts_at_once(n, n_bootstrap, seed)
+        return
+    generator = np.random.default_rng(seed)
+    for start in range(0, n_bootstrap, chunk):
+        size = min(chunk, n_bootstrap - start)
+        yield generator.multinomial(n, np.full(n, 1.0 / n), size=size).astype(np.float64)
 
-    Parameters
+
+@lru_cache(maxsize=2)
+def _counts_at_once(n: int, n_bootstrap: int, seed: int) -> FloatArray:
+    # Kept: every curve of an analysis is resampled with the same users.
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_bootstrap).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedMeans:
+    r"""Weighted means over users, with their resamples.
+
+    Attributes
     ----------
-    values : (n_users, …)
-        Without NaN.
-    weights : (n_users,)
-    n_bootstrap, seed : int
-        As in :func:`resampled_means`: the same users are drawn.
+    mean : (…)
+        :math:`\sum w x / \sum w`.
+    resampled : (n_bootstrap, …)
+        :math:`\sum m w x / \sum m w`, with m the times a user is drawn.
     """
-    axes = (slice(None), *[None] * (values.ndim - 1))
-    products = np.concatenate([(weights[axes] * values).reshape(len(values), -1), weights[:, None]], axis=1)
-    means = resampled_means(products, n_bootstrap=n_bootstrap, seed=seed)
-    return np.asarray(means[:, :-1] / means[:, -1:]).reshape(n_bootstrap, *values.shape[1:])
+
+    mean: FloatArray
+    resampled: FloatArray
+
+    @classmethod
+    def of(cls, values: FloatArray, weights: FloatArray, *, n_bootstrap: int, seed: int) -> WeightedMeans:
+        """Return the means of values (n_users, …) with weights (n_users,).
+
+        A user with a NaN anywhere has weight 0. The draws depend on the seed and the number of users only, so
+        quantities of one probe stay paired.
+        """
+        n = len(values)
+        flat = values.reshape(n, -1)
+        w = np.where(np.isfinite(flat).all(axis=1), weights, 0.0)
+        known = np.where(w[:, None] > 0, flat, 0.0)
+        sums = resampled_means(
+            np.concatenate([w[:, None] * known, w[:, None]], axis=1), n_bootstrap=n_bootstrap, seed=seed
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (w @ known) / w.sum()
+            resampled = sums[:, :-1] / sums[:, -1:]
+        return cls(mean.reshape(values.shape[1:]), resampled.reshape(n_bootstrap, *values.shape[1:]))
+
+    @property
+    def interval(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper end of the 95 % percentile interval, each (…)."""
+        return percentile_interval(self.resampled)
+
+    def ratio_to(self, other: WeightedMeans) -> WeightedMeans:
+        """Return the ratio of two means that broadcast, resample by resample."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return WeightedMeans(self.mean / other.mean, self.resampled / other.resampled)
+
+    def __getitem__(self, index: Any) -> WeightedMeans:
+        return WeightedMeans(self.mean[index], self.resampled[(slice(None), *np.atleast_1d(index))])
+
+    def to_interval(self) -> Interval:
+        """Return a single mean as an :class:`Interval`."""
+        low, high = self.interval
+        return Interval(float(self.mean), float(low), float(high))
+
+
+def effective_number(weights: FloatArray) -> float:
+    r"""Return the effective number of users, :math:`(\sum w)^2 / \sum w^2`; 0 without weights."""
+    squares = float(np.square(weights).sum())
+    return float(weights.sum() ** 2 / squares) if squares else 0.0
 
 
 def percentile_interval(resampled: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_probe.figure_style import NULL_GREY, PALETTE
+from spectral_probe.profiles.tables import select_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 MARKERS = {"embed": "D", "final_norm": "X"}
 #: x of `final_norm` on the axis of relative depth, where the last block is at 1.
 FINAL_NORM_DEPTH = 1.08
+#: Line style of the whole excess over each null.
+NULL_STYLES = {"swap": "-", "cyclic": "--", "permutation": ":"}
+COMPONENT_TITLES = {"taste": "Taste", "popularity": "Popularity", "lag": "Lag profile", "whole": "Whole excess"}
 
 
 def relative_depth(curve: pd.DataFrame) -> pd.Series[Any]:
@@ -25,13 +29,6 @@ def relative_depth(curve: pd.DataFrame) -> pd.Series[Any]:
     n_blocks = max([1, *curve.loc[curve["state"] == "block", "layer"]])
     depth = (curve["layer"] / n_blocks).astype(float)
     return depth.where(curve["state"] != "final_norm", FINAL_NORM_DEPTH)
-
-
-def select_curve(table: pd.DataFrame, *, band: str = "low", null: str | None, control: str = "none") -> pd.DataFrame:
-    """Return the rows of one curve in layer order; if ``null`` is None, those of the first null in the table."""
-    rows = table[(table["band"] == band) & (table["control"] == control)]
-    name = null if null is not None else (rows["null"].iloc[0] if len(rows) else "none")
-    return rows[rows["null"] == name].sort_values("layer")
 
 
 def curve_with_ribbon(
@@ -62,8 +59,13 @@ def curve_with_ribbon(
     return ax
 
 
-def share_curve(table: pd.DataFrame, *, null: str | None, ax: Axes | None = None) -> Axes:
-    """Draw the low-pass share of every model in the table, and in grey its share under the null."""
+def share_curve(table: pd.DataFrame, *, null: str | None, component: str = "whole", ax: Axes | None = None) -> Axes:
+    """Draw the low-pass share of every model in the table, and in grey its share under the null.
+
+    Of a component other than the whole there is no share: its carried excess is drawn, as a part of the input's.
+    """
+    if component != "whole":
+        return retention_curve(table, component=component, ax=ax)
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
@@ -79,16 +81,82 @@ def share_curve(table: pd.DataFrame, *, null: str | None, ax: Axes | None = None
     return ax
 
 
-def excess_curve(table: pd.DataFrame, *, null: str, ax: Axes | None = None) -> Axes:
-    """Draw the excess of the low-pass share over the null with its 95 % interval; 0 means no collaborative signal."""
+def excess_curve(
+    table: pd.DataFrame,
+    *,
+    null: str | None = "swap",
+    component: str = "whole",
+    nodes: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the excess of a component, or of the whole over a null, with its 95 % interval."""
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
     ax.axhline(0.0, color=NULL_GREY, linewidth=1)
     for color, (model, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
-        curve_with_ribbon(select_curve(rows, null=null), value="excess", color=color, label=str(model), ax=ax)
+        curve = select_curve(rows, null=null, component=component, nodes=nodes)
+        if not curve.empty:
+            curve_with_ribbon(curve, value="excess", color=color, label=str(model), ax=ax)
     ax.set_xlabel("relative depth (block / number of blocks)")
     ax.set_ylabel(f"excess over the {null} null")
+    return ax
+
+
+def retention_curve(table: pd.DataFrame, *, component: str = "taste", ax: Axes | None = None) -> Axes:
+    """Draw the excess of a carried component as a part of that at the input; dashed: random weights, if computed."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.gca() if ax is None else ax
+    ax.axhline(0.0, color=NULL_GREY, linewidth=1)
+    ax.axhline(1.0, color=NULL_GREY, linewidth=1, linestyle=":")
+    for color, (model, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
+        curve = select_curve(rows, component=component, nodes="carried")
+        if curve.empty or curve["retention"].isna().all():
+            continue
+        curve_with_ribbon(curve, value="retention", color=color, label=str(model), ax=ax)
+        random = select_curve(rows, component=component, nodes="carried", control="random-weights")
+        blocks = random["state"] == "block"
+        depth = relative_depth(random)[blocks]
+        ax.plot(depth, random.loc[blocks, "retention"], color=color, linestyle="--", linewidth=1.2, alpha=0.8)
+    ax.set_xlabel("relative depth (block / number of blocks)")
+    ax.set_ylabel(f"{component} carried, share of the input's")
+    return ax
+
+
+def foreseen_curve(curves: Mapping[str, pd.DataFrame], *, component: str = "taste", ax: Axes | None = None) -> Axes:
+    """Draw what is foreseen of the next item, in units of the excess carried at the input.
+
+    Parameters
+    ----------
+    curves : {model: DataFrame}
+        ``DecayProfile.foreseen`` of each model.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = plt.gca() if ax is None else ax
+    ax.axhline(0.0, color=NULL_GREY, linewidth=1)
+    for color, (model, rows) in zip(cycle(PALETTE), curves.items(), strict=False):
+        curve = rows[rows["component"] == component].rename(columns={"low": "value_low", "high": "value_high"})
+        curve_with_ribbon(curve, value="value", color=color, label=model, ax=ax)
+    ax.set_xlabel("relative depth (block / number of blocks)")
+    ax.set_ylabel(f"{component} foreseen, in units of that carried at the input")
+    return ax
+
+
+def nulls_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the whole excess over each null, one line style per null: a weaker null keeps more of it."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.gca() if ax is None else ax
+    ax.axhline(0.0, color=NULL_GREY, linewidth=1)
+    for color, (_, rows) in zip(cycle(PALETTE), table.groupby("model", sort=False), strict=False):
+        for null, style in NULL_STYLES.items():
+            curve = select_curve(rows, null=null)
+            curve = curve[curve["state"] != "final_norm"]
+            ax.plot(relative_depth(curve), curve["excess"], color=color, linestyle=style, linewidth=1.4)
+    ax.set_xlabel("relative depth (block / number of blocks)")
+    ax.set_ylabel("whole excess, τ = 5")
     return ax
 
 
@@ -109,18 +177,65 @@ def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = N
     return ax
 
 
-def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figure:
-    """Return the figure of a run: shares on top, excess below, all models on one axis; the published curve if computed.
+def decay_figure(
+    tables: Sequence[pd.DataFrame], *, null: str = "swap", foreseen: Mapping[str, pd.DataFrame] | None = None
+) -> Figure:
+    """Return the figure of a run, all models on one axis.
+
+    With components: taste and popularity that are carried, taste that is foreseen, the whole excess over each null, and
+    the published curve if it was computed. Without: shares on top, excess below.
 
     Parameters
     ----------
     tables : sequence of DataFrame
         ``DecayProfile.to_frame()`` of each model.
+    null : str
+        The null that is drawn of a profile without components.
+    foreseen : {model: DataFrame}, optional
+        ``DecayProfile.foreseen`` of each model.
     """
+    table = pd.concat(list(tables), ignore_index=True)
+    has_published = bool((table["control"] == "paper").any())
+    has_components = bool((table["component"] == "taste").any())
+    figure = _components(table, foreseen or {}) if has_components else _whole(table, null, has_published)
+    datasets, inputs = (", ".join(dict.fromkeys(table[name])) for name in ("dataset", "inputs"))
+    figure.suptitle(f"data set: {datasets}; item inputs: {inputs}", fontsize=11)
+    return figure
+
+
+def _components(table: pd.DataFrame, foreseen: Mapping[str, pd.DataFrame]) -> Figure:
     from matplotlib.figure import Figure
 
-    table = pd.concat(list(tables), ignore_index=True)
-    has_published = (table["control"] == "paper").any()
+    has_published = bool((table["control"] == "paper").any())
+    figure = Figure(figsize=(12.5, 7.4), layout="constrained")
+    mosaic: list[Any] = [
+        ["taste", "foreseen", "nulls"],
+        ["popularity", "published" if has_published else "foreseen", "nulls"],
+    ]
+    grid = figure.subplot_mosaic(mosaic)
+    for component in ("taste", "popularity"):
+        retention_curve(table, component=component, ax=grid[component])
+        grid[component].set_title(f"{COMPONENT_TITLES[component]} carried: items the rows read", fontsize=10)
+    foreseen_curve(foreseen, ax=grid["foreseen"])
+    grid["foreseen"].set_title("Taste foreseen: items the rows predict", fontsize=10)
+    nulls_curve(table, ax=grid["nulls"])
+    grid["nulls"].set_title("Whole excess over each null\n(popularity, lag and taste together)", fontsize=10)
+    if has_published:
+        published_curve(table, ax=grid["published"])
+        grid["published"].set_title("As published: raw states, no null", fontsize=10)
+    handles, names = grid["taste"].get_legend_handles_labels()
+    marks = {"input of block 1 (embed)": "D", "after the final norm": "X"}
+    proxies = [*handles, *(proxy(marker=marker) for marker in marks.values()), proxy(linestyle="--")]
+    names = [*names, *marks, "carried: random weights"]
+    proxies += [proxy(linestyle=style) for style in NULL_STYLES.values()]
+    names += [f"whole: over {null}" for null in NULL_STYLES]
+    figure.legend(proxies, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _whole(table: pd.DataFrame, null: str, has_published: bool) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11.5 if has_published else 6.5, 7.2), layout="constrained")
     grid = figure.subplot_mosaic(
         [["share", "published"], ["excess", "published"]] if has_published else [["share"], ["excess"]]
@@ -137,8 +252,6 @@ def decay_figure(tables: Sequence[pd.DataFrame], *, null: str = "swap") -> Figur
     if has_published:
         published_curve(table, ax=grid["published"])
         grid["published"].set_title("As published: raw states, no null", fontsize=10)
-    datasets, inputs = (", ".join(dict.fromkeys(table[name])) for name in ("dataset", "inputs"))
-    figure.suptitle(f"data set: {datasets}; item inputs: {inputs}", fontsize=11)
     return figure
 
 

@@ -1,72 +1,86 @@
-"""Decay profiles: mean energies over users as curves over layers, with confidence intervals and a verdict."""
+"""Decay profiles: weighted means over users as curves over layers, with confidence intervals and verdicts."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.errors import ConfigError
+from spectral_probe.profiles.bootstrap import Interval, WeightedMeans, effective_number
 from spectral_probe.profiles.figures import share_curve
-from spectral_probe.profiles.tables import TEXT_COLUMNS, curve_table, user_table
+from spectral_probe.profiles.tables import curve_table, select_curve, user_table, user_weights
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.components import COMPONENTS
 from spectral_probe.spectrum.energy import SpectralEnergy
-from spectral_probe.storage.atomic import write_csv, write_text
+from spectral_probe.spectrum.nodes import NODES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: Components with a verdict.
+JUDGED = ("taste", "popularity")
+
 
 @dataclass(frozen=True, eq=False)
 class DecayProfile:
-    """Curves over layers: share, null share, excess and retention of every band, with 95 % intervals.
+    """Curves over layers, with 95 % intervals and verdicts.
 
     Attributes
     ----------
     table : DataFrame
-        One row per layer × band × null, columns :data:`~spectral_probe.profiles.tables.COLUMNS`; band ``low`` is the
-        headline.
-    verdict : Verdict
-    embed_excess, retention : Interval or None
-        Of the low band under the verdict's null, at ``embed`` and at the last block.
+        Columns :data:`~spectral_probe.profiles.tables.COLUMNS`: one row per layer × component × treatment, and per
+        layer × band × null of the whole, for each kind of nodes.
+    verdicts : {component: Verdict}
+        Of taste and popularity; of the whole alone for a curve without components.
+    embed_excess, retention : {component: Interval}
+        Excess at ``embed``, and what is left of it at the last block. Of taste and popularity; of the whole alone for a
+        curve without components.
     retention_layer : str
+    component : str
+        The component of the headline.
     null : str or None
-        The null that the verdict uses; None for a curve without verdict.
+        The null of the whole that is displayed, and that judges it; None for a curve without verdict.
     n_users : int
         Users on the curve.
-    skipped : {reason: count}
+    users : dict
+        ``probed``, ``measured``, ``shortened`` and ``skipped`` {reason: count}.
     per_user : DataFrame
-        Low share, null share and excess of each user at each layer.
+        Shares, excess and components of each user at each layer, with weight and measured length.
     protocol : dict
         All settings that the numbers depend on.
     caveats : tuple of str
         Codes of :data:`spectral_probe.report.words.CAVEATS`.
     controls : {name: DecayProfile}
         Profiles of the same users under other treatments, such as ``raw``.
+    paired : {control: {component: {"base", "other", "difference": Interval}}}
+        Retention of a control (``base``), of this profile (``other``), and the paired difference.
+    foreseen : DataFrame or None
+        What is foreseen, per layer and component, in units of the excess carried at ``embed``.
     energy : SpectralEnergy or None
         The energies that the curves are means of; None for a loaded profile.
     """
 
     table: pd.DataFrame
-    verdict: Verdict
-    embed_excess: Interval | None
-    retention: Interval | None
+    verdicts: dict[str, Verdict]
+    embed_excess: dict[str, Interval]
+    retention: dict[str, Interval]
     retention_layer: str
+    component: str
     null: str | None
     n_users: int
-    skipped: dict[str, int]
+    users: dict[str, Any]
     per_user: pd.DataFrame
     protocol: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     controls: dict[str, DecayProfile] = field(default_factory=dict)
+    paired: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
+    foreseen: pd.DataFrame | None = None
     energy: SpectralEnergy | None = None
 
     @classmethod
@@ -74,75 +88,131 @@ class DecayProfile:
         cls,
         energy: SpectralEnergy,
         *,
+        nodes: str = "carried",
+        component: str = "taste",
+        weights: str = "graph",
         bands: int | str | Bands = 4,
         null: str | None = "swap",
         n_bootstrap: int = 1000,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
         control: str = "none",
+        embed_sd: float = 1.0,
     ) -> DecayProfile:
-        """Aggregate energies over users, every user with equal weight.
+        """Aggregate energies over users.
 
         Parameters
         ----------
         energy : SpectralEnergy
+        nodes : {"carried", "foreseen"}
+            What the nodes of the graphs are; goes into the column ``nodes``.
+        component : {"taste", "popularity", "lag", "whole"}
+            The component of the headline. All but ``whole`` need popularity-matched graphs.
+        weights : {"graph", "equal"}
+            Weights of the users: the inverse of the noise of their graphs, or equal.
         bands : int or str
             Bands for display: ``B``, ``"rank:B"``, ``"pooled:B"`` or ``"deciles"``.
         null : str or None
-            The null of the verdict; None for no verdict. All nulls in ``energy`` get rows.
+            The null that is displayed of the whole; None for no verdict. All nulls in ``energy`` get rows.
         n_bootstrap, seed : int
-            One seeded set of resamples of users gives all intervals; bands and nulls are held fixed.
+            One seeded set of resamples of users gives all intervals; bands, nulls and weights are held fixed.
         labels : mapping, optional
             Values of the columns ``model``, ``revision``, ``dataset``, ``inputs``, ``own_user``.
         control : str
             Value of the column ``control``.
+        embed_sd : float
+            Standard deviation of the z of taste at ``embed`` where items are exchanged; above 1 the test of ``embed``
+            is as much stricter.
 
         Raises
         ------
         ConfigError
-            If ``null`` is not among the nulls of ``energy``, or an option is out of range.
+            If ``null`` is not among the nulls of ``energy``, a component was not computed, or an option is unknown.
         """
-        if null is not None and null not in energy.null_low:
-            raise ConfigError(f"null must be among the computed nulls {sorted(energy.null_low)}; got {null!r}.")
+        _check(energy, nodes, component, weights, null)
         rule = Bands.parse(bands)
-        table = curve_table(energy, rule, labels=labels or {}, control=control, n_bootstrap=n_bootstrap, seed=seed)
+        table = curve_table(
+            *(energy, rule),
+            labels=labels or {},
+            control=control,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+            nodes=nodes,
+            weights=weights,
+        )
         n_users = int(energy.is_valid.sum())
+        protocol = {
+            **energy.settings,
+            "nodes": nodes,
+            "component": component,
+            "weights": weights if energy.split else "equal",
+            "bands": str(rule),
+            "null": null,
+            "n_bootstrap": n_bootstrap,
+            "bootstrap_seed": seed,
+        }
+        if energy.split:
+            protocol |= {"match_error": round(energy.match_error, 6), "treatment": energy.treatment_of("taste")}
+        measured = JUDGED if energy.split else ("whole",)
         profile = cls(
             table=table,
-            verdict=Verdict("none", n_users),
-            embed_excess=None,
-            retention=None,
+            verdicts=dict.fromkeys(measured, Verdict("none", n_users)),
+            embed_excess={},
+            retention={},
             retention_layer="",
+            component=component,
             null=null,
             n_users=n_users,
-            skipped=dict(energy.skipped),
-            per_user=user_table(energy),
-            protocol={
-                **energy.settings,
-                "bands": str(rule),
-                "null": null,
-                "n_bootstrap": n_bootstrap,
-                "bootstrap_seed": seed,
-            },
+            users=_users(energy),
+            per_user=user_table(energy, nodes),
+            protocol=protocol,
             energy=energy,
         )
-        return profile if null is None else profile._with_verdict(null)
+        return profile if null is None else profile.judged(embed_sd=embed_sd)
 
-    def _with_verdict(self, null: str) -> DecayProfile:
-        """Return the profile with its verdict, computed from the table."""
-        low = self.table[(self.table["band"] == "low") & (self.table["null"] == null)]
-        embed, blocks = low[low["state"] == "embed"], low[low["state"] == "block"]
-        if embed.empty or blocks.empty:
-            return self
-        first, last = embed.iloc[0], blocks.iloc[-1]
-        excess = Interval(*(float(first[c]) for c in ("excess", "excess_low", "excess_high")))
-        retention = Interval(*(float(last[c]) for c in ("retention", "retention_low", "retention_high")))
+    def judged(self, *, embed_sd: float = 1.0) -> DecayProfile:
+        """Return the profile with its verdicts, computed from the table."""
+        embed_excess, retention, verdicts = {}, {}, {}
+        last_layer = ""
+        for component in self.verdicts:
+            null = self.null if component == "whole" else "swap"
+            curve = select_curve(self.table, component=component, null=null, control=self._control)
+            embed, blocks = curve[curve["state"] == "embed"], curve[curve["state"] == "block"]
+            if embed.empty or blocks.empty:
+                return self
+            first, last = embed.iloc[0], blocks.iloc[-1]
+            last_layer = str(last["layer_name"])
+            embed_excess[component] = Interval(*(float(first[c]) for c in ("excess", "excess_low", "excess_high")))
+            retention[component] = Interval(*(float(last[c]) for c in ("retention", "retention_low", "retention_high")))
+            tested = embed_excess[component]
+            if component == "taste" and embed_sd > 1:
+                tested = replace(tested, low=tested.value - embed_sd * (tested.value - tested.low))
+            verdicts[component] = judge(
+                *(tested, retention[component], int(last["n_users"])),
+                n_effective=float(last["n_effective"]),
+                component=component,
+            )
         return replace(
-            self,
-            verdict=judge(excess, retention, int(last["n_users"])),
-            embed_excess=excess,
-            retention=retention,
-            retention_layer=str(last["layer_name"]),
+            self, verdicts=verdicts, embed_excess=embed_excess, retention=retention, retention_layer=last_layer
+        )
+
+    def without_verdict(self) -> DecayProfile:
+        """Return the profile with all its curves and no verdict."""
+        return replace(self, verdicts={name: Verdict("none", v.n_users) for name, v in self.verdicts.items()})
+
+    @property
+    def _control(self) -> str:
+        return str(self.table["control"].iloc[0])
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the headline's component; label ``none`` where it has none."""
+        return self.verdicts.get(self.component, Verdict("none", self.n_users))
+
+    def curve(self, component: str | None = None, *, nodes: str = "carried", null: str = "swap") -> pd.DataFrame:
+        """Return the rows of one component in layer order; default: the component of the headline."""
+        return select_curve(
+            self.table, component=component or self.component, nodes=nodes, null=null, control=self._control
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -150,44 +220,60 @@ class DecayProfile:
         return pd.concat([self.table, *(c.table for c in self.controls.values())], ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return the verdict, its numbers and the protocol, ready for JSON."""
+        """Return the verdicts, their numbers and the protocol, ready for JSON."""
         raw = self.controls.get("raw")
         return {
+            "format": 2,
             "verdict": str(self.verdict),
+            "verdicts": {name: asdict(verdict) for name, verdict in self.verdicts.items()},
             "raw_verdict": str(raw.verdict) if raw is not None else None,
-            "retention": {**asdict(self.retention), "layer": self.retention_layer} if self.retention else None,
-            "embed_excess": asdict(self.embed_excess) if self.embed_excess else None,
+            "component": self.component,
+            "retention": {name: {**asdict(x), "layer": self.retention_layer} for name, x in self.retention.items()},
+            "embed_excess": {name: asdict(x) for name, x in self.embed_excess.items()},
+            "foreseen": [] if self.foreseen is None else self.foreseen.to_dict("records"),
+            "whole_retention": self.whole_retention(),
             "n_users": self.n_users,
-            "skipped": self.skipped,
-            "controls": {
+            "users": self.users,
+            "control_verdicts": {
                 name: {
-                    "verdict": str(control.verdict),
-                    "retention": asdict(control.retention) if control.retention else None,
+                    component: {
+                        "verdict": str(verdict),
+                        "retention": asdict(control.retention[component]) if component in control.retention else None,
+                    }
+                    for component, verdict in control.verdicts.items()
                 }
                 for name, control in self.controls.items()
+            },
+            "paired": {
+                control: {
+                    component: {name: asdict(x) for name, x in values.items()} for component, values in parts.items()
+                }
+                for control, parts in self.paired.items()
             },
             "protocol": self.protocol,
             "caveats": list(self.caveats),
         }
 
+    def whole_retention(self) -> dict[str, float]:
+        """Return what is left of the whole excess at the last block, under each null."""
+        left = {}
+        whole = self.table[(self.table["component"] == "whole") & (self.table["treatment"] == "plain")]
+        for null in whole["null"].unique():
+            curve = select_curve(whole, null=str(null), control=self._control)
+            blocks = curve[curve["state"] == "block"]
+            if len(blocks) and np.isfinite(blocks["retention"].iloc[-1]):
+                left[str(null)] = float(blocks["retention"].iloc[-1])
+        return left
+
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the low-pass share and its null over the layers on ``ax``; return the Axes."""
-        return share_curve(self.to_frame(), null=self.null, ax=ax)
+        """Draw the carried excess of the headline's component over the layers on ``ax``; return the Axes."""
+        return share_curve(self.to_frame(), component=self.component, null=self.null, ax=ax)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
-        folder = Path(directory)
-        write_csv(folder / "bands.csv", self.to_frame())
-        write_csv(folder / "per_user.csv.gz", self.per_user, float_format="%.10g")
-        if self.energy is not None:
-            self.energy.save(folder / "spectrum.npz")
-        state = {
-            "verdict": asdict(self.verdict),
-            "null": self.null,
-            "control_nulls": {name: control.null for name, control in self.controls.items()},
-        }
-        text = json.dumps(_without_nan({**self.summary(), "profile": state}), indent=2, allow_nan=False)
-        write_text(folder / "summary.json", text)
+        from spectral_probe.profiles.files import save_profile
+
+        save_profile(self, directory)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> DecayProfile:
@@ -198,50 +284,88 @@ class DecayProfile:
         DataError
             If a file is missing or damaged.
         """
-        folder = Path(directory)
-        try:
-            curves = pd.read_csv(
-                folder / "bands.csv",
-                dtype=dict.fromkeys(TEXT_COLUMNS, "string"),
-                keep_default_na=False,
-                na_values=[""],
-            )
-            curves[list(TEXT_COLUMNS)] = curves[list(TEXT_COLUMNS)].fillna("")
-            # Read as text: a user_id may be 007 or NA.
-            per_user = pd.read_csv(
-                folder / "per_user.csv.gz", dtype={"user_id": "string"}, keep_default_na=False, na_values=[""]
-            )
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            stored = summary["profile"]
-            profile = cls(
-                table=curves[curves["control"] == curves["control"].iloc[0]].reset_index(drop=True),
-                verdict=Verdict(**stored["verdict"]),
-                embed_excess=None,
-                retention=None,
-                retention_layer="",
-                null=stored["null"],
-                n_users=summary["n_users"],
-                skipped=summary["skipped"],
-                per_user=per_user,
-                protocol=summary["protocol"],
-                caveats=tuple(summary["caveats"]),
-            )
-            controls = {}
-            for name, null in stored["control_nulls"].items():
-                table = curves[curves["control"] == name].reset_index(drop=True)
-                control = replace(profile, table=table, null=null, verdict=Verdict("none", 0))
-                controls[name] = control if null is None else control._with_verdict(null)
-            profile = replace(profile, controls=controls)
-            return profile if profile.null is None else profile._with_verdict(profile.null)
-        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
-            raise DataError(
-                f"{folder} has no readable profile ({type(error).__name__}: {error}). "
-                "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
-            ) from error
+        from spectral_probe.profiles.files import load_profile
+
+        return load_profile(directory)
 
 
-def _without_nan(value: Any) -> Any:
-    """Return the value with NaN replaced by None, because JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:
+    for name, value, allowed in (
+        ("nodes", nodes, NODES),
+        ("component", component, COMPONENTS),
+        ("weights", weights, ("graph", "equal")),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.")
+    if component != "whole" and not energy.split:
+        raise ConfigError(
+            f"{component!r} needs popularity-matched graphs: give matched= to spectral_energy, or component='whole'."
+        )
+    if null is not None and null not in energy.null_low:
+        raise ConfigError(f"null must be among the computed nulls {sorted(energy.null_low)}; got {null!r}.")
+
+
+def _users(energy: SpectralEnergy) -> dict[str, Any]:
+    shortened = energy.is_valid & (energy.n_nodes > energy.lengths) if energy.split else np.zeros(1, dtype=bool)
+    return {
+        "probed": len(energy.lengths),
+        "measured": int(energy.is_valid.sum()),
+        "shortened": int(shortened.sum()),
+        "skipped": dict(energy.skipped),
+    }
+
+
+def foreseen_curves(carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Return what is foreseen in units of the excess carried at ``embed``, one row per layer of taste and popularity.
+
+    Never a ratio to its own ``embed`` value: at the input nothing of the next item is known. Columns ``component``,
+    ``layer``, ``layer_name``, ``state``, ``value``, ``low``, ``high``.
+    """
+    if "embed" not in carried.layer_states:
+        return pd.DataFrame()
+    embed = carried.layer_states.index("embed")
+    frames = []
+    for component in JUDGED:
+        known, unit = (
+            WeightedMeans.of(
+                energy.component_excess[component], user_weights(energy, "graph"), n_bootstrap=n_bootstrap, seed=seed
+            )
+            for energy in (foreseen, carried)
+        )
+        ratio = known.ratio_to(WeightedMeans(unit.mean[embed], unit.resampled[:, embed : embed + 1]))
+        low, high = ratio.interval
+        columns = {"component": component, "layer": foreseen.layer_index, "layer_name": foreseen.layer_names}
+        values = {"state": foreseen.layer_states, "value": ratio.mean, "low": low, "high": high}
+        frames.append(pd.DataFrame({**columns, **values}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def paired_retention(
+    base: SpectralEnergy, other: SpectralEnergy, *, n_bootstrap: int, seed: int, components: Sequence[str] = JUDGED
+) -> dict[str, dict[str, Interval]]:
+    """Return the retention at the last block of two captures of one probe, and the paired difference other − base.
+
+    Users count who are on both curves, with the mean of their weights.
+    """
+    result = {}
+    both = base.is_valid & other.is_valid
+    weights = np.where(both, (user_weights(base, "graph") + user_weights(other, "graph")) / 2, 0.0)
+    for component in components:
+        ratios = []
+        for energy in (base, other):
+            last = len(energy.layer_states) - 1 - energy.layer_states[::-1].index("block")
+            values = energy.component_excess[component][:, [energy.layer_states.index("embed"), last]]
+            means = WeightedMeans.of(values, weights, n_bootstrap=n_bootstrap, seed=seed)
+            ratios.append(means[1].ratio_to(means[0]))
+        difference = WeightedMeans(ratios[1].mean - ratios[0].mean, ratios[1].resampled - ratios[0].resampled)
+        result[component] = {
+            "base": ratios[0].to_interval(),
+            "other": ratios[1].to_interval(),
+            "difference": difference.to_interval(),
+        }
+    return result
+
+
+def n_effective_of(energy: SpectralEnergy) -> float:
+    """Return the effective number of users on a curve with graph weights."""
+    return effective_number(user_weights(energy, "graph"))

@@ -1,112 +1,195 @@
-"""The tidy table behind every figure: means over users with their intervals."""
+"""The tidy table behind every figure: weighted means over users with their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from spectral_probe.graph.filters import heat_kernel
-from spectral_probe.profiles.bootstrap import mean_over_users, percentile_interval, resampled_means
+from spectral_probe.profiles.bootstrap import WeightedMeans, effective_number
 from spectral_probe.spectrum.bands import Bands
+from spectral_probe.spectrum.components import COMPONENTS
 from spectral_probe.spectrum.energy import SpectralEnergy
 from spectral_probe.types import FloatArray
 
 LABELS = ("model", "revision", "dataset", "inputs", "own_user")
 COLUMNS = [
-    *(*LABELS, "null", "layer", "layer_name", "state", "band", "band_low", "band_high", "n_users", "control"),
+    *(*LABELS, "nodes", "component", "tau", "treatment", "weights", "null", "layer", "layer_name", "state", "band"),
+    *("band_low", "band_high", "n_users", "n_effective", "control"),
     *("energy", "share", "share_low", "share_high", "null_share", "excess", "excess_low", "excess_high"),
     *("retention", "retention_low", "retention_high", "rayleigh"),
 ]
 #: Columns of text; their values may look like numbers or missing values.
-TEXT_COLUMNS = (*LABELS, "null", "layer_name", "state", "band", "control")
+TEXT_COLUMNS = (
+    *(*LABELS, "nodes", "component", "treatment", "weights", "null", "layer_name", "state", "band", "control"),
+)
+#: What the columns that the first version did not have would have held.
+FIRST_VERSION = {"nodes": "foreseen", "component": "whole", "treatment": "plain", "weights": "equal"}
+
+
+def select_curve(
+    table: pd.DataFrame,
+    *,
+    band: str = "low",
+    null: str | None = "swap",
+    control: str = "none",
+    component: str = "whole",
+    nodes: str | None = None,
+    treatment: str | None = None,
+) -> pd.DataFrame:
+    """Return the rows of one curve in layer order.
+
+    ``null=None``, ``nodes=None`` and ``treatment=None`` take the first one in the table that the component has.
+    """
+    rows = table[(table["band"] == band) & (table["control"] == control) & (table["component"] == component)]
+    for column, wanted in (("nodes", nodes), ("treatment", treatment), ("null", null)):
+        if not rows.empty:
+            rows = rows[rows[column] == (rows[column].iloc[0] if wanted is None else wanted)]
+    return rows.sort_values("layer")
+
+
+def user_weights(energy: SpectralEnergy, weights: str) -> FloatArray:
+    """Return the weight of each user, (n,): from the graphs, or equal; 0 for users who are not on the curve."""
+    return energy.weights if weights == "graph" and energy.split else energy.is_valid.astype(np.float64)
 
 
 def curve_table(
-    energy: SpectralEnergy, rule: Bands, *, labels: Mapping[str, str], control: str, n_bootstrap: int, seed: int
+    energy: SpectralEnergy,
+    rule: Bands,
+    *,
+    labels: Mapping[str, str],
+    control: str,
+    n_bootstrap: int,
+    seed: int,
+    nodes: str = "carried",
+    weights: str = "graph",
 ) -> pd.DataFrame:
-    """Return one row per layer × band × null with the columns :data:`COLUMNS`; null ``none`` if none was computed.
+    """Return one row per layer × band × null of the whole, and per layer × component × treatment.
 
     Band ``low`` is the heat kernel, the others are those of ``rule``. One seeded set of resamples of users gives all
-    intervals; bands and nulls are held fixed.
+    intervals; bands, nulls and weights are held fixed.
     """
-    on_curve = energy.is_valid
-    eigenvalues = energy.eigenvalues[on_curve]
-    weights = rule.weights(eigenvalues)
-    total = energy.total[on_curve][..., None]
+    w = user_weights(energy, weights)
+    settings = {"n_bootstrap": n_bootstrap, "seed": seed}
+    frames = [*_component_rows(energy, w, **settings), *_whole_rows(energy, rule, w, **settings)]
+    table = pd.concat(frames, ignore_index=True)
+    table = table.assign(
+        **{name: labels.get(name, "") for name in LABELS},
+        nodes=nodes,
+        weights=weights if energy.split else "equal",
+        control=control,
+    )
+    return table[COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "string"))
+
+
+def _component_rows(energy: SpectralEnergy, w: FloatArray, **settings: int) -> list[pd.DataFrame]:
+    """Return the rows of every component under every treatment, each component's own treatment first."""
+    frames = []
+    for component in reversed(COMPONENTS):  # taste first
+        own = energy.treatment_of(component) if energy.split else ""
+        for treatment in sorted(energy.split, key=lambda name: name != own):
+            # Of the treated states only taste is meant: popularity is what was taken out of them.
+            if treatment == "residual" and component != "taste":
+                continue
+            excess = WeightedMeans.of(energy.split[treatment][component], w, **settings)
+            columns: dict[str, Any] = {
+                **dict.fromkeys(("energy", "share", "share_low", "share_high", "null_share"), np.nan),
+                **_excess_columns(excess, energy.layer_states),
+                **_users(energy.split[treatment][component], w),
+            }
+            rows = _layer_rows(energy, ["low"], np.full((1, 2), np.nan), columns)
+            tau = float(energy.settings["tau"])
+            frames.append(rows.assign(null="swap", component=component, treatment=treatment, tau=tau))
+    return frames
+
+
+def _whole_rows(energy: SpectralEnergy, rule: Bands, w: FloatArray, **settings: int) -> list[pd.DataFrame]:
+    """Return the rows of the shares and their excess over each null; null ``none`` if none was computed."""
+    eigenvalues = np.where(energy.is_valid[:, None], energy.eigenvalues, np.nan)
+    band_weights = rule.weights(eigenvalues[energy.is_valid])
+    total = energy.total[..., None]
 
     def per_band(values: FloatArray) -> FloatArray:
-        return np.asarray(np.einsum("nlk,nkb->nlb", values[on_curve], weights))
+        bands = np.full((*values.shape[:2], rule.n_bands), np.nan)
+        bands[energy.is_valid] = np.einsum("nlk,nkb->nlb", values[energy.is_valid], band_weights)
+        return bands
 
-    def resampled(values: FloatArray) -> FloatArray:
-        return resampled_means(values, n_bootstrap=n_bootstrap, seed=seed)
-
-    response = heat_kernel(eigenvalues, float(energy.settings["tau"]))
-    low_energy = np.einsum("nlk,nk->nl", energy.energy[on_curve], response)[..., None]
+    tau = float(energy.settings["whole_tau"])
+    low_energy = np.einsum("nlk,nk->nl", energy.energy, heat_kernel(eigenvalues, tau))[..., None]
     band_energy = per_band(energy.energy)
-    share = np.concatenate([energy.low[on_curve][..., None], band_energy / total], axis=-1)
-    energy_column = {"energy": mean_over_users(np.concatenate([low_energy, band_energy], axis=-1))}
+    share = np.concatenate([energy.low[..., None], band_energy / total], axis=-1)
+    mean_energy = _mean(np.concatenate([low_energy, band_energy], axis=-1), w)
+    edges = np.concatenate([[[np.nan, np.nan]], rule.edges])
+    names = ["low", *(str(b + 1) for b in range(rule.n_bands))]
     frames = []
     for null in energy.null_low or ("none",):
         excess, compared = np.full_like(share, np.nan), share
         if energy.null_low:
-            null_low = energy.null_low[null][on_curve][..., None]
-            excess = share - np.concatenate([null_low, per_band(energy.null_energy[null]) / total], axis=-1)
+            null_share = per_band(energy.null_energy[null]) / total
+            excess = share - np.concatenate([energy.null_low[null][..., None], null_share], axis=-1)
             # A user without this null is left out of all means of the row, so that share − null share = excess.
             compared = np.where(np.isnan(excess), np.nan, share)
-        share_low, share_high = percentile_interval(resampled(compared))
-        columns = {
-            **energy_column,
-            "share": mean_over_users(compared),
-            "share_low": share_low,
-            "share_high": share_high,
-            "n_users": (~np.isnan(compared)).sum(axis=0),
-            **_against_null(compared, excess, resampled(excess), energy.layer_states),
+        shares = WeightedMeans.of(compared, w, **settings)
+        low, high = shares.interval
+        columns: dict[str, Any] = {
+            **{"energy": mean_energy, "share": shares.mean, "share_low": low, "share_high": high},
+            "null_share": _mean(compared - excess, w),
+            **_excess_columns(WeightedMeans.of(excess, w, **settings), energy.layer_states),
+            **_users(compared, w),
         }
-        frames.append(_rows(energy, rule, columns).assign(null=null))
-    table = pd.concat(frames, ignore_index=True)
-    table = table.assign(**{name: labels.get(name, "") for name in LABELS}, control=control)
-    return table[COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "string"))
+        rows = _layer_rows(energy, names, edges, columns)
+        treatment = "rows" if energy.settings["normalize_rows"] else "plain"
+        frames.append(rows.assign(null=null, component="whole", treatment=treatment, tau=tau))
+    return frames
 
 
-def _against_null(
-    share: FloatArray, excess: FloatArray, resampled_excess: FloatArray, layer_states: tuple[str, ...]
-) -> dict[str, FloatArray]:
-    """Return null share, excess and retention, each (n_layers, n_bands); all NaN without a null."""
-    mean = mean_over_users(excess)
-    low, high = percentile_interval(resampled_excess)
-    columns = {
-        "null_share": mean_over_users(share - excess),
-        "excess": mean,
-        "excess_low": low,
-        "excess_high": high,
-        **dict.fromkeys(("retention", "retention_low", "retention_high"), np.full_like(mean, np.nan)),
-    }
+def _users(values: FloatArray, w: FloatArray) -> dict[str, float]:
+    """Return the number of users in a mean, and their effective number."""
+    present = np.where(np.isfinite(values.reshape(len(values), -1)).all(axis=1), w, 0.0)
+    return {"n_users": int((present > 0).sum()), "n_effective": effective_number(present)}
+
+
+def _mean(values: FloatArray, w: FloatArray) -> FloatArray:
+    """Return the weighted mean over users; users with a NaN have weight 0."""
+    present = np.where(np.isfinite(values.reshape(len(values), -1)).all(axis=1), w, 0.0)
+    if not present.any():
+        return np.full(values.shape[1:], np.nan)
+    known = np.where(present.reshape(-1, *[1] * (values.ndim - 1)) > 0, values, 0.0)
+    return np.asarray(np.tensordot(present, known, 1) / present.sum())
+
+
+def _excess_columns(excess: WeightedMeans, layer_states: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Return excess and retention with their intervals, each (n_layers, …); retention is NaN without ``embed``."""
+    low, high = excess.interval
+    columns = {"excess": excess.mean, "excess_low": low, "excess_high": high}
+    columns |= dict.fromkeys(("retention", "retention_low", "retention_high"), np.full_like(excess.mean, np.nan))
     if "embed" in layer_states:
         embed = layer_states.index("embed")
-        with np.errstate(invalid="ignore", divide="ignore"):
-            columns["retention"] = mean / mean[embed]
-            ratios = resampled_excess / resampled_excess[:, embed : embed + 1]
-        columns["retention_low"], columns["retention_high"] = percentile_interval(ratios)
+        retention = excess.ratio_to(WeightedMeans(excess.mean[embed], excess.resampled[:, embed : embed + 1]))
+        columns["retention"] = retention.mean
+        columns["retention_low"], columns["retention_high"] = retention.interval
     return columns
 
 
-def _rows(energy: SpectralEnergy, rule: Bands, columns: Mapping[str, FloatArray]) -> pd.DataFrame:
-    """Return one row per layer and band, with the (n_layers, n_bands) arrays as columns."""
-    edges = np.concatenate([[[np.nan, np.nan]], rule.edges])
-    n_layers, n_bands = len(energy.layer_names), len(edges)
+def _layer_rows(
+    energy: SpectralEnergy, bands: list[str], edges: FloatArray, columns: Mapping[str, FloatArray | float]
+) -> pd.DataFrame:
+    """Return one row per layer and band, with the (n_layers, n_bands) or (n_layers,) arrays as columns."""
+    n_layers, n_bands = len(energy.layer_names), len(bands)
     layer = np.repeat(np.arange(n_layers), n_bands)
     return pd.DataFrame(
         {
             "layer": np.array(energy.layer_index)[layer],
             "layer_name": np.array(energy.layer_names)[layer],
             "state": np.array(energy.layer_states)[layer],
-            "band": np.tile(["low", *(str(b + 1) for b in range(rule.n_bands))], n_layers),
+            "band": np.tile(bands, n_layers),
             "band_low": np.tile(edges[:, 0], n_layers),
             "band_high": np.tile(edges[:, 1], n_layers),
-            "rayleigh": mean_over_users(energy.rayleigh[energy.is_valid])[layer],
-            **{name: values.ravel() for name, values in columns.items()},
+            "rayleigh": _mean(energy.rayleigh, energy.weights)[layer],
+            **{name: np.ravel(values) if np.ndim(values) else values for name, values in columns.items()},
         }
     )
 
@@ -117,23 +200,28 @@ def frequency_table(energy: SpectralEnergy, null: str, n_bands: int = 16) -> pd.
     rule = Bands("rank", n_bands)
     weights = rule.weights(energy.eigenvalues[on_curve])
     excess = (energy.energy[on_curve] - energy.null_energy[null][on_curve]) / energy.total[on_curve][..., None]
-    values = mean_over_users(np.einsum("nlk,nkb->nlb", excess, weights))
+    values = _mean(np.einsum("nlk,nkb->nlb", excess, weights), energy.weights[on_curve])
     columns = [f"{(low + high) / 2:.2f}" for low, high in rule.edges]
     return pd.DataFrame(values, index=list(energy.layer_names), columns=columns)
 
 
-def user_table(energy: SpectralEnergy) -> pd.DataFrame:
-    """Return one row per user on the curve and layer: low share, and its excess over each null.
+def user_table(energy: SpectralEnergy, nodes: str = "carried") -> pd.DataFrame:
+    """Return one row per user on the curve and layer: low share, its excess over each null, and the components.
 
-    ``sequence`` is the row of the Grams.
+    ``sequence`` is the row of the Grams. ``taste_rows`` is taste on states of unit norm, without residuals.
     """
     rows = np.flatnonzero(energy.is_valid)
     n_layers = len(energy.layer_names)
     columns = {
         "sequence": np.repeat(rows, n_layers),
-        "n_targets": np.repeat(energy.lengths[rows], n_layers),
+        "nodes": nodes,
+        "measured": np.repeat(energy.measured[rows], n_layers),
+        "weight": np.repeat(energy.weights[rows], n_layers),
         "layer_name": np.tile(energy.layer_names, len(rows)),
         "share": energy.low[rows].ravel(),
         **{f"excess_{name}": (energy.low[rows] - null[rows]).ravel() for name, null in energy.null_low.items()},
+        **{name: energy.component_excess[name][rows].ravel() for name in COMPONENTS if energy.split},
     }
+    if {"rows", "residual"} <= energy.split.keys():
+        columns["taste_rows"] = energy.split["rows"]["taste"][rows].ravel()
     return pd.DataFrame(columns)

@@ -13,47 +13,77 @@ from spectral_probe.profiles.bootstrap import Interval
 PRESERVED = (0.8, 1.25)
 #: With fewer users the verdict is always "inconclusive".
 MIN_USERS = 20
+#: Beginning of the label of a component that the inputs do not measurably carry.
+NOT_MEASURABLE = "no measurable"
+#: The component in the words of a label.
+COMPONENT_NAMES = {"taste": "taste", "popularity": "popularity", "lag": "lag profile", "whole": "excess"}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The verdict on the last block.
 
-    ``label`` is one of ``attenuated``, ``amplified``, ``preserved``, ``inconclusive``,
-    ``no measurable collaborative signal`` and ``none`` (a curve without verdict).
+    Attributes
+    ----------
+    label : str
+        ``attenuated``, ``amplified``, ``preserved``, ``inconclusive``, ``no measurable <component>`` or ``none`` (a
+        curve without verdict).
+    n_users : int
+    users_needed : int or None
+        Effective number of users at which an inconclusive verdict would be decided.
+    n_effective : float or None
+        Effective number of users, :math:`(\\sum w)^2 / \\sum w^2`.
+    depends_on : tuple of str
+        Choices under which the label would be another one.
     """
 
     label: str
     n_users: int
     users_needed: int | None = None
+    n_effective: float | None = None
+    depends_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depends_on", tuple(self.depends_on))
 
     def __str__(self) -> str:
+        text = self.label
         if self.label == "inconclusive":
-            needed = f"; about {self.users_needed} needed" if self.users_needed is not None else ""
-            return f"inconclusive ({self.n_users} users{needed})"
-        return self.label
+            needed = f"; effectively about {self.users_needed} needed" if self.users_needed is not None else ""
+            effective = "" if self.n_effective is None else f", effectively {self.n_effective:.0f}"
+            text = f"inconclusive ({self.n_users} users{effective}{needed})"
+        return f"{text}; depends on: {', '.join(self.depends_on)}" if self.depends_on else text
 
 
-def judge(embed_excess: Interval, retention: Interval, n_users: int) -> Verdict:
+def judge(
+    embed_excess: Interval,
+    retention: Interval,
+    n_users: int,
+    *,
+    n_effective: float | None = None,
+    component: str = "whole",
+) -> Verdict:
     r"""Return the verdict from the two confidence intervals; the rules apply in this order.
 
-    1. lower end of the ``embed`` excess ≤ 0: no measurable collaborative signal;
+    1. lower end of the ``embed`` excess ≤ 0: no measurable excess of the component;
     2. CI of the retention ρ below 1: attenuated; above 1: amplified; inside [0.8, 1.25]: preserved;
-    3. else inconclusive, with :math:`m = \lceil n (h/h^*)^2 \rceil` users needed, h half the width of the CI and
-       :math:`h^* = \max(|\rho - 1|, \min(\rho - 0.8, 1.25 - \rho))`.
+    3. else inconclusive, with :math:`m = \lceil n (h/h^*)^2 \rceil` users needed, n the effective number of users, h
+       half the width of the CI and :math:`h^* = \max(|\rho - 1|, \min(\rho - 0.8, 1.25 - \rho))`.
     """
+    n = float(n_users) if n_effective is None else n_effective
     if n_users < MIN_USERS or not np.isfinite(embed_excess.low):
-        return Verdict("inconclusive", n_users)
+        return Verdict("inconclusive", n_users, n_effective=n_effective)
     if embed_excess.low <= 0:
-        return Verdict("no measurable collaborative signal", n_users)
+        return Verdict(f"{NOT_MEASURABLE} {COMPONENT_NAMES[component]}", n_users, n_effective=n_effective)
     if not np.isfinite([retention.value, retention.low, retention.high]).all():
-        return Verdict("inconclusive", n_users)
+        return Verdict("inconclusive", n_users, n_effective=n_effective)
     if retention.high < 1:
-        return Verdict("attenuated", n_users)
+        return Verdict("attenuated", n_users, n_effective=n_effective)
     if retention.low > 1:
-        return Verdict("amplified", n_users)
+        return Verdict("amplified", n_users, n_effective=n_effective)
     if PRESERVED[0] <= retention.low and retention.high <= PRESERVED[1]:
-        return Verdict("preserved", n_users)
+        return Verdict("preserved", n_users, n_effective=n_effective)
     rho, half = retention.value, (retention.high - retention.low) / 2
     target = max(abs(rho - 1), min(rho - PRESERVED[0], PRESERVED[1] - rho))
-    return Verdict("inconclusive", n_users, max(n_users + 1, math.ceil(n_users * (half / target) ** 2 - 1e-9)))
+    needed = max(math.floor(n) + 1, math.ceil(n * (half / target) ** 2 - 1e-9))
+    return Verdict("inconclusive", n_users, needed, n_effective)

@@ -71,7 +71,8 @@ def write_figures(folder: Path, profiles: Sequence[DecayProfile]) -> None:
     tables = [profile.to_frame() for profile in profiles]
     null = next((profile.null for profile in profiles if profile.null is not None), "swap")
     data = pd.concat(tables, ignore_index=True)
-    save_figure(decay_figure(tables, null=null), folder / "figures" / "decay", data)
+    foreseen = {name_of(profile): profile.foreseen for profile in profiles if profile.foreseen is not None}
+    save_figure(decay_figure(tables, null=null, foreseen=foreseen), folder / "figures" / "decay", data)
     maps = {
         str(profile.table["model"].iloc[0]): frequency_table(profile.energy, null)
         for profile in profiles

@@ -12,9 +12,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.bootstrap import Interval
-from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.report.words import CAVEATS, CONTROLS_IN_WORDS, QUANTITIES_IN_WORDS, verdict_in_words
+from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.words import (
+    CAVEATS,
+    CONTROLS_IN_WORDS,
+    QUANTITIES_IN_WORDS,
+    changes_in_words,
+    nulls_in_words,
+    paired_in_words,
+    users_in_words,
+    verdict_in_words,
+)
 from spectral_probe.storage.atomic import write_text
 
 FIGURES = {
@@ -26,8 +35,12 @@ FIGURES = {
         "cancels. Shaded bands and bars: 95 % bootstrap intervals over users. “Prefix by prefix”: every prefix of a "
         "history was run separately, so that no state contains the item to be predicted."
     ),
-    "decay.png": "Low-pass share and its excess over the null, by depth. Shaded: 95 % bootstrap intervals over users.",
-    "heatmap.png": "Mean excess share over the null (one-sided), by layer and graph frequency.",
+    "decay.png": (
+        "What the layers carry of the items they read, and foresee of the items to come, by depth. Carried: excess of "
+        "taste and of popularity, as a part of that at the input; dashed: the same model with random weights. Whole: "
+        "popularity, lag profile and taste together. Shaded: 95 % bootstrap intervals over users."
+    ),
+    "heatmap.png": "Mean whole excess share over the null (one-sided), by layer and graph frequency.",
 }
 N_USERS_SHOWN = 5
 
@@ -65,28 +78,65 @@ def write_report(
 
 def _content(profile: DecayProfile) -> dict[str, Any]:
     """Return the template's values for one profile; every number is formatted text."""
-    curve = select_curve(profile.table, null=profile.null)
     return {
         "model": str(profile.table["model"].iloc[0]),
         "words": verdict_in_words(profile),
-        "verdict": profile.verdict,
-        "null": profile.null or curve["null"].iloc[0],
-        "layers": [_layer(row) for row in curve.to_dict("records")],
+        "changes": changes_in_words(profile),
+        "paired": paired_in_words(profile),
+        "nulls": nulls_in_words(profile),
+        "curves": _curves(profile),
         "controls": [
             {
                 "name": name,
                 "words": CONTROLS_IN_WORDS.get(name, ""),
-                "verdict": str(control.verdict),
-                "retention": str(control.retention) if control.retention is not None else "",
+                "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items()),
+                "retention": "; ".join(f"{c} {x}" for c, x in control.retention.items()),
             }
             for name, control in profile.controls.items()
         ],
         "users": _extreme_users(profile),
-        "n_users": profile.n_users,
-        "skipped": profile.skipped,
+        "in_words": users_in_words(profile),
         "caveats": [(code, CAVEATS[code]) for code in profile.caveats],
         "protocol": _flat(profile.protocol),
     }
+
+
+def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
+    """Return the curves of a profile as tables: title and one row of texts per layer."""
+    curves: list[dict[str, Any]] = []
+    layers: list[tuple[str, ...]]
+    if "taste" in set(profile.table["component"]):
+        for component in ("taste", "popularity"):
+            rows = profile.curve(component).to_dict("records")
+            layers = [(_text(row, "layer_name"), _span(row, "excess", 4), _span(row, "retention", 2)) for row in rows]
+            head = ("layer", "excess", "retention")
+            curves.append({"title": f"{component} carried", "head": head, "layers": layers})
+        foreseen = profile.foreseen
+        if foreseen is not None and len(foreseen):
+            rows = foreseen[foreseen["component"] == "taste"].to_dict("records")
+            rows = [{**row, "value_low": row["low"], "value_high": row["high"]} for row in rows]
+            layers = [(_text(row, "layer_name"), _span(row, "value", 3)) for row in rows]
+            head = ("layer", "in units of the taste carried at the input")
+            curves.append({"title": "taste foreseen", "head": head, "layers": layers})
+    whole = select_curve(profile.table, null=profile.null)
+    layers = [
+        (_text(r, "layer_name"), _span(r, "share", 4), _text(r, "null_share", 4), _span(r, "excess", 4))
+        for r in whole.to_dict("records")
+    ]
+    null = str(whole["null"].iloc[0])
+    head = ("layer", "low-pass share", f"{null} null", "excess")
+    curves.append({"title": "whole: low-pass share of the energy (τ = 5)", "head": head, "layers": layers})
+    return curves
+
+
+def _text(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
+    value = row[name]
+    return value if isinstance(value, str) else "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _span(row: Mapping[Any, Any], name: str, digits: int) -> str:
+    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return "" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _comparison(comparison: ProfileComparison) -> dict[str, Any]:
@@ -110,27 +160,17 @@ def _interval_text(interval: Interval) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
-def _layer(row: Mapping[Any, Any]) -> dict[str, str]:
-    def interval(name: str, digits: int) -> str:
-        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
-        return "" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-    return {
-        "name": str(row["layer_name"]),
-        "share": interval("share", 4),
-        "null_share": "" if pd.isna(row["null_share"]) else f"{row['null_share']:.4f}",
-        "excess": interval("excess", 4),
-        "retention": interval("retention", 2),
-    }
-
-
 def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
     """Return the users with the largest and the smallest excess at the input, with their excess at the last block."""
-    column = f"excess_{profile.null}"
-    if profile.null is None or column not in profile.per_user or not profile.retention_layer:
+    table = profile.per_user
+    column = "taste" if "taste" in table else f"excess_{profile.null}"
+    if profile.null is None or column not in table or not profile.retention_layer:
         return []
-    key = "user_id" if "user_id" in profile.per_user else "sequence"
-    wide = profile.per_user.pivot(index=[key, "n_targets"], columns="layer_name", values=column).reset_index()
+    table = table[table["nodes"] == table["nodes"].iloc[0]]
+    if "measured" not in table:  # saved by the first version
+        table = table.assign(measured=table["n_targets"])
+    key = "user_id" if "user_id" in table else "sequence"
+    wide = table.pivot(index=[key, "measured"], columns="layer_name", values=column).reset_index()
     first = str(profile.per_user["layer_name"].iloc[0])
     ranked = wide.dropna(subset=[first]).sort_values(first, ascending=False, kind="stable")
     if len(ranked) < 2 * N_USERS_SHOWN:
@@ -140,7 +180,7 @@ def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
     return [
         {
             "user": str(row[key]),
-            "n_targets": str(row["n_targets"]),
+            "measured": str(row["measured"]),
             "first": f"{row[first]:+.4f}",
             "last": f"{row[profile.retention_layer]:+.4f}",
         }

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.verdict import NOT_MEASURABLE
 
 CAVEATS = {
     "raw-verdict-differs": (
-        "The raw states (nothing dropped, nothing centred) give another verdict: the mean vector or the first position "
-        "moves their curve."
+        "The whole excess of the raw states (nothing dropped, nothing centred) would get another word: the mean "
+        "vector, the first position or popularity moves its curve."
+    ),
+    "untreated-states": (
+        "These Grams were saved without the treated states, so popularity may be left in taste: curves, and no "
+        "verdict. Run the analysis again from the model to get one."
+    ),
+    "first-version": (
+        "This run is of the first version: the whole excess of what is foreseen, which was mostly popularity. Analyse "
+        "its Grams again (spectral-probe analyze RUN) for taste and popularity apart."
+    ),
+    "popularity-match-poor": (
+        "Items have few others of their popularity (mean absolute log count ratio over 0.2), so popularity and taste "
+        "are told apart less well."
+    ),
+    "massive-positions": (
+        "Some positions beyond the first have a norm over 10 times the median of their layer; their number is in the "
+        "protocol (massive_positions). Taste and popularity use rows of unit norm; the whole excess does not."
     ),
     "encoder-run-causally": (
         "The model is an encoder run causally; its states are block outputs after their norm, not a raw residual."
@@ -15,7 +34,7 @@ CAVEATS = {
     "no-final-norm": "The model has no final norm, so no `final_norm` state is shown.",
     "leaky": "Rows have seen the items they should predict; no verdict is drawn.",
     "few-users": "Fewer than 200 users are on the curve; intervals of so few are less certain than they look.",
-    "no-swap-null": "The swap null needs at least 20 other users of at least the same length; some users have none.",
+    "no-swap-null": "The swap null needs 21 users who are long enough; without it there is no excess and no verdict.",
     "truncated-users": "Only a seeded draw of the users was probed.",
     "random-weights-model": "The weights are random: the curve shows an architecture, not a trained model.",
 }
@@ -26,7 +45,10 @@ CONTROLS_IN_WORDS = {
     "raw": "nothing dropped, nothing centred: the effect of the mean vector and the first position",
     "random-weights": "same inputs and architecture, every weight matrix redrawn: the effect without training",
     "shuffled-history": "each history and its graph nodes in random order: the effect without order in time",
-    "normalized-rows": "every state scaled to unit norm: the effect without norms",
+    "plain": "states as they are, neither scaled to unit norm nor without popularity residuals",
+    "normalized-rows": "states of unit norm, without popularity residuals",
+    "equal-weights": "every user with equal weight: short histories, which are noisy, count as much as long ones",
+    "split-graph": "the probe's graph from one half of the users, a model's own from the other; both ways, averaged",
     "long-histories": "only users with at least 12 targets: long histories have far less noise",
     "path-graph": "a path in time instead of the user's graph: smoothness in time alone; no verdict",
     "paper": "the published curve: raw states, own user kept, no null; no verdict",
@@ -36,29 +58,107 @@ CONTROLS_IN_WORDS = {
 QUANTITIES_IN_WORDS = {
     "share": "low-pass share",
     "null_share_swap": "low-pass share of other users' states (swap null)",
-    "excess_swap": "excess over swap",
-    "excess_permutation": "excess over permutation",
-    "excess_cyclic": "excess over cyclic",
-    "retention": "retention of the swap excess, relative to its own input",
+    "taste": "taste carried",
+    "popularity": "popularity carried",
+    "excess_swap": "whole excess over swap",
+    "excess_permutation": "whole excess over permutation",
+    "excess_cyclic": "whole excess over cyclic",
+    "retention_taste": "retention of taste, relative to its own input",
+    "retention_popularity": "retention of popularity, relative to its own input",
+    "retention_excess_swap": "retention of the whole excess, relative to its own input",
+}
+
+#: What a component is, as the object of a sentence.
+COMPONENTS_IN_WORDS = {
+    "taste": "taste (which items go together beyond their popularity)",
+    "popularity": "popularity",
+    "whole": "whole excess over the null (popularity, lag profile and taste together)",
 }
 
 
 def verdict_in_words(profile: DecayProfile) -> str:
-    """Return the verdict of a profile as one or two sentences."""
+    """Return the verdicts of a profile in sentences."""
     model = str(profile.table["model"].iloc[0])
-    label = profile.verdict.label
-    if label == "none" or profile.embed_excess is None or profile.retention is None:
+    if all(verdict.label == "none" for verdict in profile.verdicts.values()):
         return f"{model} gets no verdict."
-    if label == "no measurable collaborative signal":
+    return " ".join(_component_in_words(profile, model, name) for name in profile.verdicts)
+
+
+def _component_in_words(profile: DecayProfile, model: str, component: str) -> str:
+    verdict, name = profile.verdicts[component], COMPONENTS_IN_WORDS[component]
+    if verdict.label == "none":
+        return f"No verdict on {component}."
+    if verdict.label.startswith(NOT_MEASURABLE):
         return (
-            f"The inputs of {model} have no measurable collaborative signal: the excess of their low-pass share over "
-            f"the {profile.null} null is {profile.embed_excess}. Attenuation cannot be measured."
+            f"The inputs of {model} carry no measurable {name}: their excess is {profile.embed_excess[component]}. "
+            "What the layers keep of it cannot be measured."
         )
-    retention = profile.retention
+    if component not in profile.retention or (verdict.label == "inconclusive" and not _is_known(profile, component)):
+        return f"On {component} the verdict is {verdict}."
+    retention = profile.retention[component]
     amount = f"{100 * retention.value:.0f} % (95 % CI {100 * retention.low:.0f} to {100 * retention.high:.0f} %)"
-    beginning = f"Of the collaborative signal in its inputs, {model} has {amount} left at {profile.retention_layer}: "
-    if label == "inconclusive":
-        needed = profile.verdict.users_needed
-        more = f"; about {needed} users would be needed" if needed else ""
-        return beginning + f"{profile.verdict.n_users} users are too few for a verdict{more}."
-    return beginning + f"it is {label}."
+    beginning = (
+        f"The {name} that {model} carries is, as a share of the energy of its states, {amount} of the input's at "
+        f"{profile.retention_layer}"
+    )
+    if verdict.label == "inconclusive":
+        needed = verdict.users_needed
+        more = f"; effectively about {needed} would be needed" if needed else ""
+        effective = f" (effectively {verdict.n_effective:.0f})" if verdict.n_effective is not None else ""
+        return f"{beginning}: {verdict.n_users} users{effective} are too few for a verdict{more}."
+    depends = f" This word depends on: {', '.join(verdict.depends_on)}." if verdict.depends_on else ""
+    return f"{beginning}: {verdict.label}.{depends}"
+
+
+def _is_known(profile: DecayProfile, component: str) -> bool:
+    return math.isfinite(profile.retention[component].value)
+
+
+def paired_in_words(profile: DecayProfile) -> list[str]:
+    """Return one sentence per control that was captured anew: the paired difference of the retention, and its CI."""
+    model = str(profile.table["model"].iloc[0])
+    lines = []
+    for control, parts in profile.paired.items():
+        for component, values in parts.items():
+            base, other, difference = values["base"], values["other"], values["difference"]
+            if not math.isfinite(difference.value):
+                continue
+            lines.append(
+                f"Retention of {component}: {model} {other.value:.2f}, {control} {base.value:.2f}; paired difference "
+                f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]."
+            )
+    return lines
+
+
+def nulls_in_words(profile: DecayProfile) -> str:
+    """Return what is left of the whole excess under each null, because the nulls can disagree."""
+    left = profile.whole_retention()
+    if not left:
+        return ""
+    parts = ", ".join(f"{null} {value:.2f}" for null, value in left.items())
+    return f"Whole excess left at {profile.retention_layer or 'the last block'}, by null: {parts}."
+
+
+def users_in_words(profile: DecayProfile) -> str:
+    """Return who was probed, measured, shortened and left out."""
+    users = profile.users
+    skipped = "; ".join(f"{reason}: {count}" for reason, count in users["skipped"].items() if count)
+    text = (
+        f"{users['probed']} users probed, {users['measured']} measured, {users['shortened']} of them on fewer nodes "
+        "than they have"
+    )
+    return f"{text}; left out: {skipped}." if skipped else f"{text}."
+
+
+def changes_in_words(profile: DecayProfile) -> str:
+    """Return how a re-analysis differs from its source; an empty string for others."""
+    differing = profile.protocol.get("differs_from_source")
+    if differing is None:
+        return ""
+    if not differing:
+        return "Analysed again from saved Grams, with the options of the source."
+    return (
+        "Analysed again from saved Grams; differs from its source in "
+        + ", ".join(f"{name} ({change})" for name, change in differing.items())
+        + "."
+    )

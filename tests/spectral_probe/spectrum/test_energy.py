@@ -111,7 +111,14 @@ def test_the_result_names_its_layers_and_settings(world, bases):
     assert result.layer_states == ("embed", "block", "block", "final_norm")
     assert result.layer_index == (0, 1, 2, 3)
     assert set(result.null_energy) == set(result.null_low) == {"cyclic"}
-    expected = {"drop_first": 1, "center": True, "normalize_rows": False, "whole_tau": 2.0, "n_references": 40, "seed": 9}
+    expected = {
+        "drop_first": 1,
+        "center": True,
+        "normalize_rows": False,
+        "whole_tau": 2.0,
+        "n_references": 40,
+        "seed": 9,
+    }
     assert expected.items() <= result.settings.items()
     assert result.energy.shape == (60, 4, 9)
     assert result.eigenvalues.shape == (60, 9)

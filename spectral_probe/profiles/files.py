@@ -1,0 +1,154 @@
+"""A profile on disk: ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spectral_probe.errors import DataError
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import FIRST_VERSION, TEXT_COLUMNS
+from spectral_probe.profiles.verdict import Verdict
+from spectral_probe.storage.atomic import write_csv, write_text
+
+FORMAT = 2
+
+
+def save_profile(profile: DecayProfile, directory: str | os.PathLike[str]) -> None:
+    """Write the files of a profile."""
+    folder = Path(directory)
+    write_csv(folder / "bands.csv", profile.to_frame())
+    write_csv(folder / "per_user.csv.gz", profile.per_user, float_format="%.10g")
+    if profile.energy is not None:
+        profile.energy.save(folder / "spectrum.npz")
+    state = {
+        "null": profile.null,
+        "controls": {
+            name: {
+                "null": control.null,
+                "component": control.component,
+                "verdicts": {key: asdict(verdict) for key, verdict in control.verdicts.items()},
+            }
+            for name, control in profile.controls.items()
+        },
+    }
+    text = json.dumps(_without_nan({**profile.summary(), "profile": state}), indent=2, allow_nan=False)
+    write_text(folder / "summary.json", text)
+
+
+def load_profile(directory: str | os.PathLike[str]) -> DecayProfile:
+    """Read a saved profile; see :meth:`DecayProfile.load`."""
+    folder = Path(directory)
+    try:
+        # Read as text: a user_id may be 007 or NA.
+        per_user = pd.read_csv(
+            folder / "per_user.csv.gz", dtype={"user_id": "string"}, keep_default_na=False, na_values=[""]
+        )
+        curves = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""], dtype=_text_types())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        is_first = "format" not in summary
+        if is_first:
+            tau = float(summary["protocol"].get("tau", math.nan))
+            curves = curves.assign(**FIRST_VERSION, tau=tau, n_effective=curves["n_users"])
+        elif summary["format"] != FORMAT:
+            raise ValueError(f"format {summary['format']}; this version reads 1 and {FORMAT}")
+        text = [name for name in TEXT_COLUMNS if name in curves]
+        curves[text] = curves[text].astype("string").fillna("")
+        return _first_version(curves, per_user, summary) if is_first else _profile(curves, per_user, summary)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
+        raise DataError(
+            f"{folder} has no readable profile ({type(error).__name__}: {error}). "
+            "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
+        ) from error
+
+
+def _text_types() -> dict[str, str]:
+    return dict.fromkeys(TEXT_COLUMNS, "string")
+
+
+def _profile(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> DecayProfile:
+    stored = summary["profile"]
+    profile = DecayProfile(
+        table=_of_control(curves, str(curves["control"].iloc[0])),
+        verdicts={name: Verdict(**verdict) for name, verdict in summary["verdicts"].items()},
+        embed_excess={},
+        retention={},
+        retention_layer="",
+        component=summary["component"],
+        null=stored["null"],
+        n_users=summary["n_users"],
+        users=summary["users"],
+        per_user=per_user,
+        protocol=summary["protocol"],
+        caveats=tuple(summary["caveats"]),
+        paired={
+            control: {
+                component: {name: _interval(x) for name, x in values.items()} for component, values in parts.items()
+            }
+            for control, parts in summary["paired"].items()
+        },
+        foreseen=pd.DataFrame(summary["foreseen"]) if summary["foreseen"] else None,
+    )
+    controls = {}
+    for name, state in stored["controls"].items():
+        verdicts = {key: Verdict(**verdict) for key, verdict in state["verdicts"].items()}
+        control = replace(
+            profile, table=_of_control(curves, name), null=state["null"], component=state["component"], paired={}
+        )
+        controls[name] = _restored(replace(control, verdicts=verdicts, foreseen=None))
+    return _restored(replace(profile, controls=controls))
+
+
+def _first_version(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> DecayProfile:
+    """Return a profile of format 1: the whole excess of what is foreseen, with equal weights."""
+    stored, n_users = summary["profile"], summary["n_users"]
+    verdict = Verdict(stored["verdict"]["label"], n_users, stored["verdict"].get("users_needed"))
+    profile = DecayProfile(
+        table=_of_control(curves, str(curves["control"].iloc[0])),
+        verdicts={"whole": verdict},
+        embed_excess={},
+        retention={},
+        retention_layer="",
+        component="whole",
+        null=stored["null"],
+        n_users=n_users,
+        users={"probed": n_users + sum(summary["skipped"].values()), "measured": n_users, "shortened": 0}
+        | {"skipped": summary["skipped"]},
+        per_user=per_user.assign(nodes="foreseen"),
+        protocol={**summary["protocol"], "whole_tau": summary["protocol"].get("tau"), **FIRST_VERSION},
+        caveats=(*summary["caveats"], "first-version"),
+    )
+    controls = {}
+    for name, null in stored["control_nulls"].items():
+        control = replace(profile, table=_of_control(curves, name), null=null, verdicts={"whole": Verdict("none", 0)})
+        controls[name] = control if null is None else control.judged()
+    return _restored(replace(profile, controls=controls))
+
+
+def _restored(profile: DecayProfile) -> DecayProfile:
+    """Return the profile with its numbers read from its table, and the verdicts it had."""
+    return profile if profile.null is None else replace(profile.judged(), verdicts=profile.verdicts)
+
+
+def _of_control(curves: pd.DataFrame, name: str) -> pd.DataFrame:
+    return curves[curves["control"] == name].reset_index(drop=True)
+
+
+def _interval(stored: dict[str, float | None]) -> Interval:
+    return Interval(*(math.nan if stored[name] is None else float(stored[name]) for name in ("value", "low", "high")))  # type: ignore[arg-type]
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with NaN replaced by None, because JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
