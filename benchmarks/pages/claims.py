@@ -7,8 +7,8 @@
 
 ``figures/claims.csv`` has one row per claim and setting. Its texts are written by hand, its numbers are not: a number
 is named by file, rows and column (:mod:`benchmarks.pages.evidence`), and the page writes it. ``stands_if`` holds
-conditions on the same tables; a verdict whose conditions no longer hold is refused. To bring in new measurements, change
-the references of a row, its verdict and its conditions, and run the second line.
+conditions on the same tables; a verdict whose conditions no longer hold is refused. To bring in new measurements,
+change the references of a row, its verdict and its conditions, and run the second line.
 """
 
 from __future__ import annotations

@@ -77,8 +77,10 @@ def test_no_number_is_left_when_its_source_changes(table, monkeypatch) -> None:
         turned = read(path).copy()
         if reference.action == "count":
             return pd.concat([turned, turned])
+        if reference.action == "steps":
+            return turned[turned["layer"] != "0"]
         values = turned[reference.column]
-        turned[reference.column] = [str(1.5 - float(value)) if value else value for value in values]
+        turned[reference.column] = [str(1.7137 - float(value)) if value else value for value in values]
         return turned
 
     monkeypatch.setattr(evidence, "_read", read_turned)
