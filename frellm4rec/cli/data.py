@@ -18,13 +18,13 @@ EXPORTS = ("recbole",)
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, amazon:Gift_Cards, … or a file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, movielens:100k, … or a file.")],
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
     core: Annotated[
         str | None,
         typer.Option(
             help="5-core filter: iterative, single (one pass, as the paper's code makes it) or none. Left out: "
-            "iterative for lastfm and amazon, none for files."
+            "iterative for lastfm, movielens and amazon, none for files."
         ),
     ] = None,
     export: Annotated[
@@ -52,8 +52,9 @@ def data(
 def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
     """Return a data set after the filter asked for, or after its own where none was."""
     from frellm4rec.data.counts import filter_core
-    from frellm4rec.data.datasets import lastfm_source
+    from frellm4rec.data.datasets import lastfm_source, movielens_source
     from frellm4rec.data.lastfm import load_lastfm
+    from frellm4rec.data.movielens import load_movielens
     from spectral_probe.plugins.registry import load_plugin, plugin_names
 
     plugin, _, argument = name.partition(":")
@@ -63,6 +64,9 @@ def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
     elif core is not None and plugin == "lastfm":
         source = lastfm_source(argument or None, from_dir=from_dir)
         return load_lastfm(source, k=1 if core == "none" else 5, iterative=core == "iterative")
+    elif core is not None and plugin == "movielens":
+        source = movielens_source(argument or None, from_dir=from_dir)
+        return load_movielens(source, argument, k=1 if core == "none" else 5, iterative=core == "iterative")
     known = plugin_names("datasets")
     if plugin in known:
         dataset: Dataset = load_plugin("datasets", plugin)(argument or None, from_dir=from_dir)

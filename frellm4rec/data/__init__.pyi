@@ -8,6 +8,7 @@ from .demo import DemoConfig as DemoConfig
 from .demo import DemoWorld as DemoWorld
 from .demo import make_demo as make_demo
 from .lastfm import load_lastfm as load_lastfm
+from .movielens import load_movielens as load_movielens
 from .parsing.titles import clean_title as clean_title
 from .recbole import read_recbole as read_recbole
 from .recbole import write_recbole as write_recbole

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from frellm4rec.data.amazon import AmazonOptions, load_amazon, read_amazon
 from frellm4rec.data.demo import make_demo
-from frellm4rec.data.download import HETREC_LASTFM, amazon_metadata, amazon_reviews, fetch
+from frellm4rec.data.download import HETREC_LASTFM, MOVIELENS, amazon_metadata, amazon_reviews, fetch
 from frellm4rec.data.lastfm import load_lastfm
+from frellm4rec.data.movielens import load_movielens, movielens_release
 from frellm4rec.data.parsing.columns import column_names
 from frellm4rec.data.parsing.text_files import ending
 from frellm4rec.data.recbole import read_recbole
@@ -68,6 +69,50 @@ def lastfm_source(argument: str | None = None, *, from_dir: Path | None = None) 
     if argument or from_dir is not None:
         return Path(argument or from_dir or "").expanduser()
     return _folder_from_environment("LastFM", "lastfm") or fetch(HETREC_LASTFM, "lastfm")
+
+
+def movielens(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
+    """Return MovieLens 100K (943 users, 1,349 items) or 1M, as in ``movielens:100k``; every rating is an interaction.
+
+    Parameters
+    ----------
+    argument : {"100k", "1m"}
+        Release.
+    from_dir : path, optional
+        Folder or zip with the raw files, see :func:`movielens_source`.
+
+    Raises
+    ------
+    ConfigError
+        If no release or an unknown one is named.
+    DataError
+        If files are missing, malformed, not whole or cannot be downloaded.
+    """
+    return load_movielens(movielens_source(argument, from_dir=from_dir), argument or "")
+
+
+def movielens_source(argument: str | None, *, from_dir: Path | None = None) -> Path:
+    """Return the folder or zip with the raw files of a release; without one, fetch the zip.
+
+    Parameters
+    ----------
+    argument : {"100k", "1m"}
+        Release.
+    from_dir : path, optional
+        Folder or zip. Without it, ``ml-100k`` or ``ml-1m`` in the folder that the environment variable
+        ``FRELLM4REC_DATA`` names; without that, the archive of GroupLens, downloaded once.
+
+    Raises
+    ------
+    ConfigError
+        If no release or an unknown one is named.
+    DataError
+        If the download fails.
+    """
+    release = movielens_release(argument).name
+    if from_dir is not None:
+        return Path(from_dir).expanduser()
+    return _folder_from_environment(f"ml-{release}") or fetch(MOVIELENS[release], "movielens")
 
 
 def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:

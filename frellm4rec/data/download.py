@@ -33,7 +33,8 @@ class RemoteFile:
     magic : bytes
         First bytes of the file. They tell it from a login page that a server sends instead.
     sha256 : str or None
-        Checksum published by the owner. None: the checksum of the first download is recorded and checked from then on.
+        Checksum of a file that never changes. None: the checksum of the first download is recorded and checked from
+        then on.
     """
 
     name: str
@@ -47,6 +48,17 @@ HETREC_LASTFM = RemoteFile(
     ("https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",),
     ZIP_MAGIC,
 )
+#: The archives of MovieLens by release. The owner calls both stable and publishes their MD5; the SHA-256 are those of
+#: the files with these MD5: 0e33842e24a9c977be4e0107933c0723 (100k), c4d9eecfca2ab87c1945afe126590906 (1m).
+MOVIELENS = {
+    release: RemoteFile(
+        f"ml-{release}.zip", (f"https://files.grouplens.org/datasets/movielens/ml-{release}.zip",), ZIP_MAGIC, sha256
+    )
+    for release, sha256 in (
+        ("100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"),
+        ("1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),
+    )
+}
 AMAZON_MIRRORS = (
     "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2",
     "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",

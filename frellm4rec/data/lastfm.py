@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
 from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
+from frellm4rec.data.parsing.members import decode_line, read_member
 from spectral_probe.errors import DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
@@ -53,7 +52,7 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     Source: FreLLM4Rec Table 1; S3-Rec ``LastFM.txt``, which this equals line for line.
     """
     source = Path(source)
-    content = _read_member(source, EVENTS_FILE)
+    content = read_member(source, EVENTS_FILE, dataset="LastFM", origin=SOURCE)
     if content is None:
         raise DataError(
             f"LastFM needs {EVENTS_FILE} (plain or .gz); {source} does not have it. Get it from {SOURCE}, and give the "
@@ -67,37 +66,12 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     df = k_core(df.sort_values(["user_id", "timestamp"], kind="stable"), k, iterative=iterative)
     stages.append((core_label(k, iterative), Counts.of_frame(df)))
     log = Interactions.from_frame(df)
-    artists = _read_member(source, ARTISTS_FILE)
+    artists = read_member(source, ARTISTS_FILE, dataset="LastFM", origin=SOURCE)
     titles = None
     if artists is not None:
         names = _parse_artists(artists, f"{source.name}/{ARTISTS_FILE}")
         titles = [names.get(int(artist), "") for artist in log.item_ids]
     return with_report(Dataset.from_interactions(log, item_titles=titles, name="lastfm"), stages)
-
-
-def _read_member(source: Path, name: str) -> bytes | None:
-    """Return the unpacked bytes of a file in a folder or zip, or None where it is absent."""
-    if not source.exists():
-        raise DataError(f"LastFM is read from a folder or a zip; {source} does not exist. Get it from {SOURCE}.")
-    try:
-        if source.is_dir():
-            for path in (source / name, source / f"{name}.gz"):
-                if path.is_file():
-                    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            return None
-        with zipfile.ZipFile(source) as archive:
-            # The owner's archive has the files at its root, repackaged ones in a folder: take the shallowest.
-            members = sorted(archive.namelist(), key=lambda member: (member.count("/"), member))
-            for member in members:
-                if PurePosixPath(member).name in (name, f"{name}.gz"):
-                    content = archive.read(member)
-                    return gzip.decompress(content) if member.endswith(".gz") else content
-            return None
-    except Exception as error:  # a damaged archive can raise any exception
-        raise DataError(
-            f"{name} in {source} must be readable as a plain, gzipped or zipped file; reading it failed with: {error}. "
-            f"Fetch it again from {SOURCE}."
-        ) from error
 
 
 def _columns(header: str, wanted: tuple[str, ...], where: str) -> list[int]:
@@ -145,10 +119,10 @@ def _parse_events(content: bytes, where: str) -> np.ndarray:
 def _parse_artists(content: bytes, where: str) -> dict[int, str]:
     """Return artist names by artistID."""
     lines = content.split(b"\n")
-    id_column, name_column = _columns(_decode(lines[0]), ("id", "name"), where)
+    id_column, name_column = _columns(decode_line(lines[0]), ("id", "name"), where)
     names: dict[int, str] = {}
     for number, raw in enumerate(lines[1:], start=2):
-        line = _decode(raw)
+        line = decode_line(raw)
         if not line:
             continue
         fields = line.split("\t")
@@ -160,12 +134,3 @@ def _parse_artists(content: bytes, where: str) -> dict[int, str]:
                 "Repair or drop the line."
             ) from None
     return names
-
-
-def _decode(raw: bytes) -> str:
-    """Return a line as text: UTF-8 where it is valid, else Latin-1 (copies of the file exist in both)."""
-    raw = raw.rstrip(b"\r")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

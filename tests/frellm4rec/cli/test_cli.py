@@ -57,9 +57,23 @@ def test_core_of_lastfm(monkeypatch, capsys, tmp_path):
     assert "5-core" not in shown["none"]
 
 
+def test_core_of_movielens(monkeypatch, capsys, tmp_path):
+    rows = [(u, m) for u in range(100) for m in range(1000)]
+    (tmp_path / "u.data").write_text("".join(f"{u}\t{m}\t3\t{u + m}\n" for u, m in rows))
+    command = ("data", "movielens:100k", "--from-dir", tmp_path)
+    shown = {
+        core: run(monkeypatch, capsys, *command, *(("--core", core) if core else ()))[1] for core in (None, "none")
+    }
+    assert "iterative 5-core" in shown[None]
+    assert "5-core" not in shown["none"]
+    assert "movielens:100k" in shown["none"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("data", "movielens"), 2, "Write movielens:100k"),
+        (("data", "movielens:100k", "--from-dir", "absent"), 3, "does not exist"),
         (("data", "demmo"), 2, "Did you mean 'demo'"),
         (("data", "demo", "--core", "iterativ"), 2, "Did you mean 'iterative'"),
         (("data", "demo", "--export", "recbol", "x"), 2, "Did you mean 'recbole'"),

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import pytest
 
-from frellm4rec.data import datasets, download
+from frellm4rec.data import datasets, download, load_movielens
 from frellm4rec.data.download import RemoteFile, fetch
 from spectral_probe.errors import DataError, ResourceError
 
@@ -160,6 +160,22 @@ def test_lastfm_without_a_folder_downloads(server, monkeypatch):
     assert server.asked == ["/lastfm.zip"]
 
 
+def test_movielens_without_a_folder_downloads(server, monkeypatch):
+    rows = "".join(f"{u}::{m}::3::{u + m}\n" for u in range(6) for m in range(6))
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("ml-1m/ratings.dat", rows)
+    server.served["/ml-1m.zip"] = archive.getvalue()
+    checksum = hashlib.sha256(archive.getvalue()).hexdigest()
+    remote_file = RemoteFile("ml-1m.zip", (f"{server.address}/ml-1m.zip",), download.ZIP_MAGIC, checksum)
+    monkeypatch.setitem(datasets.MOVIELENS, "1m", remote_file)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"must have the 1,000,209 ratings .*; it has 36\."):
+            datasets.movielens("1m")
+    assert server.asked == ["/ml-1m.zip"]
+    assert load_movielens(datasets.movielens_source("1m"), "1m", is_whole=False).n_users == 6
+
+
 def test_amazon_without_a_folder_downloads_what_the_filter_needs(server, monkeypatch):
     rows = "".join(
         json.dumps({"reviewerID": f"u{u}", "asin": f"i{i}", "unixReviewTime": u + i}) + "\n"
@@ -183,3 +199,6 @@ def test_addresses_of_the_published_files():
     assert reviews.mirrors[0].endswith("/amazon_v2/categoryFilesSmall/Gift_Cards_5.json.gz")
     assert download.amazon_metadata("Gift_Cards").mirrors[0].endswith("/amazon_v2/metaFiles2/meta_Gift_Cards.json.gz")
     assert download.HETREC_LASTFM.mirrors[0].endswith("/hetrec2011/hetrec2011-lastfm-2k.zip")
+    for release, file in download.MOVIELENS.items():
+        assert file.mirrors == (f"https://files.grouplens.org/datasets/movielens/ml-{release}.zip",)
+        assert len(bytes.fromhex(file.sha256)) == 32

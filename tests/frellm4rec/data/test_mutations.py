@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from frellm4rec.data import AmazonOptions, load_amazon, load_lastfm
+from frellm4rec.data import AmazonOptions, load_amazon, load_lastfm, load_movielens
 from frellm4rec.data.datasets import table
 from spectral_probe.errors import DataError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
@@ -51,6 +51,8 @@ ITEM = b"item_id:token\ttitle:token_seq\n" + b"".join(f"{i}\tTitle of {i}\n".enc
 S3REC = b"".join(f"{u} 3 1 4 5 9 2\n".encode() for u in range(4))
 HETREC = lines("userID\tartistID\ttimestamp")
 ARTISTS = b"id\tname\turl\n" + b"".join(f"{i}\tBj\xc3\xb6rk {i}\tu\n".encode("latin-1") for i in range(10))
+RATINGS = "".join(f"{u}\t{i}\t3\t{t}\n" for u, i, t in EVENTS).encode()
+MOVIES = "".join(f"{i}|Caf\xe9 {i} (1995)|||u|{'|'.join('0' * 19)}\n" for i in range(10)).encode("latin-1")
 REVIEWS = b"".join(
     json.dumps({"reviewerID": f"u{u}", "asin": f"i{i}", "unixReviewTime": t}).encode() + b"\n" for u, i, t in EVENTS
 )
@@ -60,6 +62,10 @@ META = b"".join(json.dumps({"asin": f"i{i}", "title": f"A &amp; B\u00e9 {i}"}).e
 def amazon(path):
     # Most copies break one line of a few; without forgiveness they would all end alike.
     return load_amazon("Gift_Cards", path.parent, AmazonOptions(k=2), max_broken_share=0.3)
+
+
+def movielens(path):
+    return load_movielens(path.parent, "100k", k=2, is_whole=False)
 
 
 #: file that is damaged: its content, the files beside it, how it is read.
@@ -83,6 +89,9 @@ FORMATS = {
         lambda path: load_lastfm(path.parent, k=2),
     ),
     "lastfm.zip": (hetrec_zip, {}, lambda path: load_lastfm(path, k=2)),
+    "u.data": (RATINGS, {"u.item": MOVIES}, movielens),
+    "u.item": (MOVIES, {"u.data": RATINGS}, movielens),
+    "u.data.gz": (packed(RATINGS), {}, movielens),
     "Gift_Cards_5.json": (REVIEWS, {"meta_Gift_Cards.json": META}, amazon),
     "Gift_Cards_5.json.gz": (packed(REVIEWS), {}, amazon),
     "meta_Gift_Cards.json": (META, {"Gift_Cards_5.json": REVIEWS}, amazon),
