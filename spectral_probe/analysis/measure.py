@@ -192,6 +192,8 @@ def measure(
     protocol = {
         **headline.protocol,
         "prefix_by_prefix": bool(main.settings.get("prefixes", False)),
+        "dtype": main.settings.get("dtype"),
+        "number_format": main.settings.get("number_format"),
         "massive_positions": massive,
         "positions": n_positions,
         **_pilot_protocol(main),

@@ -15,7 +15,8 @@ from spectral_probe.profiles.profile import DecayProfile
 
 #: Options that must be equal in all profiles; models and their inputs may differ.
 MEASURED = (
-    *("sequence", "max_length", "users", "min_targets", "own_user", "tau", "n_references"),
+    *("sequence", "max_length", "users", "min_targets", "own_user", "tau", "whole_tau", "n_references", "n_pseudo"),
+    *("treatment", "weights"),
     *("drop_first", "center", "normalize_rows"),
 )
 
@@ -36,7 +37,6 @@ class ProfileComparison:
         for change in self.changes.at.values():
             values = {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
             numbers.setdefault(change.quantity, {})[change.site] = values
-        retention = self.changes.retention
         return {
             "base": self.base,
             "other": self.other,
@@ -44,9 +44,11 @@ class ProfileComparison:
             "words": self.words,
             "n_users": self.changes.n_users,
             "changes": numbers,
-            "retention": None
-            if retention is None
-            else {name: asdict(getattr(retention, name)) for name in ("base", "other", "difference")},
+            "measure": self.changes.measure,
+            "retentions": {
+                quantity: {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
+                for quantity, change in self.changes.retentions.items()
+            },
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -114,11 +116,21 @@ def _compare(base: DecayProfile, other: DecayProfile) -> ProfileComparison:
     for name, profile in zip(names, (base, other), strict=True):
         if profile.null is None:
             words = f"{names[1]} against {names[0]}: not compared, because {name} has no verdict."
-            return ProfileComparison(*names, NONE, words, Changes(0, {}, None))
+            return ProfileComparison(*names, NONE, words, Changes(0, {}, {}))
     changes = paired_changes(base, other)
     label = label_of(changes)
     text = [*sentences(label, changes, names, _last_block(base, other)), *_by_prefix(base, other)]
-    return ProfileComparison(*names, label, " ".join(text), changes)
+    return ProfileComparison(*names, label, " ".join([*text, *_by_dtype(base, other)]), changes)
+
+
+def _by_dtype(base: DecayProfile, other: DecayProfile) -> list[str]:
+    """Return a sentence for each setting of the numbers themselves that differs."""
+    lines = []
+    for name, words in (("dtype", "dtype"), ("number_format", "number format of the weights")):
+        values = [str(profile.protocol.get(name) or "") for profile in (base, other)]
+        if values[0] != values[1] and all(values):
+            lines.append(f"The {words} differs: {values[1]} against {values[0]}.")
+    return lines
 
 
 def _by_prefix(base: DecayProfile, other: DecayProfile) -> list[str]:

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 #: Title of each null's panel: what raises the excess over it.
 NULL_TITLES = {
-    "cyclic": "Excess over cyclic\nuneven smoothing raises it",
-    "permutation": "Excess over permutation\nany smoothing in time raises it",
-    "swap": "Excess over swap\nsmoothing cancels: what is left is collaboration",
+    "cyclic": "Whole excess over cyclic\nuneven smoothing raises it",
+    "permutation": "Whole excess over permutation\nany smoothing in time raises it",
+    "swap": "Whole excess over swap\nsmoothing cancels; popularity and taste do not",
 }
 #: Rows of the panel of changes, from top to bottom.
 ROWS: dict[tuple[str, Site], str] = {
     (SHARE, "last block"): "low-pass share",
     (NULL_SHARE, "last block"): "… of other users' states",
-    (EXCESS["cyclic"], "last block"): "excess over cyclic",
-    (EXCESS["permutation"], "last block"): "excess over permutation",
-    (EXCESS["swap"], "last block"): "excess over swap",
-    (EXCESS["swap"], "last block − embed"): "… less that at embed",
+    (EXCESS["cyclic"], "last block"): "whole excess over cyclic",
+    (EXCESS["permutation"], "last block"): "whole excess over permutation",
+    (EXCESS["swap"], "last block"): "whole excess over swap",
+    ("popularity", "last block"): "popularity carried",
+    ("taste", "last block"): "taste carried",
+    ("taste", "last block − embed"): "… less that at embed",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from spectral_probe.profiles.bootstrap import Interval, percentile_interval, resampled_means
+from spectral_probe.profiles.bootstrap import Interval, WeightedMeans
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.spectrum.energy import NULLS
 from spectral_probe.types import FloatArray
@@ -20,7 +20,9 @@ SITES: tuple[Site, ...] = ("embed", "last block", "last block − embed")
 RESOLUTION = 1e-6
 SHARE, NULL_SHARE = "share", "null_share_swap"
 EXCESS = {null: f"excess_{null}" for null in NULLS}
-QUANTITIES = (SHARE, NULL_SHARE, *EXCESS.values())
+#: Quantities of every profile, and of profiles with components.
+WHOLE_QUANTITIES = (SHARE, NULL_SHARE, *EXCESS.values())
+COMPONENT_QUANTITIES = ("taste", "popularity")
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,36 @@ class Changes:
     Attributes
     ----------
     n_users : int
-        Users on both curves, with every null; all intervals are over these users.
+        Users on both curves, with every quantity; all intervals are over these users.
     at : {(quantity, site): Change}
-        Quantities :data:`QUANTITIES`, sites :data:`SITES`. At ``last block − embed`` the difference is the difference
-        in differences: what the layers add, without what the inputs contribute.
-    retention : Change or None
-        Swap excess at the last block divided by that at ``embed``, for each profile; None if one of the two has no
-        measurable excess at ``embed``.
+        At ``last block − embed`` the difference is the difference in differences: what the layers add, without what the
+        inputs contribute.
+    retentions : {quantity: Change}
+        A quantity at the last block divided by that at ``embed``, for each profile; absent where one of the two has no
+        measurable value at ``embed``.
+    measure : str
+        What the label rests on: ``taste`` where both profiles have components, else the whole excess over swap.
     """
 
     n_users: int
     at: dict[tuple[str, Site], Change]
-    retention: Change | None
+    retentions: dict[str, Change]
+    measure: str = EXCESS["swap"]
+
+    @property
+    def retention(self) -> Change | None:
+        """Retention of the measure, if it can be compared."""
+        return self.retentions.get(self.measure)
 
     def every(self) -> list[Change]:
-        """Return all changes; the retention comes last, if there is one."""
-        return [*self.at.values(), *([self.retention] if self.retention else [])]
+        """Return all changes; retentions come last."""
+        return [*self.at.values(), *self.retentions.values()]
 
     def in_short(self) -> list[Change]:
-        """Return the changes that the sentences use: all at the last block, and the swap excess at every site."""
+        """Return the changes that the sentences use: all at the last block, and the measure at every site."""
         chosen = [change for (_, site), change in self.at.items() if site == "last block"]
-        chosen += [self.at[EXCESS["swap"], site] for site in SITES if site != "last block" and self.at]
-        return [*chosen, *([self.retention] if self.retention else [])]
+        chosen += [self.at[self.measure, site] for site in SITES if site != "last block" and self.at]
+        return [*chosen, *self.retentions.values()]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per quantity and site; the column ``place`` holds the site."""
@@ -93,52 +103,67 @@ def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
     last blocks may have different names. If no user is on both curves, or a null is missing, ``n_users`` is 0 and
     there is no change.
     """
-    values = _aligned(base, other)
+    quantities = WHOLE_QUANTITIES
+    if all(set(COMPONENT_QUANTITIES) <= set(profile.per_user.columns) for profile in (base, other)):
+        quantities = (*COMPONENT_QUANTITIES, *WHOLE_QUANTITIES)
+    measure = "taste" if "taste" in quantities else EXCESS["swap"]
+    values, weights = _aligned(base, other, quantities)
     if not len(values):
-        return Changes(0, {}, None)
+        return Changes(0, {}, {}, measure)
     n_bootstrap = int(base.protocol.get("n_bootstrap", 1000))
-    resampled = resampled_means(values, n_bootstrap=n_bootstrap, seed=int(base.protocol.get("bootstrap_seed", 0)))
-    means = values.mean(axis=0)
-    lows, highs = percentile_interval(resampled)
-    lows_of_change, highs_of_change = percentile_interval(resampled[:, 1] - resampled[:, 0])
-
+    means = WeightedMeans.of(values, weights, n_bootstrap=n_bootstrap, seed=int(base.protocol.get("bootstrap_seed", 0)))
     at: dict[tuple[str, Site], Change] = {}
     for s, site in enumerate(SITES):
-        for q, quantity in enumerate(QUANTITIES):
-            estimates = [Interval(float(means[m, s, q]), float(lows[m, s, q]), float(highs[m, s, q])) for m in (0, 1)]
-            low, high = float(lows_of_change[s, q]), float(highs_of_change[s, q])
-            difference = Interval(float(means[1, s, q] - means[0, s, q]), low, high)
-            at[quantity, site] = Change(quantity, site, estimates[0], estimates[1], difference)
-    swap = QUANTITIES.index(EXCESS["swap"])
-    retention = _retention(means[..., swap], resampled[..., swap]) if (lows[:, 0, swap] > 0).all() else None
-    return Changes(len(values), at, retention)
+        for q, quantity in enumerate(quantities):
+            at[quantity, site] = _change(quantity, site, means[0, s, q], means[1, s, q])
+    retentions = {}
+    for quantity in (*COMPONENT_QUANTITIES, EXCESS["swap"]):
+        if quantity in quantities and all(getattr(at[quantity, "embed"], m).low > 0 for m in ("base", "other")):
+            q = quantities.index(quantity)
+            ratios = [means[m, 1, q].ratio_to(means[m, 0, q]) for m in (0, 1)]
+            retentions[quantity] = _change(f"retention_{quantity}", "last block", *ratios)
+    return Changes(len(values), at, retentions, measure)
 
 
-def _aligned(base: DecayProfile, other: DecayProfile) -> FloatArray:
-    """Return (n_users, 2 profiles, n_sites, n_quantities) for the users on both curves who have every quantity."""
-    tables = [_per_user(profile) for profile in (base, other)]
+def _change(quantity: str, site: Site, base: WeightedMeans, other: WeightedMeans) -> Change:
+    difference = WeightedMeans(other.mean - base.mean, other.resampled - base.resampled)
+    return Change(quantity, site, base.to_interval(), other.to_interval(), difference.to_interval())
+
+
+def _aligned(base: DecayProfile, other: DecayProfile, quantities: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
+    """Return values (n_users, 2 profiles, n_sites, n_quantities) and weights (n_users,) of the users on both curves.
+
+    A user's weight is the mean of their weights in the two profiles.
+    """
+    shape = (2, len(SITES), len(quantities))
+    tables = [_per_user(profile, quantities) for profile in (base, other)]
     if any(table is None for table in tables):
-        return np.empty((0, 2, len(SITES), len(QUANTITIES)))
+        return np.empty((0, *shape)), np.empty(0)
     both = pd.concat(tables, axis=1, join="inner", keys=["base", "other"]).dropna()
-    return np.asarray(both, dtype=np.float64).reshape(len(both), 2, len(SITES), len(QUANTITIES))
+    weights = both.pop(("base", "weight", "")) + both.pop(("other", "weight", ""))
+    return np.asarray(both, dtype=np.float64).reshape(len(both), *shape), np.asarray(weights, dtype=np.float64) / 2
 
 
-def _per_user(profile: DecayProfile) -> pd.DataFrame | None:
-    """Return one row per user and one column per site × quantity; None if the profile lacks one of them."""
+def _per_user(profile: DecayProfile, quantities: tuple[str, ...]) -> pd.DataFrame | None:
+    """Return one row per user: a column per site × quantity, and the weight; None if the profile lacks a quantity."""
     first, last = embed_and_last(profile)
     table = profile.per_user
     if not first or not last or not set(EXCESS.values()) <= set(table.columns):
         return None
+    table = table[table["nodes"] == table["nodes"].iloc[0]]
     table = table.assign(**{NULL_SHARE: table["share"] - table[EXCESS["swap"]]})
     key = "user_id" if "user_id" in table else "sequence"
     # User names that are numbers are text when read from a file.
     table = table.assign(**{key: table[key].astype(str)})
-    tables = {
-        site: table[table["layer_name"] == layer].set_index(key)[list(QUANTITIES)]
+    at = {
+        site: table[table["layer_name"] == layer].set_index(key)
         for site, layer in zip(SITES, (first, last), strict=False)
     }
+    tables = {site: rows[list(quantities)] for site, rows in at.items()}
     tables["last block − embed"] = tables["last block"] - tables["embed"]
-    return pd.concat(tables, axis=1)
+    joined = pd.concat(tables, axis=1)
+    joined["weight", ""] = at["embed"]["weight"] if "weight" in table else 1.0
+    return joined
 
 
 def embed_and_last(profile: DecayProfile) -> tuple[str, str]:
@@ -146,13 +171,3 @@ def embed_and_last(profile: DecayProfile) -> tuple[str, str]:
     layers = profile.table.drop_duplicates("layer").sort_values("layer")
     names = {state: layers.loc[layers["state"] == state, "layer_name"].tolist() for state in ("embed", "block")}
     return str((names["embed"] or [""])[0]), str((names["block"] or [""])[-1])
-
-
-def _retention(excess: FloatArray, resampled: FloatArray) -> Change:
-    """Return the retention of both profiles and its change, from swap excess (2, n_sites) and its resamples."""
-    values, ratios = excess[:, 1] / excess[:, 0], resampled[:, :, 1] / resampled[:, :, 0]
-    lows, highs = percentile_interval(ratios)
-    low, high = percentile_interval(ratios[:, 1] - ratios[:, 0])
-    estimates = [Interval(float(values[m]), float(lows[m]), float(highs[m])) for m in (0, 1)]
-    difference = Interval(float(values[1] - values[0]), float(low), float(high))
-    return Change("retention", "last block", estimates[0], estimates[1], difference)

@@ -1,4 +1,4 @@
-r"""Label a comparison from its intervals: is a higher low-pass share collaboration, or smoothing by construction?
+r"""Label a comparison from its intervals: is a higher low-pass share taste, or smoothing by construction?
 
 A filter that averages positions raises the low-pass share of every user on every graph, whatever the items are. The
 swap null contains the same filter, because other users' states went through the same layers. So
@@ -9,24 +9,24 @@ and a rise of the null share is smoothing; a rise of the excess is a better fit 
 permutation null reorders positions and thereby destroys smoothness in time, so that a filter in time raises the excess
 over it by construction. The cyclic null keeps only smoothness that is the same everywhere in the history.
 
-Every statement rests on 95 % intervals of paired differences (other − base) at the last block: *rises* means an
-interval above 0, *falls* one below 0.
+The *measure* is the taste that is carried; for runs without components it is the whole excess over swap, which is
+popularity and lag profile too. Every statement rests on 95 % intervals of paired differences (other − base) at the last
+block: *rises* means an interval above 0, *falls* one below 0.
 
-=============  ======================================  =========================================================
-share          excess over swap                        label
-=============  ======================================  =========================================================
-rises          rises, and other's own is above 0       preserved or restored collaboration (beyond smoothing)
-rises          falls, and base's own was above 0       smoothing by construction, and collaboration lost
+=============  ======================================  =====================================================
+share          measure                                 label
+=============  ======================================  =====================================================
+rises          rises, and other's own is above 0       preserved or restored (beyond smoothing)
+rises          falls, and base's own was above 0       smoothing by construction, and a smaller share of it
 rises          does not rise; the null share rises     smoothing by construction
-does not rise  rises, and other's own is above 0       more collaboration, without a higher share
-does not rise  falls, and base's own was above 0       collaboration lost
-falls          neither                                 lower share
+does not rise  rises, and other's own is above 0       more of it, without a higher low-pass share
+does not rise  falls, and base's own was above 0       a smaller share of it
+falls          neither                                 lower low-pass share
 neither        neither                                 no measurable change
-=============  ======================================  =========================================================
+=============  ======================================  =====================================================
 
 Anything else is inconclusive, as is every comparison over fewer than 20 common users. An interval that contains 0 does
-not show that nothing rose, so the sentences give its upper end, an upper bound on collaboration. A share that rises
-together with the swap excess may in part be smoothing; the sentences give both parts.
+not show that nothing rose. All are shares of the energy of the states: unrelated energy that grows makes them smaller.
 
 Inputs may differ between the two (G-LPF changes them). The difference in differences (last block − embed) tells the
 effect of the layers from that of the inputs, and retention compares each model with its own input. Comparisons with
@@ -39,26 +39,28 @@ from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change, 
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.verdict import MIN_USERS
 
-COLLABORATION = "preserved or restored collaboration (beyond smoothing)"
+RESTORED = "preserved or restored (beyond smoothing)"
 SMOOTHING = "smoothing by construction"
-SMOOTHING_AND_LOSS = "smoothing by construction, and collaboration lost"
-WITHOUT_SHARE = "more collaboration, without a higher share"
-LOSS = "collaboration lost"
-LOWER = "lower share"
+SMOOTHING_AND_LOSS = "smoothing by construction, and a smaller share of it"
+WITHOUT_SHARE = "more of it, without a higher low-pass share"
+LOSS = "a smaller share of it"
+LOWER = "lower low-pass share"
 NO_CHANGE = "no measurable change"
 INCONCLUSIVE = "inconclusive"
 NONE = "none"
 _SWAP, _PERMUTATION, _CYCLIC = (EXCESS[null] for null in ("swap", "permutation", "cyclic"))
+#: What the label is about, by measure.
+MEASURE_IN_WORDS = {"taste": "taste carried", _SWAP: "whole excess over swap"}
 
 
 def label_of(changes: Changes) -> str:
     """Return the label that the intervals at the last block support; see the table of this module."""
     if changes.n_users < MIN_USERS:
         return INCONCLUSIVE
-    share, swap = changes.at[SHARE, "last block"], changes.at[_SWAP, "last block"]
+    share, swap = changes.at[SHARE, "last block"], changes.at[changes.measure, "last block"]
     gains, loses = swap.is_up and swap.other.low > 0, swap.is_down and swap.base.low > 0
     if gains:
-        return COLLABORATION if share.is_up else WITHOUT_SHARE
+        return RESTORED if share.is_up else WITHOUT_SHARE
     if loses:
         return SMOOTHING_AND_LOSS if share.is_up else LOSS
     if share.is_up:
@@ -81,7 +83,7 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
     last : str
         Name of the last block in the sentences.
     """
-    first = f"{names[1]} against {names[0]}: {label}."
+    first = f"{names[1]} against {names[0]}, {MEASURE_IN_WORDS[changes.measure]}: {label}."
     if changes.n_users < MIN_USERS:
         return [
             first,
@@ -99,20 +101,21 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
 
 
 def _headline(label: str, changes: Changes, last: str) -> str:
-    share, null, swap = (changes.at[q, "last block"] for q in (SHARE, NULL_SHARE, _SWAP))
+    share, null, measure = (changes.at[q, "last block"] for q in (SHARE, NULL_SHARE, changes.measure))
     first = f"At {last} the low-pass share {_moves(share)}"
-    excess = f"its excess over the swap null {_moves(swap)}"
+    excess = f"{MEASURE_IN_WORDS[changes.measure]} {_moves(measure)}"
     others = f"other users' states on the same graph {_moves(null, plural=True)}"
     if label == SMOOTHING:
-        most = "none of it is" if swap.difference.high <= 0 else f"no more than {swap.difference.high:.4f} of it is"
-        return f"{first}, but {others}, and {excess}: as far as these users can tell, {most} collaboration."
-    if label in (COLLABORATION, SMOOTHING_AND_LOSS):
+        swap = changes.at[_SWAP, "last block"].difference
+        most = "none of it is" if swap.high <= 0 else f"no more than {swap.high:.4f} of it is"
+        return f"{first}, but {others}, and {excess}: as far as these users can tell, {most} excess over the null."
+    if label in (RESTORED, SMOOTHING_AND_LOSS):
         return f"{first}, {excess}, and {others}."
-    if label == INCONCLUSIVE and (swap.is_up or swap.is_down):
-        whose = "the excess that is left is" if swap.is_up else "the excess it falls from was"
+    if label == INCONCLUSIVE and (measure.is_up or measure.is_down):
+        whose = "what is left is" if measure.is_up else "what it falls from was"
         return f"{first} and {excess}, but {whose} not measurably above 0 itself."
     if label == INCONCLUSIVE:
-        return f"{first}; whether as smoothing ({others}) or as collaboration ({excess}) cannot be told."
+        return f"{first}; whether as smoothing ({others}) or as a better fit ({excess}) cannot be told."
     return f"{first}, and {excess}."
 
 
@@ -129,7 +132,7 @@ def _time_smoothing(changes: Changes) -> str:
 
 
 def _inputs_and_layers(changes: Changes) -> str:
-    embed, gain = changes.at[_SWAP, "embed"], changes.at[_SWAP, "last block − embed"]
+    embed, gain = (changes.at[changes.measure, site] for site in ("embed", "last block − embed"))
     inputs = "more" if embed.is_up else "less" if embed.is_down else "neither measurably more nor less"
     layers = (
         "the layers add to the difference"
@@ -139,7 +142,7 @@ def _inputs_and_layers(changes: Changes) -> str:
         else "no effect of the layers on the difference can be measured"
     )
     return (
-        f"The inputs carry {inputs} of it (swap excess at embed {_signed(embed.difference)}), and {layers} "
+        f"The inputs carry {inputs} of it (at embed {_signed(embed.difference)}), and {layers} "
         f"(last block − embed {_signed(gain.difference)})."
     )
 
@@ -147,12 +150,19 @@ def _inputs_and_layers(changes: Changes) -> str:
 def _retention(changes: Changes, names: tuple[str, str]) -> str:
     retention = changes.retention
     if retention is None:
-        embed = changes.at[_SWAP, "embed"]
+        embed = changes.at[changes.measure, "embed"]
         missing = [name for name, excess in zip(names, (embed.base, embed.other), strict=True) if not excess.low > 0]
         return f"Retention is not compared: the inputs of {' and '.join(missing)} have no measurable excess."
+    texts = [_kept(retention, names)]
+    if "popularity" in changes.retentions and changes.measure == "taste":
+        texts.append(_kept(changes.retentions["popularity"], names, of=" of popularity"))
+    return " ".join(texts)
+
+
+def _kept(retention: Change, names: tuple[str, str], *, of: str = "") -> str:
     more = "more" if retention.is_up else "less" if retention.is_down else "neither measurably more nor less"
     return (
-        f"Relative to its own inputs {names[1]} keeps {more}: {retention.other.value:.2f} against "
+        f"Relative to its own inputs {names[1]} keeps {more}{of}: {retention.other.value:.2f} against "
         f"{retention.base.value:.2f}, difference {_signed(retention.difference, 2)}."
     )
 
