@@ -95,6 +95,7 @@ def _caveats(headline: DecayProfile, raw: DecayProfile, grams: LayerGrams) -> tu
     codes = {
         "raw-verdict-differs": raw.verdict.label != headline.verdict.label,
         "encoder-run-causally": "encoder" in note,
+        "rounded-weights": "number_format" in grams.settings,
         "no-final-norm": "final_norm" not in grams.layer_states,
         "leaky": bool(grams.settings.get("leaky")),
         "few-users": headline.n_users < FEW_USERS,

@@ -102,6 +102,8 @@ def print_profile(profile: DecayProfile) -> None:
             console.print(
                 f"control {name}: {control.verdict}, retention {control.retention}", highlight=False, markup=False
             )
+    if "number_format" in profile.protocol:
+        console.print(f"weights: {profile.protocol['number_format']}", highlight=False, markup=False)
     for code in profile.caveats:
         console.print(f"note [{code}]: {CAVEATS[code]}", highlight=False, markup=False)
 
