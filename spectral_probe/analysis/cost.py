@@ -226,9 +226,12 @@ def _resolve(model: Any, revision: str | None) -> tuple[str, str, Architecture, 
 def _read_config(source: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
+    from spectral_probe.backbones.gguf_files import find_gguf, gguf_config
     from spectral_probe.backbones.loading import checked_folder, is_on_hub
 
     access = HubAccess()
+    if (gguf := find_gguf(source)) is not None:
+        return gguf_config(gguf)
     if is_on_hub(source):
         access = locate(source, revision)
     else:

