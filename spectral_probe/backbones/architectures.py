@@ -106,7 +106,9 @@ class Architecture:
         model, text = on_meta(config), text_config(config)
         path, blocks = _block_list(model, family, getattr(text, "num_hidden_layers", None))
         matrices = list(_matrices(blocks, text))
-        width, heads = int(text.hidden_size), _largest(getattr(text, "num_attention_heads", 0))
+        embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+        width = int(getattr(text, "hidden_size", None) or embed.embedding_dim)
+        heads = _largest(getattr(text, "num_attention_heads", 0))
         dtype = getattr(text, "dtype", None) or getattr(config, "dtype", None)
         return cls(
             family=family,

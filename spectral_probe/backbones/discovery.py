@@ -182,14 +182,16 @@ def _longest_chain(
 ) -> str:
     """Return the path of the longest list that is a chain of blocks."""
     by_length = sorted(lists, key=lambda path: len(lists[path]), reverse=True)
-    failures = {path: _broken_link(list(lists[path]), records, shape) for path in by_length}
-    for path, failure in failures.items():
+    failures: dict[str, tuple[str, str]] = {}
+    for path in by_length:
+        failure = _broken_link(list(lists[path]), records, shape)
         if failure is None:
             return path
-    path = by_length[0]
-    check, seen = failures[path] or ("", "")
-    n_more = len(by_length) - 1
-    others = f" ({n_more} shorter lists are no chain either)" if n_more else ""
+        failures[path] = failure
+    # The message is about the longest list that was run at all.
+    path = next((path for path in by_length if records[id(lists[path][0])].inputs), by_length[0])
+    check, seen = failures[path]
+    others = "; no other list is a chain" if len(lists) > 1 else ""
     refuse(family, f"{check}, in the list {path!r} of {len(lists[path])}", f"{seen}{others}")
 
 

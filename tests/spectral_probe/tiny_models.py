@@ -110,7 +110,8 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> Any:
     """Return a random model of a family, without a head, with weights large enough for layers to differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModel.from_config(AutoConfig.for_model(family, **{**CONFIGS[family], **changes}))
+        config = CONFIGS[family] if family in CONFIGS else DECODERS[family][0]
+        model = AutoModel.from_config(AutoConfig.for_model(family, **{**config, **changes}))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
