@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import nn
 
-from frellm4rec.items.item_table import GraphFilter, ItemTable, first_equal_items
+from frellm4rec.items.item_table import ItemTable, first_equal_items
 from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig
+from frellm4rec.models.frellm4rec.regraph import graph_filter, refiltered
 from frellm4rec.models.sequential import SequentialRecommender, Supervision
 from frellm4rec.modules.fusion import FUSIONS
-from frellm4rec.modules.glpf import GraphLowPassFilter, IdealLowPassFilter
 from frellm4rec.modules.tfm import TemporalFrequencyModulation
 from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.errors import ConfigError, ModelError
@@ -147,8 +148,8 @@ class FreLLM4Rec(SequentialRecommender):
                 vectors = id_item_table(dataset, config.id_source, seed=seed, device=device)
             else:
                 vectors = text_item_table(dataset, backbone)
-            graph_filter = _graph_filter(config, graph) if source in config.glpf_targets else None
-            tables[source] = ItemTable.filtered(torch.from_numpy(vectors), graph_filter)
+            of_source = graph_filter(config, graph) if source in config.glpf_targets else None
+            tables[source] = ItemTable.filtered(torch.from_numpy(vectors), of_source)
         return cls(config, tables, backbone=backbone, seed=seed)
 
     @classmethod
@@ -263,6 +264,28 @@ class FreLLM4Rec(SequentialRecommender):
         finally:
             self.train(was_training)
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether item vectors are filtered on a graph of the training interactions."""
+        is_on = self.config.alpha > 0 or self.config.glpf_keep is not None
+        return is_on and bool(set(self.config.glpf_targets) & set(self.tables))
+
+    def on_graph(self, other: csr_array, own: csr_array) -> Self:
+        """Return a copy whose graph filter uses the interactions ``other`` in place of ``own``, its training part.
+
+        The item vectors keep what they were trained on.
+
+        Raises
+        ------
+        ConfigError
+            If the filter cannot be undone.
+        """
+        twin = copy.deepcopy(self)
+        graphs = ItemGraph.from_interactions(own), ItemGraph.from_interactions(other)
+        for source in set(self.config.glpf_targets) & set(self.tables):
+            twin.tables[source] = refiltered(self.tables[source], self.config, *graphs)
+        return twin
+
     def input_modules(self) -> list[nn.Module]:
         """Return the modules that make the inputs of the first block; a control that redraws weights keeps these."""
         return [self.tables, self.fusion]
@@ -330,15 +353,6 @@ class FreLLM4Rec(SequentialRecommender):
         for layer in last:
             layer.weight.mul_(factor)
             layer.bias.mul_(factor)
-
-
-def _graph_filter(config: FreLLM4RecConfig, graph: ItemGraph) -> GraphFilter:
-    """Return the graph filter that a config asks for."""
-    if config.glpf_keep is not None:
-        return IdealLowPassFilter(graph, config.glpf_keep, config.self_loops)
-    return GraphLowPassFilter(
-        graph, config.alpha, config.glpf_order, config.self_loops, learnable=config.learnable_alpha
-    )
 
 
 def _check_is_free(backbone: HFDecoder) -> None:
