@@ -2,7 +2,8 @@
 
 ``retention.csv`` holds, per model and component, the retention at the last block, that with random weights and the
 paired difference. ``curves.csv`` holds what the results page and its figure show: the components of every model and of
-the same model with random weights, the whole excess over each null, and the published curve. The full tables stay in the runs.
+the same model with random weights, the whole excess over each null, and the published curve. The full tables stay in
+the runs.
 """
 
 from __future__ import annotations

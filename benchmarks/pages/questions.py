@@ -78,14 +78,14 @@ def notes(figures: Path) -> list[str]:
 
 def _opening(probed: list[Probed]) -> list[str]:
     lines = [
-        "*Carried*: how well the states fit the graph of the items that their rows read, beyond what other users' "
-        "states fit it. *Foreseen*: the same for the items that the rows predict, as in the paper. *Popularity* is the "
-        "part that a graph of other items of the same popularity gives as well; *taste* is which items go together "
-        "beyond their popularity and beyond how alike near and far positions are. All are shares of the energy of the "
-        "states: unrelated energy that grows makes them smaller. Retention is the carried excess at the last block over "
-        "that at the input (`embed`). Intervals are 95 % bootstrap intervals over users; differences are paired. τ = 1; "
-        "users are weighted by the noise of their graphs. The method is in [method.md](method.md), its tests in "
-        "[calibration.md](calibration.md).",
+        "*Carried*: how well the states fit the graph of the items that their rows read, beyond what other users'"
+        " states fit it. *Foreseen*: the same for the items that the rows predict, as in the paper. *Popularity* "
+        "is the part that a graph of other items of the same popularity gives as well; *taste* is which items go "
+        "together beyond their popularity and beyond how alike near and far positions are. All are shares of the "
+        "energy of the states: unrelated energy that grows makes them smaller. Retention is the carried excess at"
+        " the last block over that at the input (`embed`). Intervals are 95 % bootstrap intervals over users; "
+        "differences are paired. τ = 1; users are weighted by the noise of their graphs. The method is in "
+        "[method.md](method.md), its tests in [calibration.md](calibration.md).",
         "",
     ]
     for data in probed:
