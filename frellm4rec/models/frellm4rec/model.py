@@ -201,6 +201,11 @@ class FreLLM4Rec(SequentialRecommender):
         leaky = "trained with later items in view (two_sided_leaky)" if self.config.mode == "two_sided_leaky" else ""
         return "; ".join(part for part in (self.backbone.note, leaky) if part)
 
+    @property
+    def number_format(self) -> str | None:
+        """How a GGUF file stored the backbone's weights; None if they were not rounded."""
+        return self.backbone.number_format
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the fusion; the backbone stays in evaluation mode."""
         super().train(mode)
