@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +132,17 @@ def train_recipe(
         check_same_threads(done.record.threads, recipe.threads)
         return done
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
+    is_resumed = run is not None
     if run is None:
         model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)
     request = {"model": recipe.model, "kind": "training"}
     request |= {"dataset": recipe.dataset, "from_dir": recipe.from_dir, "name": recipe.name}
-    request |= {"threads": recipe.threads}
+    if is_resumed:  # a refused request for other threads must not replace those that the run began with
+        begun_with = (run.state().get("request") or {}).get("threads")
+        check_same_threads(begun_with, recipe.threads)
+        recipe = recipe if recipe.threads is not None else replace(recipe, threads=begun_with)
+    request |= {"threads": begun_with if is_resumed else recipe.threads}
     run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
     with logged(run.path, logger):
         try:
