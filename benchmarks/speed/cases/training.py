@@ -104,7 +104,7 @@ def training_threads(_folder: str) -> dict[str, Any]:
     return {
         "measured": f"{max(cost for width, cost in costs.items() if width >= NARROW_BELOW):.2f}×",
         "goal": "<= 1.2×",
-        "detail": f"widths {NARROW_BELOW} and up, which take the threads of PyTorch; least of up to {n_pairs} pairs, by "
+        "detail": f"widths {NARROW_BELOW} and up, which take PyTorch's threads; least of {n_pairs} pairs at most, by "
         f"width: {'; '.join(details)}",
     }
 
