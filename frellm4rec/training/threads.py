@@ -21,7 +21,8 @@ def chosen_threads(model: SequentialRecommender, device: torch.device, asked: in
     """Return how many threads a new training takes on the CPU; None where it trains on another device.
 
     The number that is asked for; else one for a narrow model (:data:`NARROW_BELOW`), and those of PyTorch for any
-    other: ``OMP_NUM_THREADS``, or one per CPU.
+    other: ``OMP_NUM_THREADS``, or one per CPU. Where other programs keep the CPUs busy, one thread is faster for any
+    width, because threads wait for each other after every operation.
 
     Raises
     ------
