@@ -120,8 +120,8 @@ def _of_first_version(parts: Sequence[_Part]) -> list[str]:
     return [
         "**These numbers are of the first version's measure**: the whole excess on the graph of the items that the "
         f"rows predict, heat kernel τ = {tau:g}, plain states, every user with equal weight. That excess is mostly "
-        "popularity and lag profile, so it does not say whether taste is kept. The trainings have not been repeated for the new "
-        "measure; `spectral-probe analyze` and `compare` on the trained models give it.",
+        "popularity and lag profile, so it does not say whether taste is kept. The trainings have not been repeated "
+        "for the new measure; `spectral-probe analyze` and `compare` on the trained models give it.",
         "",
     ]
 
