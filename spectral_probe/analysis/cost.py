@@ -113,10 +113,11 @@ def plan(
 ) -> CapturePlan:
     r"""Return what a capture will take, before any weights are fetched or read.
 
-    .. math:: \mathrm{FLOPs} = 2 N_b W t + 4 N_b T a t, \quad t = n_u T
+    .. math:: \mathrm{FLOPs} = 2 W t + 4 N_b T a t, \quad t = n_u T
 
-    with :math:`N_b` blocks of W matrix entries and attention width a: a multiplication and an addition for each entry
-    and position, and scores and sums over T positions. Embedding tables are looked up, not multiplied.
+    with W matrix entries in all blocks, :math:`N_b` blocks and attention width a: a multiplication and an addition for
+    each entry and position, and scores and sums over T positions. Embedding tables are looked up, not multiplied; of a
+    stack of experts, those that a router takes for a position count.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def plan(
     ConfigError
         If a number is not positive, or ``max_length`` exceeds the model's positions.
     ModelError
-        If the model is absent, not reachable, or of a family whose layers are not known.
+        If the model is absent, not reachable, or not a decoder.
     """
     for name, value in (("n_users", n_users), ("max_length", max_length), ("batch_size", batch_size)):
         if value < 1:
@@ -188,8 +189,7 @@ def _weights(sizes: Architecture, size: int, quantize: str | None) -> int:
     """Return the bytes of the weights; quantised, the matrices of the blocks take one byte an entry."""
     if quantize is None:
         return sizes.n_parameters * size
-    matrices = sizes.n_blocks * sizes.n_block_weights
-    return matrices + (sizes.n_parameters - matrices) * size
+    return sizes.n_matrix_weights + (sizes.n_parameters - sizes.n_matrix_weights) * size
 
 
 def _forward_flops(sizes: Architecture, n_users: int, max_length: int, *, by_prefix: bool) -> int:
@@ -197,7 +197,7 @@ def _forward_flops(sizes: Architecture, n_users: int, max_length: int, *, by_pre
     lengths = range(1, max_length + 1) if by_prefix else range(max_length, max_length + 1)
     tokens, pairs = n_users * sum(lengths), n_users * sum(length**2 for length in lengths)
     attention = sizes.n_heads * sizes.head_width
-    return sizes.n_blocks * (2 * sizes.n_block_weights * tokens + 4 * attention * pairs)
+    return 2 * sizes.n_active_weights * tokens + 4 * sizes.n_blocks * attention * pairs
 
 
 def _activations(sizes: Architecture, batch: int, T: int, size: int, n_states: int) -> int:
@@ -226,9 +226,12 @@ def _resolve(model: Any, revision: str | None) -> tuple[str, str, Architecture, 
 def _read_config(source: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
+    from spectral_probe.backbones.gguf_files import find_gguf, gguf_config
     from spectral_probe.backbones.loading import checked_folder, is_on_hub
 
     access = HubAccess()
+    if (gguf := find_gguf(source)) is not None:
+        return gguf_config(gguf)
     if is_on_hub(source):
         access = locate(source, revision)
     else:

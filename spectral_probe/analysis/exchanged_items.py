@@ -96,6 +96,7 @@ def exchange_items(
     assert grams.targets is not None
     valid = np.arange(grams.inputs.shape[1]) < grams.lengths[:, None]
     read = grams.inputs[valid]
+    vectors = _in_their_span(vectors)
     bins = popularity_bins(graph.item_counts, read, n_pilot_positions=len(read))
     generator = np.random.default_rng([options.seed, n_exchanges])
     orders = [np.arange(len(vectors)), *(_within(bins, generator) for _ in range(n_exchanges))]
@@ -115,6 +116,12 @@ def exchange_items(
         excess, _ = component_excess(graphs.select(made), graphs.operators, treatment="residual")
         z += _z(excess["taste"], graphs.operators.weights).tolist()
     return ExchangedItems(z[0], np.array(z[1:]))
+
+
+def _in_their_span(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return vectors with the same inner products in as few dimensions as they span."""
+    _, values, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
+    return np.asarray(vectors @ directions[values > 1e-6 * values[0]].T, dtype=np.float32)
 
 
 def _within(bins: IntArray, generator: np.random.Generator) -> IntArray:

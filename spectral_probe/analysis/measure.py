@@ -193,7 +193,7 @@ def measure(
         **headline.protocol,
         "prefix_by_prefix": bool(main.settings.get("prefixes", False)),
         "dtype": main.settings.get("dtype"),
-        "number_format": main.settings.get("number_format"),
+        **{name: main.settings[name] for name in ("number_format",) if name in main.settings},
         "massive_positions": massive,
         "positions": n_positions,
         **_pilot_protocol(main),
@@ -242,6 +242,7 @@ def _caveats(
     codes = {
         "raw-verdict-differs": raw.verdict.label != headline.verdict.label and headline.verdict.label != "none",
         "encoder-run-causally": "encoder" in note,
+        "rounded-weights": "number_format" in grams.settings,
         "no-final-norm": "final_norm" not in grams.layer_states,
         "leaky": bool(grams.settings.get("leaky")),
         "untreated-states": grams.is_causal and grams.treated is None,

@@ -115,6 +115,8 @@ def run_analysis(
         "hub_revision": getattr(layered, "hub_revision", None),
         "options": options.to_dict(),
     }
+    if (number_format := getattr(layered, "number_format", None)) is not None:
+        config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
     tasks = plan_captures(layered, data, options)
     run = _run_folder(out, layered.name, data.name, config, resume)
     if run is not None and isinstance(model, str) and isinstance(dataset, str):

@@ -1,10 +1,4 @@
 from .decoder import (
-    FAMILIES as FAMILIES,
-)
-from .decoder import (
-    Family as Family,
-)
-from .decoder import (
     HFDecoder as HFDecoder,
 )
 from .decoder import (

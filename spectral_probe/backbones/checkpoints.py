@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import torch
 
-from spectral_probe.backbones.decoder import HFDecoder, check_family
+from spectral_probe.backbones.configs import check_config, without_pooler
+from spectral_probe.backbones.decoder import HFDecoder
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.backbones.weight_files import check_folder_weights
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
-#: BERT's pooler is not part of the body that is probed, so a checkpoint may lack it.
+#: An encoder's pooler is not part of the body that is probed, so a checkpoint may lack it.
 _DISPENSABLE = "pooler."
 
 
@@ -65,7 +66,7 @@ class Reading:
 
 
 def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **settings: Any) -> HFDecoder:
-    """Return the decoder in a folder or a repository; its family is checked before any weights are downloaded.
+    """Return the decoder in a folder or a repository; unusable families are refused before weights are downloaded.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
             config = AutoConfig.from_pretrained(source, **hub_options, **settings)
     except Exception as error:  # the hub client, the file system and the parser each have their own exceptions
         raise failure(source, error, access) from error
-    check_family(config.model_type)
+    check_config(config, str(config.model_type))
     if Path(source).is_dir():
         check_folder_weights(Path(source), allow_pickle=reading.allow_pickle)
     try:
@@ -109,7 +110,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
                 output_loading_info=True,
                 **hub_options,
                 **_device_options(reading),
-                **({"add_pooling_layer": False} if config.model_type == "bert" else {}),
+                **without_pooler(config),
             )
     except Exception as error:
         raise failure(source, error, access) from error

@@ -1,44 +1,25 @@
-"""Hugging Face decoders as layered models: one table of where each family keeps its blocks and its final norm."""
+"""Hugging Face decoders as layered models; their layers are found by structure and verified when they are loaded."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from spectral_probe.backbones.configs import n_positions, runs_causally
 from spectral_probe.backbones.devices import execution_device, is_spread, stored_tensor
+from spectral_probe.backbones.discovery import discover
 from spectral_probe.backbones.hub_access import HubAccess
-from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import LayerState
 
-
-class Family(NamedTuple):
-    """Where one architecture keeps its layers, as attribute paths from the model without its head."""
-
-    blocks: str
-    final_norm: str | None
-
-
-#: ``config.model_type`` → where the layers sit. Every row is tested against a tiny model of that family.
-FAMILIES: dict[str, Family] = {
-    "llama": Family("layers", "norm"),
-    "mistral": Family("layers", "norm"),
-    "qwen2": Family("layers", "norm"),
-    "qwen3": Family("layers", "norm"),
-    "gemma": Family("layers", "norm"),
-    "gemma2": Family("layers", "norm"),
-    "gpt2": Family("h", "ln_f"),
-    "gpt_neox": Family("layers", "final_layer_norm"),
-    # Post-norm: a block ends with its own norm, so there is neither a raw residual stream nor a final norm.
-    "bert": Family("encoder.layer", None),
-}
 #: Rows of the token table processed at once: it can be 150,000 × 3,584 and must not be copied whole.
 _TOKENS_AT_ONCE = 4096
 
@@ -55,30 +36,14 @@ def weights_fingerprint(module: nn.Module) -> str:
     return digest(parts())
 
 
-def check_family(model_type: str) -> Family:
-    """Return the row of :data:`FAMILIES` for a ``model_type``.
-
-    Raises
-    ------
-    ModelError
-        If the family is not in the table.
-    """
-    if model_type not in FAMILIES:
-        raise ModelError(
-            f"The layers of model_type {model_type!r} are not known; known: {', '.join(sorted(FAMILIES))}."
-            f"{did_you_mean(model_type, FAMILIES)} Wrap the model in a class of your own with name, is_causal, "
-            "layers() and forward_sequences() (see spectral_probe.backbones.LayeredModel)."
-        )
-    return FAMILIES[model_type]
-
-
 class HFDecoder(nn.Module):
     r"""A Hugging Face decoder that reads one item per position, as a :class:`LayeredModel`.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A decoder of a family in :data:`FAMILIES`. Of a model with a head (``…ForCausalLM``) the body is used.
+        Any decoder whose layers :func:`spectral_probe.backbones.discovery.discover` can verify. Of a model with a head
+        (``…ForCausalLM``) the body is used.
     item_embeddings : (n_items, d_model) array, optional
         The vector fed for each item. Without it only float inputs can be run.
     name : str, optional
@@ -99,18 +64,21 @@ class HFDecoder(nn.Module):
     family : str
         ``config.model_type``.
     is_causal : bool
-        False for an encoder that is not run with ``is_decoder=True``; such a model is probed prefix by prefix.
+        False if the configuration says so, or an earlier state changed with a later input when the layers were
+        verified; such a model is probed prefix by prefix.
     hub_revision : str or None
         The commit on the hub, if it is known.
     adapter : str or None
         Folder or repository of the adapter that was applied to the weights.
+    number_format : str or None
+        How a GGUF file stored the weights and what that leaves of them; None if they were not rounded.
     note : str
         What sets the states apart from those of a pre-norm decoder; empty for one.
 
     Raises
     ------
     ModelError
-        If the family is not in the table, or a path of the table is not in the model.
+        If the layers could not be verified; the message says which check failed.
     ShapeError
         If ``item_embeddings`` does not have the width of the model.
     """
@@ -134,21 +102,17 @@ class HFDecoder(nn.Module):
             model = unwrap()
         config: Any = getattr(model, "config", None)
         self.family: str = str(getattr(config, "model_type", type(model).__name__))
-        row = check_family(self.family)
         self.model: Any = getattr(model, "base_model", model)
-        self._blocks, self._final_norm = row
-        try:
-            blocks = self.model.get_submodule(row.blocks)
-            _ = row.final_norm and self.model.get_submodule(row.final_norm)
-        except AttributeError as error:
-            raise ModelError(
-                f"A {self.family} model keeps its blocks in {row.blocks!r} and its final norm in {row.final_norm!r}; "
-                f"{type(self.model).__name__} does not: {error}. Use the transformers version this was tested with."
-            ) from error
-        self.n_blocks = len(blocks)
+        self._layout = discover(self.model)
+        self.n_blocks = self._layout.n_blocks
         self.name = name or str(getattr(config, "name_or_path", "")) or self.family
-        self.is_causal = runs_causally(config, self.family)
-        self.note = ""
+        declared = runs_causally(config)
+        self.is_causal = self._layout.is_causal and declared
+        notes = [
+            "no final norm is recorded" if self._layout.final_norm is None else "",
+            "earlier states change with later items, against the configuration" if declared > self.is_causal else "",
+        ]
+        self.note = "; ".join(note for note in notes if note)
         if self.family == "bert":
             mode = "run causally (is_decoder=True)" if self.is_causal else "two-sided"
             self.note = f"encoder {mode}; states are block outputs after their norm"
@@ -156,6 +120,7 @@ class HFDecoder(nn.Module):
         self._access = access or HubAccess()
         self.hub_revision = self._access.commit
         self.adapter: str | None = None
+        self.number_format: str | None = None
         self._trust_remote_code = trust_remote_code
         self._tokenizer: Any = None
         self._revision: tuple[object, str] = (None, "")
@@ -167,12 +132,12 @@ class HFDecoder(nn.Module):
     @property
     def width(self) -> int:
         """Width d of the states."""
-        return int(self.model.config.hidden_size)
+        return self._layout.width
 
     @property
     def device(self) -> torch.device:
         """Device of the first block, where inputs go; other blocks may be on other devices."""
-        return execution_device(self.model.get_submodule(self._blocks)[0])
+        return execution_device(self.model.get_submodule(self._layout.blocks)[0])
 
     @property
     def is_spread(self) -> bool:
@@ -249,12 +214,12 @@ class HFDecoder(nn.Module):
         return twin
 
     def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
-        """Return ``embed``, ``block 1`` … ``block n`` and, where the family has one, ``final_norm``."""
-        blocks = list(self.model.get_submodule(self._blocks))
+        """Return ``embed``, ``block 1`` … ``block n`` and, where the model has one, ``final_norm``."""
+        blocks = list(self.model.get_submodule(self._layout.blocks))
         layers: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", blocks[0])]
         layers += [(f"block {i}", "block", block) for i, block in enumerate(blocks, start=1)]
-        if self._final_norm is not None:
-            layers.append(("final_norm", "final_norm", self.model.get_submodule(self._final_norm)))
+        if self._layout.final_norm is not None:
+            layers.append(("final_norm", "final_norm", self.model.get_submodule(self._layout.final_norm)))
         return layers
 
     def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -294,7 +259,7 @@ class HFDecoder(nn.Module):
             If the sequences exceed the model's positions.
         """
         vectors = vectors.to(self.device)
-        context = getattr(self.model.config, "max_position_embeddings", None)
+        context = n_positions(self.model.config)
         if context is not None and vectors.shape[1] > context:
             raise ConfigError(
                 f"{self.name!r} has {context} positions; got sequences of {vectors.shape[1]}. "
@@ -347,14 +312,6 @@ def _first_tensor(output: Any) -> torch.Tensor:
     """Return the last hidden state from the output of a transformers model."""
     state: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
     return state
-
-
-def runs_causally(config: Any, family: str) -> bool:
-    """Tell from a configuration whether a model's states depend only on their own and earlier positions."""
-    if family == "bert":
-        return bool(config.is_decoder)
-    # A decoder can be configured to attend in both directions.
-    return bool(getattr(config, "is_causal", True)) and not getattr(config, "use_bidirectional_attention", False)
 
 
 @contextmanager

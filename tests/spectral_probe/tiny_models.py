@@ -25,12 +25,93 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {**_COMMON, "intermediate_size": 48, "max_position_embeddings": 64, "is_decoder": True},
 }
 
+_MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_GPT = {"vocab_size": 64, "n_embd": WIDTH, "n_layer": N_BLOCKS, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+_MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+_HYBRID = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
+#: Decoders of transformers beyond :data:`CONFIGS`: configuration, path of the blocks, path of the final norm.
+DECODERS: dict[str, tuple[dict[str, Any], str, str | None]] = {
+    "apertus": (_ROPE, "layers", "norm"),
+    "arcee": (_ROPE, "layers", "norm"),
+    "bamba": ({**_ROPE, **_HYBRID, "attn_layer_indices": [1]}, "layers", "final_layernorm"),
+    "biogpt": ({**_COMMON, "intermediate_size": 48, "max_position_embeddings": 64}, "layers", "layer_norm"),
+    "bloom": (_COMMON, "h", "ln_f"),
+    "codegen": (_GPT, "h", "ln_f"),
+    "cohere": (_ROPE, "layers", "norm"),
+    "cohere2": (_ROPE, "layers", "norm"),
+    "deepseek_v3": (
+        {**_COMMON, **_MLA, "intermediate_size": 48, "moe_intermediate_size": 16, "num_key_value_heads": 4}
+        | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+        | {"max_position_embeddings": 64},
+        "layers",
+        "norm",
+    ),
+    "exaone4": (_ROPE, "layers", "norm"),
+    "falcon": (_COMMON, "h", "ln_f"),
+    "falcon_mamba": (_COMMON, "layers", "norm_f"),
+    "gemma3_text": ({**_ROPE, "sliding_window": 4}, "layers", "norm"),
+    "glm": ({**_ROPE, "pad_token_id": 0}, "layers", "norm"),
+    "gpt_bigcode": ({**_COMMON, "n_positions": 64}, "h", "ln_f"),
+    "gpt_neo": (
+        {"vocab_size": 64, "hidden_size": WIDTH, "num_layers": N_BLOCKS, "num_heads": 4, "max_position_embeddings": 64}
+        | {"attention_types": [[["global", "local", "global"], 1]]},
+        "h",
+        "ln_f",
+    ),
+    "gpt_oss": ({**_ROPE, **_MOE}, "layers", "norm"),
+    "gptj": (_GPT, "h", "ln_f"),
+    "granite": (_ROPE, "layers", "norm"),
+    "granitemoe": ({**_ROPE, **_MOE}, "layers", "norm"),
+    "helium": (_ROPE, "layers", "norm"),
+    "jetmoe": ({**_ROPE, **_MOE, "kv_channels": 8}, "layers", "norm"),
+    "lfm2": ({**_ROPE, "layer_types": ["conv", "full_attention", "conv"]}, "layers", "embedding_norm"),
+    "mamba": (_COMMON, "layers", "norm_f"),
+    "mamba2": (
+        {"vocab_size": 64, "hidden_size": WIDTH, "num_hidden_layers": N_BLOCKS, "num_heads": 8, "head_dim": 8}
+        | {"n_groups": 1, "state_size": 8},
+        "layers",
+        "norm_f",
+    ),
+    "minimax": ({**_ROPE, **_MOE}, "layers", "norm"),
+    "mixtral": ({**_ROPE, **_MOE}, "layers", "norm"),
+    "mpt": ({"vocab_size": 64, "d_model": WIDTH, "n_layers": N_BLOCKS, "n_heads": 4}, "blocks", "norm_f"),
+    # One norm module for the inputs and the last state: it runs twice, and is not recorded.
+    "nanochat": (_ROPE, "layers", None),
+    "nemotron": (_ROPE, "layers", "norm"),
+    "olmo": (_ROPE, "layers", "norm"),
+    "olmo2": (_ROPE, "layers", "norm"),
+    "olmoe": ({**_ROPE, **_MOE}, "layers", "norm"),
+    # Post-norm: a block ends with its norm.
+    "openai-gpt": ({**_COMMON, "n_positions": 64}, "h", None),
+    "opt": (
+        {**_COMMON, "ffn_dim": 48, "word_embed_proj_dim": WIDTH, "max_position_embeddings": 64},
+        "decoder.layers",
+        "decoder.final_layer_norm",
+    ),
+    "persimmon": (_ROPE, "layers", "final_layernorm"),
+    "phi": (_ROPE, "layers", "final_layernorm"),
+    "phi3": ({**_ROPE, "pad_token_id": 0}, "layers", "norm"),
+    "qwen2_moe": ({**_ROPE, **_MOE, "shared_expert_intermediate_size": 16}, "layers", "norm"),
+    "qwen3_moe": ({**_ROPE, **_MOE}, "layers", "norm"),
+    "recurrent_gemma": ({**_ROPE, "lru_width": WIDTH}, "layers", "final_norm"),
+    "smollm3": ({**_ROPE, "pad_token_id": 0}, "layers", "norm"),
+    "stablelm": (_ROPE, "layers", "norm"),
+    "starcoder2": (_ROPE, "layers", "norm"),
+    "xglm": (
+        {"vocab_size": 64, "d_model": WIDTH, "num_layers": N_BLOCKS, "attention_heads": 4, "ffn_dim": 48}
+        | {"max_position_embeddings": 64},
+        "layers",
+        "layer_norm",
+    ),
+}
+
 
 def tiny(family: str, seed: int = 0, **changes: Any) -> Any:
     """Return a random model of a family, without a head, with weights large enough for layers to differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModel.from_config(AutoConfig.for_model(family, **{**CONFIGS[family], **changes}))
+        config = CONFIGS[family] if family in CONFIGS else DECODERS[family][0]
+        model = AutoModel.from_config(AutoConfig.for_model(family, **{**config, **changes}))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:

@@ -22,18 +22,17 @@ from frellm4rec.training import TrainingConfig, train
 from spectral_probe.analysis.controls import random_weights
 from spectral_probe.analysis.pipeline import analyze
 from spectral_probe.backbones import load_backbone, weights_fingerprint
-from spectral_probe.backbones.decoder import FAMILIES
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from tests.frellm4rec.conftest import make_random, make_ring
 from tests.frellm4rec.tiny_recommenders import backbone, frellm4rec, padded, states, tables
-from tests.spectral_probe.tiny_models import N_BLOCKS, n_hooks
+from tests.spectral_probe.tiny_models import CONFIGS, N_BLOCKS, n_hooks
 
 HISTORIES = [[4, 9, 2], [0, 1, 2, 3, 4, 5, 6], [11], [7, 7, 0]]
 TWO_EPOCHS = TrainingConfig(n_epochs=2, validate_every=1, batch_size=16, learning_rate=1e-2)
-families = pytest.mark.parametrize("family", sorted(FAMILIES))
+families = pytest.mark.parametrize("family", sorted(CONFIGS))
 
 
 def graph_of(n_items=12):

@@ -11,15 +11,14 @@ from frellm4rec.models import SASRec, SASRecConfig
 from frellm4rec.modules import TemporalFrequencyModulation, causal_operator, two_sided_operator
 from frellm4rec.modules.tfm import MODES
 from spectral_probe.backbones import HFDecoder
-from spectral_probe.backbones.decoder import FAMILIES
 from spectral_probe.errors import ConfigError, ModelError, ShapeError
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.hooks import LayerRecorder
-from tests.spectral_probe.tiny_models import N_BLOCKS, N_ITEMS, WIDTH, Toy, n_hooks, tiny
+from tests.spectral_probe.tiny_models import CONFIGS, N_BLOCKS, N_ITEMS, WIDTH, Toy, n_hooks, tiny
 
 TFM = TemporalFrequencyModulation
 LENGTHS = torch.tensor([5, 1, 9, 2])
-families = pytest.mark.parametrize("family", sorted(FAMILIES))
+families = pytest.mark.parametrize("family", sorted(CONFIGS))
 modes = pytest.mark.parametrize("mode", MODES)
 
 
@@ -217,7 +216,7 @@ def test_every_block_hands_on_filtered_states(family, mode):
     assert n_hooks(model) == 0
 
 
-@families
+@pytest.mark.parametrize("family", [*sorted(CONFIGS), "mamba", "mixtral", "mpt", "openai-gpt", "opt"])
 def test_the_state_recorded_of_block_i_is_what_block_i_plus_1_reads(family):
     """The recorder of the instrument, attached before the filter or after it."""
     model, grams_by_order = decoder(family), {}

@@ -9,47 +9,17 @@ import pytest
 import torch
 from huggingface_hub import constants
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModel
 
 from spectral_probe.analysis.cost import plan
-from spectral_probe.backbones import FAMILIES, HFDecoder, load_backbone
+from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.backbones.aliases import ALIASES
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
 from spectral_probe.errors import ConfigError, ModelError
 from spectral_probe.recording.capture import capture
 from tests.spectral_probe.tiny_models import CONFIGS, WIDTH, tiny
 
-VARIANTS = {
-    **{family: {"model_type": family, **config} for family, config in CONFIGS.items()},
-    "llama with biases": {"model_type": "llama", **CONFIGS["llama"], "attention_bias": True, "mlp_bias": True},
-    "qwen3 with biases": {"model_type": "qwen3", **CONFIGS["qwen3"], "attention_bias": True},
-    "gpt2 with a narrow MLP": {"model_type": "gpt2", **CONFIGS["gpt2"], "n_inner": 40},
-    "gpt_neox without biases": {"model_type": "gpt_neox", **CONFIGS["gpt_neox"], "attention_bias": False},
-    "two-sided bert": {"model_type": "bert", **CONFIGS["bert"], "is_decoder": False},
-}
 
-
-def on_meta(values: dict) -> HFDecoder:
-    config = AutoConfig.for_model(**values)
-    with torch.device("meta"):
-        return HFDecoder(
-            AutoModel.from_config(config, **({"add_pooling_layer": False} if config.model_type == "bert" else {}))
-        )
-
-
-@pytest.mark.parametrize("name", [*VARIANTS, *KNOWN_CONFIGS])
-def test_sizes_are_those_of_the_model(name):
-    values = VARIANTS.get(name) or KNOWN_CONFIGS[name]
-    sizes, model = Architecture.from_config(values), on_meta(values)
-    assert sizes.n_parameters == sum(parameter.numel() for parameter in model.model.parameters())
-    blocks = [p for p in model.layers()[1][2].parameters() if p.ndim == 2]
-    assert sizes.n_block_weights == sum(parameter.numel() for parameter in blocks)
-    assert (sizes.n_blocks, sizes.width, sizes.n_states) == (model.n_blocks, model.width, len(model.layers()))
-    assert sizes.is_causal == model.is_causal
-
-
-def test_every_family_and_every_alias_can_be_planned():
-    assert {values["model_type"] for values in VARIANTS.values()} == set(FAMILIES)
+def test_every_alias_can_be_planned():
     assert {alias.target for alias in ALIASES.values() if alias.kind != "random"} == set(KNOWN_CONFIGS)
 
 

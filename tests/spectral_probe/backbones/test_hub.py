@@ -207,7 +207,7 @@ def test_a_name_in_a_folder_that_is_here_may_be_either(tmp_path, cache, monkeypa
 
 def test_a_file_is_not_a_model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(ModelError, match="is another file"):
         load_backbone(str(tmp_path / "model.safetensors"))
 
 

