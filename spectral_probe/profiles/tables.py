@@ -42,9 +42,12 @@ def select_curve(
 ) -> pd.DataFrame:
     """Return the rows of one curve in layer order.
 
-    ``null=None``, ``nodes=None`` and ``treatment=None`` take the first one in the table that the component has.
+    ``null=None``, ``nodes=None`` and ``treatment=None`` take the first one in the table that the component has. Of the
+    whole that is the curve of shares, not its excess at the diffusion time of the other components.
     """
     rows = table[(table["band"] == band) & (table["control"] == control) & (table["component"] == component)]
+    if component == "whole" and treatment is None and rows["energy"].notna().any():
+        rows = rows[rows["energy"].notna()]
     for column, wanted in (("nodes", nodes), ("treatment", treatment), ("null", null)):
         if not rows.empty:
             rows = rows[rows[column] == (rows[column].iloc[0] if wanted is None else wanted)]
