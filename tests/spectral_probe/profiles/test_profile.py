@@ -15,6 +15,7 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.profiles.bootstrap import Interval, percentile_interval
 from spectral_probe.profiles.profile import DecayProfile, foreseen_curves, paired_retention
+from spectral_probe.profiles.tables import select_curve
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
@@ -236,6 +237,22 @@ def test_components_have_rows_of_their_own_weighted_by_the_graphs(split):
     rows = split.split["rows"]
     total = rows["popularity"] + rows["lag"] + rows["taste"]
     np.testing.assert_allclose(total, rows["whole"], atol=1e-12)
+
+
+@pytest.mark.parametrize("null", ["swap", "permutation", "cyclic"])
+def test_the_curve_of_the_whole_is_that_of_the_shares_over_every_null(split, null):
+    """The whole is also split at the diffusion time of the components; that curve has no share."""
+    profile = DecayProfile.from_energy(split, n_bootstrap=100)
+    curve = profile.curve("whole", null=null)
+    assert (set(curve["null"]), set(curve["tau"]), set(curve["treatment"])) == ({null}, {5.0}, {"plain"})
+    known = np.isfinite(split.null_low[null]).all(axis=1) & split.is_valid
+    low, w = split.low[known], split.weights[known]
+    np.testing.assert_allclose(curve["share"], np.average(low, axis=0, weights=w))
+    excess = np.average(low - split.null_low[null][known], axis=0, weights=w)
+    np.testing.assert_allclose(curve["excess"], excess, atol=1e-12)
+    at_one = select_curve(profile.table, component="whole", treatment="rows")
+    assert set(at_one["tau"]) == {1.0}
+    assert profile.whole_retention()[null] == pytest.approx(excess[2] / excess[0])
 
 
 def test_equal_weights_are_the_control_of_the_same_numbers(split):
