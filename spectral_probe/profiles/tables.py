@@ -103,7 +103,7 @@ def _component_rows(energy: SpectralEnergy, w: FloatArray, **settings: int) -> l
                 **_excess_columns(excess, energy.layer_states),
                 **_users(energy.split[treatment][component], w),
             }
-            rows = _layer_rows(energy, ["low"], np.full((1, 2), np.nan), columns)
+            rows = _layer_rows(energy, w, ["low"], np.full((1, 2), np.nan), columns)
             tau = float(energy.settings["tau"])
             frames.append(rows.assign(null="swap", component=component, treatment=treatment, tau=tau))
     return frames
@@ -124,7 +124,7 @@ def _whole_rows(energy: SpectralEnergy, rule: Bands, w: FloatArray, **settings: 
     low_energy = np.einsum("nlk,nk->nl", energy.energy, heat_kernel(eigenvalues, tau))[..., None]
     band_energy = per_band(energy.energy)
     share = np.concatenate([energy.low[..., None], band_energy / total], axis=-1)
-    mean_energy = _mean(np.concatenate([low_energy, band_energy], axis=-1), w)
+    mean_energy = _mean_by_band(np.concatenate([low_energy, band_energy], axis=-1), w)
     edges = np.concatenate([[[np.nan, np.nan]], rule.edges])
     names = ["low", *(str(b + 1) for b in range(rule.n_bands))]
     frames = []
@@ -135,18 +135,38 @@ def _whole_rows(energy: SpectralEnergy, rule: Bands, w: FloatArray, **settings: 
             excess = share - np.concatenate([energy.null_low[null][..., None], null_share], axis=-1)
             # A user without this null is left out of all means of the row, so that share − null share = excess.
             compared = np.where(np.isnan(excess), np.nan, share)
-        shares = WeightedMeans.of(compared, w, **settings)
+        shares = _by_band(compared, w, **settings)
         low, high = shares.interval
         columns: dict[str, Any] = {
             **{"energy": mean_energy, "share": shares.mean, "share_low": low, "share_high": high},
-            "null_share": _mean(compared - excess, w),
-            **_excess_columns(WeightedMeans.of(excess, w, **settings), energy.layer_states),
-            **_users(compared, w),
+            "null_share": _mean_by_band(compared - excess, w),
+            **_excess_columns(_by_band(excess, w, **settings), energy.layer_states),
+            **_users_by_band(compared, w),
         }
-        rows = _layer_rows(energy, names, edges, columns)
+        rows = _layer_rows(energy, w, names, edges, columns)
         treatment = "rows" if energy.settings["normalize_rows"] else "plain"
         frames.append(rows.assign(null=null, component="whole", treatment=treatment, tau=tau))
     return frames
+
+
+def _by_band(values: FloatArray, w: FloatArray, **settings: int) -> WeightedMeans:
+    """Return the means of values (n, n_layers, n_bands); a user without a band is left out of that band alone."""
+    parts = [WeightedMeans.of(values[..., band], w, **settings) for band in range(values.shape[-1])]
+    return WeightedMeans(
+        np.stack([part.mean for part in parts], axis=-1), np.stack([part.resampled for part in parts], axis=-1)
+    )
+
+
+def _mean_by_band(values: FloatArray, w: FloatArray) -> FloatArray:
+    """Return the weighted mean over the users who have a band, (n_layers, n_bands)."""
+    return np.stack([_mean(values[..., band], w) for band in range(values.shape[-1])], axis=-1)
+
+
+def _users_by_band(values: FloatArray, w: FloatArray) -> dict[str, FloatArray]:
+    """Return the users in the mean of each band, and their effective number, both (n_layers, n_bands)."""
+    counts = [_users(values[..., band], w) for band in range(values.shape[-1])]
+    shape = values.shape[1:]
+    return {name: np.broadcast_to([count[name] for count in counts], shape) for name in counts[0]}
 
 
 def _users(values: FloatArray, w: FloatArray) -> dict[str, float]:
@@ -178,7 +198,11 @@ def _excess_columns(excess: WeightedMeans, layer_states: tuple[str, ...]) -> dic
 
 
 def _layer_rows(
-    energy: SpectralEnergy, bands: list[str], edges: FloatArray, columns: Mapping[str, FloatArray | float]
+    energy: SpectralEnergy,
+    w: FloatArray,
+    bands: list[str],
+    edges: FloatArray,
+    columns: Mapping[str, FloatArray | float],
 ) -> pd.DataFrame:
     """Return one row per layer and band, with the (n_layers, n_bands) or (n_layers,) arrays as columns."""
     n_layers, n_bands = len(energy.layer_names), len(bands)
@@ -191,7 +215,7 @@ def _layer_rows(
             "band": np.tile(bands, n_layers),
             "band_low": np.tile(edges[:, 0], n_layers),
             "band_high": np.tile(edges[:, 1], n_layers),
-            "rayleigh": _mean(energy.rayleigh, energy.weights)[layer],
+            "rayleigh": _mean(energy.rayleigh, w)[layer],
             **{name: np.ravel(values) if np.ndim(values) else values for name, values in columns.items()},
         }
     )

@@ -144,8 +144,9 @@ def capture(
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
 
     missing = _read_shards(folder, store) if resume else list(range(len(folder)))
-    if not missing:
-        return replace(result, pilot=folder.load_pilot())
+    stored = _stored_pilot(folder)
+    if not missing and (stored is not None or counts is None):
+        return replace(result, pilot=stored)
     roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in recorded]
     with evaluating(roots), torch.no_grad(), LayerRecorder(model, recorded, norm) as recorder:
         passes = Passes(
@@ -155,7 +156,9 @@ def capture(
         )
         if model.is_causal and not by_prefix:
             passes.check_causality()
-        pilot = None if counts is None else _pilot(passes, folder, counts, seed=seed, is_saved=out is not None)
+        pilot = stored
+        if counts is not None and stored is None:
+            pilot = _measured_pilot(passes, folder, counts, seed=seed, is_saved=out is not None)
         if out is not None:
             folder.begin()  # only now: a refused model leaves no folder that looks like a capture
         _run_shards(passes, folder, missing, store, pilot, is_saved=out is not None, progress=progress)
@@ -188,20 +191,21 @@ def _checked_counts(item_counts: npt.ArrayLike | None, arrays: Mapping[str, npt.
     return counts
 
 
-def _pilot(passes: Passes, folder: ShardFolder, counts: IntArray, *, seed: int, is_saved: bool) -> Pilot:
-    """Return the pilot of a folder, or run its users and save it."""
-    stored_hash = folder.manifest.get("pilot_hash")
-    if stored_hash:
-        try:
-            pilot = folder.load_pilot()
-        except DataError:
-            pilot = None  # damaged: it is measured again, and must come out the same
-        if pilot is not None:
-            return pilot
+def _stored_pilot(folder: ShardFolder) -> Pilot | None:
+    """Return the pilot of a folder; None if it has none, or a damaged one, which is then measured again."""
+    try:
+        return folder.load_pilot()
+    except DataError:
+        return None
+
+
+def _measured_pilot(passes: Passes, folder: ShardFolder, counts: IntArray, *, seed: int, is_saved: bool) -> Pilot:
+    """Return the pilot of the model and save it; raise DataError if the shards of the folder had another one."""
     assert passes.targets is not None
     rows = pilot_users(passes.lengths, seed=seed)
     bins = pilot_bins(counts, passes.targets, passes.items, passes.lengths, rows)
     pilot = passes.pilot(rows, bins)
+    stored_hash = folder.manifest.get("pilot_hash")
     if stored_hash and pilot.hash != stored_hash:
         raise DataError(
             f"The pilot in {str(folder.path)!r} is damaged, and measuring it again gives another one. Capture again in "

@@ -236,7 +236,8 @@ def made_up(low: np.ndarray, null: np.ndarray, n_layers: int | None = None) -> S
         layer_names=names,
         layer_states=states,
         layer_index=tuple(range(n_layers)),
-        settings={"tau": 5.0},
+        settings={"tau": 1.0, "whole_tau": 5.0, "normalize_rows": False},
+        weights=np.ones(n),
     )
 
 

@@ -8,10 +8,11 @@ import pytest
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.bootstrap import (
     Interval,
+    WeightedMeans,
+    effective_number,
     mean_over_users,
     percentile_interval,
     resampled_means,
-    weighted_resampled_means,
 )
 
 NAN = np.nan
@@ -126,11 +127,45 @@ def test_an_interval_prints_its_value_and_ends():
 def test_weighted_resamples_equal_a_loop_over_the_same_draws():
     rng = np.random.default_rng(2)
     values, weights = rng.normal(size=(9, 2, 3)), rng.uniform(0.5, 2.0, 9)
-    means = weighted_resampled_means(values, weights, n_bootstrap=100, seed=4)
+    means = WeightedMeans.of(values, weights, n_bootstrap=100, seed=4)
     counts = np.random.default_rng(4).multinomial(9, np.full(9, 1 / 9), size=100)
     for resample in (0, 57):
         total = sum(m * w * x for m, w, x in zip(counts[resample], weights, values, strict=True))
         norm = sum(m * w for m, w in zip(counts[resample], weights, strict=True))
-        np.testing.assert_allclose(means[resample], total / norm)
-    equal = weighted_resampled_means(values, np.full(9, 3.0), n_bootstrap=100, seed=4)
-    np.testing.assert_allclose(equal, resampled_means(values, n_bootstrap=100, seed=4))
+        np.testing.assert_allclose(means.resampled[resample], total / norm)
+    total = sum(w * x for w, x in zip(weights, values, strict=True))
+    np.testing.assert_allclose(means.mean, total / sum(weights))
+    np.testing.assert_allclose(means.interval, percentile_interval(means.resampled))
+    equal = WeightedMeans.of(values, np.full(9, 3.0), n_bootstrap=100, seed=4)
+    np.testing.assert_allclose(equal.resampled, resampled_means(values, n_bootstrap=100, seed=4))
+
+
+def test_a_user_with_a_nan_anywhere_has_no_weight_and_the_draws_stay_those_of_all_users():
+    values, weights = data(12), np.random.default_rng(3).uniform(0.5, 2.0, 12)
+    values[[2, 7], [0, 2]] = NAN
+    means = WeightedMeans.of(values, weights, n_bootstrap=100, seed=1)
+    without = np.where(np.isin(np.arange(12), [2, 7]), 0.0, weights)
+    again = WeightedMeans.of(np.nan_to_num(values), without, n_bootstrap=100, seed=1)
+    np.testing.assert_allclose(means.mean, again.mean)
+    np.testing.assert_allclose(means.resampled, again.resampled)
+    nobody = WeightedMeans.of(values, np.zeros(12), n_bootstrap=100, seed=1)
+    assert np.isnan(nobody.mean).all()
+    assert np.isnan(nobody.resampled).all()
+
+
+def test_a_ratio_is_taken_resample_by_resample():
+    values, weights = data(40) + 3, np.random.default_rng(3).uniform(0.5, 2.0, 40)
+    values[:, 1] = 0.25 * values[:, 0]
+    means = WeightedMeans.of(values, weights, n_bootstrap=200, seed=0)
+    quarter = means[1].ratio_to(means[0]).to_interval()
+    assert (quarter.value, quarter.low, quarter.high) == pytest.approx((0.25, 0.25, 0.25))
+    other = means[2].ratio_to(means[0])
+    np.testing.assert_allclose(other.resampled, means.resampled[:, 2] / means.resampled[:, 0])
+    assert other.to_interval().low < other.mean < other.to_interval().high
+
+
+def test_the_effective_number_counts_equal_weights_as_users_and_one_large_weight_as_one():
+    assert effective_number(np.full(7, 0.3)) == pytest.approx(7)
+    assert effective_number(np.array([1e6, 1.0, 1.0])) == pytest.approx(1, rel=1e-5)
+    assert effective_number(np.array([1.0, 2.0, 0.0])) == pytest.approx(9 / 5)
+    assert effective_number(np.zeros(4)) == 0

@@ -13,10 +13,14 @@ from matplotlib.figure import Figure
 from spectral_probe.figure_style import NULL_GREY, PALETTE, save_figure
 from spectral_probe.profiles.figures import (
     FINAL_NORM_DEPTH,
+    NULL_STYLES,
     decay_figure,
     excess_curve,
+    foreseen_curve,
+    nulls_curve,
     published_curve,
     relative_depth,
+    retention_curve,
     share_curve,
 )
 from spectral_probe.profiles.profile import DecayProfile
@@ -27,6 +31,7 @@ from tests.spectral_probe.worlds import with_excess
 def profile() -> DecayProfile:
     return DecayProfile.from_energy(
         with_excess(1.0, 0.8, 0.6, 0.5, 0.3, noise=0.01),
+        component="whole",
         n_bootstrap=100,
         labels={"model": "toy", "dataset": "toys", "inputs": "id"},
     )
@@ -190,6 +195,91 @@ def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_
     assert names == ["toy", "input of block 1 (embed)", "after the final norm", "swap null"]
     assert figure.get_suptitle() == "data set: toys; item inputs: id"
     assert plt.get_fignums() == [], "the figure belongs to the caller, not to pyplot"
+
+
+def component_rows(table: pd.DataFrame, component: str, factor: float = 1.0, control: str = "none") -> pd.DataFrame:
+    """Return the low-pass curve as that of a component, with its excess and retention times a factor."""
+    rows = table.query("band == 'low' and null == 'swap'").copy()
+    for name in ("retention", "retention_low", "retention_high", "excess", "excess_low", "excess_high"):
+        rows[name] *= factor
+    return rows.assign(component=component, nodes="carried", treatment="rows", control=control, share=np.nan)
+
+
+@pytest.fixture(scope="module")
+def components(profile) -> pd.DataFrame:
+    """A table with taste, popularity, their random-weights control, and the whole over every null."""
+    table = profile.table
+    parts = [component_rows(table, "taste"), component_rows(table, "popularity", 0.7)]
+    parts += [component_rows(table, name, 0.3, "random-weights") for name in ("taste", "popularity")]
+    nulls = [table.assign(null=null, excess=table["excess"] * k) for k, null in enumerate(NULL_STYLES, start=1)]
+    return pd.concat([*parts, *nulls], ignore_index=True)
+
+
+@pytest.mark.parametrize(("component", "factor"), [("taste", 1.0), ("popularity", 0.7)])
+def test_a_component_is_drawn_as_part_of_the_inputs_with_random_weights_dashed(
+    profile, components, ax, component, factor
+):
+    curve = low_curve(profile.table)
+    assert retention_curve(components, component=component, ax=ax) is ax
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), factor * curve.loc[BLOCKS, "retention"])
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed.get_xdata(), [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(dashed.get_ydata(), 0.3 * curve.loc[BLOCKS, "retention"])
+    assert dashed.get_color() == line_of(ax, "toy").get_color()
+    marked = [list(line.get_ydata()) for line in ax.lines if len(set(line.get_ydata())) == 1]
+    assert [0.0, 0.0] in marked
+    assert [1.0, 1.0] in marked
+    assert component in ax.get_ylabel()
+
+
+def test_what_is_foreseen_has_its_own_unit(ax):
+    rows = {"layer": [0, 1, 2], "layer_name": ["embed", "block 1", "block 2"], "state": ["embed", "block", "block"]}
+    values = {"value": [0.0, 0.1, 0.2], "low": [-0.1, 0.05, 0.1], "high": [0.1, 0.2, 0.3]}
+    frame = pd.DataFrame({"component": "taste", **rows, **values})
+    other = frame.assign(component="popularity", value=9.0)
+    foreseen_curve({"toy": pd.concat([other, frame])}, ax=ax)
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), [0.1, 0.2])
+    (ribbon,) = [artist for artist in ax.collections if isinstance(artist, FillBetweenPolyCollection)]
+    assert (ribbon.get_paths()[0].vertices[:, 1].min(), ribbon.get_paths()[0].vertices[:, 1].max()) == (0.05, 0.3)
+    assert "carried at the input" in ax.get_ylabel()
+
+
+def test_every_null_has_a_style_of_its_own_and_final_norm_is_not_joined(profile, components, ax):
+    nulls_curve(components, ax=ax)
+    curve = low_curve(profile.table)
+    drawn = {line.get_linestyle(): line for line in ax.lines if len(set(line.get_ydata())) > 1}
+    assert set(drawn) == set(NULL_STYLES.values())
+    for factor, style in enumerate(NULL_STYLES.values(), start=1):
+        np.testing.assert_allclose(drawn[style].get_ydata(), factor * curve.loc[["embed", *BLOCKS], "excess"])
+
+
+@pytest.mark.parametrize("has_published", [False, True])
+def test_the_figure_of_a_run_with_components_has_a_panel_for_each_question(profile, components, has_published):
+    table = components
+    if has_published:
+        paper = profile.table.query("band == '1'").assign(control="paper", null="none")
+        table = pd.concat([table, paper])
+    figure = decay_figure([table])
+    panels = {panel.get_label(): panel for panel in figure.axes}
+    assert set(panels) == {"taste", "popularity", "foreseen", "nulls", *(["published"] if has_published else [])}
+    curve = low_curve(profile.table)
+    for name, factor in (("taste", 1.0), ("popularity", 0.7)):
+        np.testing.assert_allclose(line_of(panels[name], "toy").get_ydata(), factor * curve.loc[BLOCKS, "retention"])
+    if has_published:
+        (line,) = panels["published"].lines
+        np.testing.assert_allclose(line.get_ydata(), paper["share"])
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:4] == ["toy", "input of block 1 (embed)", "after the final norm", "carried: random weights"]
+    assert names[4:] == [f"whole: over {null}" for null in NULL_STYLES]
+    assert plt.get_fignums() == []
+
+
+def test_the_share_of_a_component_is_what_is_left_of_its_input(components, ax):
+    share_curve(components, null="swap", component="popularity", ax=ax)
+    other = Figure().subplots()
+    retention_curve(components, component="popularity", ax=other)
+    np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), line_of(other, "toy").get_ydata())
 
 
 def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files(profile, tmp_path):

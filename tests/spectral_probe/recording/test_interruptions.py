@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from spectral_probe.errors import ModelError, ResourceError
+from spectral_probe.errors import DataError, ModelError, ResourceError
 from spectral_probe.recording.capture import LayerGrams, capture
+from spectral_probe.recording.pilot import Pilot, PilotSums
+from spectral_probe.recording.shards import ShardFolder
 from tests.spectral_probe.tiny_models import N_ITEMS, Toy
 
 KILLED = """
@@ -45,10 +47,10 @@ def sequences() -> tuple[np.ndarray, np.ndarray]:
 
 
 def capture_toy(out: str | Path, *, resume: bool = False, toy: Toy | None = None) -> LayerGrams:
-    """Capture 70 users in five shards."""
+    """Capture 70 users in five shards, after a pilot of all of them."""
     inputs, lengths = sequences()
-    users = np.arange(70) * 3
-    return capture(toy or Toy(), inputs, lengths, users=users, targets=inputs, batch_size=2, out=out, resume=resume)
+    known = {"users": np.arange(70) * 3, "targets": inputs, "item_counts": np.arange(N_ITEMS) + 1}
+    return capture(toy or Toy(), inputs, lengths, batch_size=2, out=out, resume=resume, **known)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -67,10 +69,89 @@ def test_a_killed_capture_is_finished_to_the_same_bytes(moment, tmp_path):
     straight = capture_toy(tmp_path / "straight")
     toy = Toy()
     resumed = capture_toy(tmp_path / "killed", resume=True, toy=toy)
-    assert toy.n_runs == 1 + 35 - 16  # the causality check, and what two shards of 8 batches do not hold
+    # The causality check, and what two shards of 8 batches do not hold; the pilot is read, not run again.
+    assert toy.n_runs == 1 + 35 - 16
     np.testing.assert_array_equal(resumed.grams, straight.grams)
+    np.testing.assert_array_equal(resumed.treated, straight.treated)
     assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
     assert contents(tmp_path / "killed")["shard-00000.npz"] == left["shard-00000.npz"]
+
+
+def stop_in(monkeypatch, method: str, call: int = 1) -> None:
+    """Press Ctrl-C at the beginning of the given call of a method of the folder of shards."""
+    original, calls = getattr(ShardFolder, method), []
+
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(ShardFolder, method, stopped)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "n_left"), [("begin", 1, 1), ("write", 1, 3), ("write", 3, 5)], ids=["pilot", "begun", "shards"]
+)
+def test_a_capture_stopped_after_its_pilot_is_finished_to_the_same_bytes(method, call, n_left, tmp_path, monkeypatch):
+    stop_in(monkeypatch, method, call)
+    with pytest.raises(KeyboardInterrupt):
+        capture_toy(tmp_path / "stopped")
+    monkeypatch.undo()
+    assert len(contents(tmp_path / "stopped")) == n_left
+    assert "pilot.safetensors" in contents(tmp_path / "stopped")
+    capture_toy(tmp_path / "stopped", resume=True)
+    capture_toy(tmp_path / "straight")
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "of another capture"])
+def test_a_damaged_pilot_is_measured_again_and_comes_out_the_same(damage, is_finished, tmp_path, monkeypatch):
+    if not is_finished:
+        stop_in(monkeypatch, "write", 3)
+        with pytest.raises(KeyboardInterrupt):
+            capture_toy(tmp_path / "damaged")
+        monkeypatch.undo()
+    else:
+        capture_toy(tmp_path / "damaged")
+    path = tmp_path / "damaged" / "pilot.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        pilot = Pilot.load(path)
+        pilot.input_means[0][0] += 1.0
+        pilot.save(path)
+    toy = Toy()
+    resumed = capture_toy(tmp_path / "damaged", resume=True, toy=toy)
+    assert toy.n_runs == 1 + 35 + (0 if is_finished else 35 - 16)
+    capture_toy(tmp_path / "straight")
+    assert contents(tmp_path / "damaged") == contents(tmp_path / "straight")
+    assert resumed.pilot.hash == Pilot.load(path).hash
+
+
+def test_a_pilot_that_does_not_come_out_the_same_is_refused(tmp_path, monkeypatch):
+    stop_in(monkeypatch, "write", 3)
+    with pytest.raises(KeyboardInterrupt):
+        capture_toy(tmp_path / "grams")
+    monkeypatch.undo()
+    before = contents(tmp_path / "grams")
+    (tmp_path / "grams" / "pilot.safetensors").unlink()
+    fit = PilotSums.fit
+
+    def other(self, rows):
+        self.input_sums[0] = self.input_sums[0] * 1.001  # as on a machine that rounds in another way
+        return fit(self, rows)
+
+    monkeypatch.setattr(PilotSums, "fit", other)
+    with pytest.raises(DataError, match="is damaged, and measuring it again gives another one"):
+        capture_toy(tmp_path / "grams", resume=True)
+    monkeypatch.undo()
+    assert contents(tmp_path / "grams").keys() == before.keys() - {"pilot.safetensors"}
+    with pytest.raises(DataError, match="3 of 5 shards"):
+        LayerGrams.load(tmp_path / "grams")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -104,7 +185,8 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match=r"No space left on device.*finished shards are kept") as caught:
         capture_toy(out)
     assert caught.value.exit_code == 6
-    assert set(contents(out)) == {"manifest.json", "sequences.npz", "shard-00000.npz", "shard-00001.npz"}
+    first = {"shard-00000.npz", "shard-00001.npz"}
+    assert set(contents(out)) == {"manifest.json", "sequences.npz", "pilot.safetensors", *first}
     monkeypatch.undo()
     capture_toy(out, resume=True)
     capture_toy(tmp_path / "straight")

@@ -328,7 +328,7 @@ def test_every_verdict_agrees_with_its_intervals(embed_low, rho, below, above, n
     low, high = rho - below, rho + above
     label = judge(Interval(embed_low + 1, embed_low, embed_low + 2), Interval(rho, low, high), n_users).label
     has_signal = embed_low > 0
-    assert (label == "no measurable collaborative signal") == (not has_signal)
+    assert (label == "no measurable excess") == (not has_signal)
     assert (label == "attenuated") == (has_signal and high < 1)
     assert (label == "amplified") == (has_signal and low > 1)
     assert (label == "preserved") == (has_signal and low <= 1 <= high and low >= 0.8 and high <= 1.25)
