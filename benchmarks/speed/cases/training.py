@@ -103,9 +103,9 @@ def training_threads(_folder: str) -> dict[str, Any]:
                 wall, cpu = time.perf_counter(), CPU_CLOCK()
                 step(model, batch)
                 measured.append((time.perf_counter() - wall, CPU_CLOCK() - cpu))
-        one, two = (np.array(times[threads]).min(axis=0) for threads in (1, 2))
-        costs[width] = two[1] / one[1]
-        details.append(f"{width}: {two[0] / one[0]:.2f}× time, {costs[width]:.2f}× processor time")
+        alone, both = (np.array(times[threads]).min(axis=0) for threads in (1, 2))
+        costs[width] = both[1] / alone[1]
+        details.append(f"{width}: {both[0] / alone[0]:.2f}× time, {costs[width]:.2f}× processor time")
     return {
         "measured": f"{max(cost for width, cost in costs.items() if width >= NARROW_BELOW):.2f}×",
         "goal": "<= 1.2×",
