@@ -1,4 +1,4 @@
-"""Does FreLLM4Rec keep the collaborative signal? The section of ``docs/results.md`` from what was collected.
+"""What does FreLLM4Rec change in the states? The section of ``docs/results.md`` from what was collected.
 
 Every statement is computed from the label of each comparison and from paired intervals.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.pages.reprobe_words import QUANTITY, change_of, gains, interval, signed, story
+from benchmarks.pages.reprobe_words import FIRST_VERSION_LABELS, QUANTITY, change_of, gains, interval, signed, story
 from benchmarks.pages.theory import HEADLINE, MEASURED
 from frellm4rec.experiments.markdown import MODES, mode_label
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
@@ -43,14 +43,15 @@ def section(folder: Path) -> list[str]:
         return []
     parts = [_Part(path) for path in folders]
     lines = [
-        "## Does FreLLM4Rec keep the collaborative signal?",
+        "## What does FreLLM4Rec change in the states?",
         "",
         "The paper's Fig. 4 shows the low band of base and FreLLM4Rec layer by layer: the base loses it, FreLLM4Rec "
         "keeps it. It has no null. A filter along time raises the low-pass share of anybody's states, so trained "
         "recommenders are probed again here, and what rises is set against other users' states on the same graph, "
         "which went through the same filter (`spectral-probe compare`; the swap null). What rises in their share is "
-        "smoothing; what rises in the excess over it is collaboration.",
+        "smoothing; what rises in the excess over it is a better fit of these states to these items.",
         "",
+        *_of_first_version(parts),
         *_in_short(parts),
         *_on_rayleigh(folder.parent / "rayleigh.csv"),
         "",
@@ -67,6 +68,9 @@ class _Part:
         self.path = path
         self.settings: dict[str, Any] = json.loads((path / "settings.json").read_text(encoding="utf-8"))
         self.comparisons: list[dict[str, Any]] = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        self.is_first_version = any("measure" not in comparison for comparison in self.comparisons)
+        for comparison in self.comparisons:
+            comparison["label"] = FIRST_VERSION_LABELS.get(comparison["label"], comparison["label"])
         self.published = pd.read_csv(path / "published.csv")
         seed = f", seed {self.settings['seed']}" if self.settings["seed"] else ""
         self.title = f"{self.settings['backbone']}, {mode_label(self.settings['mode'])}{seed}"
@@ -78,8 +82,9 @@ class _Part:
             for quantity, sites in comparison["changes"].items()
             for site, values in sites.items()
         }
-        if comparison["retention"]:
-            changes["retention", "last block"] = change_of("retention", "last block", comparison["retention"])
+        retention = comparison.get("retention") or comparison.get("retentions", {}).get(EXCESS["swap"])
+        if retention:
+            changes["retention", "last block"] = change_of("retention", "last block", retention)
         for row in self.published[self.published["other_model"] == comparison["other"]].to_dict("records"):
             values = {
                 part: {"value": row[part], "low": row[f"{part}_low"], "high": row[f"{part}_high"]}
@@ -99,12 +104,26 @@ class _Part:
                 "",
                 *story(comparison, at),
                 "",
-                "In the words of `spectral-probe compare`:",
-                "",
-                f"> {comparison['words']}".replace("-0.", "−0."),
-                "",
             ]
+            if not self.is_first_version:
+                words = f"> {comparison['words']}".replace("-0.", "−0.")
+                lines += ["In the words of `spectral-probe compare`:", "", words, ""]
         return [*lines, _protocol(self.settings, self.comparisons, self.published), ""]
+
+
+def _of_first_version(parts: Sequence[_Part]) -> list[str]:
+    """Say that comparisons are of the first version's measure, and what that was."""
+    old = [part for part in parts if part.is_first_version]
+    if not old:
+        return []
+    tau = old[0].settings["probed"]["tau"]
+    return [
+        "**These numbers are of the first version's measure**: the whole excess on the graph of the items that the "
+        f"rows predict, heat kernel τ = {tau:g}, plain states, every user with equal weight. That excess is mostly "
+        "popularity and lag profile, so it does not say whether taste is kept. The trainings have not been repeated "
+        "for the new measure; `spectral-probe analyze` and `compare` on the trained models give it.",
+        "",
+    ]
 
 
 def _in_short(parts: Sequence[_Part]) -> list[str]:
@@ -131,7 +150,7 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
             )
     counts = (
         f"Comparisons with the base: {n_all}. At the last layer the published share is higher than the base's in "
-        f"{n_published}; by the nulls there is more collaboration in {n_more}, and less in {n_less}."
+        f"{n_published}; over the nulls there is more excess in {n_more}, and less in {n_less}."
     )
     return [counts, "", *lines]
 

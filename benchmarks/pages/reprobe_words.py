@@ -9,11 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, Change
-from spectral_probe.comparison.words import COLLABORATION, LOSS, SMOOTHING_AND_LOSS, WITHOUT_SHARE
+from spectral_probe.comparison.words import LOSS, RESTORED, SMOOTHING_AND_LOSS, WITHOUT_SHARE
 from spectral_probe.profiles.bootstrap import Interval
 
 #: The paper's quantity: share of raw energy in the lowest tenth of the frequencies, without a null.
 QUANTITY = "published"
+#: Labels of the first version, which called the whole excess collaboration, and the words for the same intervals now.
+FIRST_VERSION_LABELS = {
+    "preserved or restored collaboration (beyond smoothing)": RESTORED,
+    "smoothing by construction, and collaboration lost": SMOOTHING_AND_LOSS,
+    "more collaboration, without a higher share": WITHOUT_SHARE,
+    "collaboration lost": LOSS,
+}
 #: (whether the published quantity rises, :func:`gains` of the label) → how the two agree.
 _TOGETHER = {
     (True, 1): "The nulls bear this out",
@@ -46,8 +53,8 @@ def story(comparison: Mapping[str, Any], at: Mapping[tuple[str, str], Change]) -
 
 
 def gains(label: str) -> int:
-    """Return 1 for the labels that say more collaboration, −1 for those that say less, 0 for the others."""
-    return 1 if label in (COLLABORATION, WITHOUT_SHARE) else -1 if label in (LOSS, SMOOTHING_AND_LOSS) else 0
+    """Return 1 for the labels that say more of the measure, −1 for those that say less, 0 for the others."""
+    return 1 if label in (RESTORED, WITHOUT_SHARE) else -1 if label in (LOSS, SMOOTHING_AND_LOSS) else 0
 
 
 def change_of(quantity: str, site: Any, values: Mapping[str, Mapping[str, float]]) -> Change:

@@ -49,6 +49,7 @@ FLAGS = (
     Flag("mixed_precision", str, "no, bf16 or fp16.", "training.mixed_precision"),
     Flag("device", str, "auto, cpu, cuda, cuda:1, mps."),
     Flag("dtype", str, "dtype of the backbone: auto, float32, bfloat16."),
+    Flag("threads", int, "Threads on the CPU; default: 1 for a narrow model, else those of PyTorch."),
     Flag("name", str, "Label in tables and figures."),
     Flag("seed", int, "One seed for every random choice."),
 )

@@ -17,6 +17,7 @@ from frellm4rec.evaluation.candidates import TARGET_POSITION, Candidates, Evalua
 from frellm4rec.evaluation.metrics import rank_metrics
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.sequences import batches_by_length
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.types import FloatArray
 
@@ -163,7 +164,7 @@ def evaluate(
     k : int
         Cut of the list.
     batch_size : int
-        Users at a time; results do not depend on it.
+        Users at a time; histories of similar length share a batch. Results do not depend on it.
 
     Raises
     ------
@@ -188,9 +189,10 @@ def evaluate(
     if candidates is not None:
         candidates.check(dataset, part)
     users = evaluated_users(dataset) if candidates is None else candidates.users
+    n_before = [len(dataset.sequences[user][: TARGET_POSITION[part]]) for user in users]
+    lengths = np.minimum(np.array(n_before, dtype=np.int64), model.config.max_length)
     values = np.empty((3, len(users)))
-    for start in range(0, len(users), batch_size):
-        rows = slice(start, start + batch_size)
+    for rows in batches_by_length(lengths, batch_size):
         items = None if candidates is None else candidates.items[rows]
         values[:, rows] = _evaluate_batch(model, [dataset.sequences[u] for u in users[rows]], items, part, k)
     return Evaluation(

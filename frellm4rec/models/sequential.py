@@ -63,6 +63,12 @@ class SequentialRecommender(nn.Module, ABC):
     def item_embeddings(self) -> torch.Tensor:
         """Return the table that scores are inner products with, (n_items, feature)."""
 
+    @property
+    def width(self) -> int:
+        """Number of features of the states."""
+        with torch.no_grad():
+            return int(self.item_embeddings().shape[1])
+
     def check_inputs(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
         """Refuse a batch that does not meet the contract."""
         if inputs.ndim != 2 or lengths.shape != inputs.shape[:1]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from frellm4rec.training.config import TrainingConfig
+from frellm4rec.training.config import TrainingConfig, check_threads
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Recipe:
         Of the initial weights, the order of users, prefixes, negatives, dropout, and of the ID embeddings.
     device, dtype : str
         ``auto`` uses CUDA if there is one. ``dtype`` is that of the backbone.
+    threads : int or None
+        Threads on the CPU, see :func:`frellm4rec.training.train`; None chooses by the width of the model. The number
+        taken is in the record of the run.
     architecture : dict
         Settings of the model's config.
     training : TrainingConfig
@@ -66,6 +69,7 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
     training: TrainingConfig | None = None
 
@@ -80,6 +84,7 @@ class Recipe:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
+        check_threads(self.threads)
         config = self.config(n_items=1)  # raises what the model's config raises, before any data is read
         if self.training is None:
             epochs = DEFAULT_EPOCHS.get(getattr(config, "mode", ""), {})

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from frellm4rec.models.sasrec import SASRec, SASRecConfig
 from frellm4rec.models.sequential import SequentialRecommender
 from frellm4rec.runs.recipe import Recipe
 from frellm4rec.training.config import TrainingRecord
+from frellm4rec.training.threads import check_same_threads
 from frellm4rec.training.trainer import train
 from spectral_probe.backbones import weights_fingerprint
 from spectral_probe.backbones.devices import parse_device
@@ -51,8 +52,12 @@ class TrainingRun:
 
 
 def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Return what determines the trained weights: the resolved recipe without names and paths, and the data's hash."""
-    resolved = {name: value for name, value in recipe.to_dict().items() if name not in ("name", "from_dir", "dataset")}
+    """Return what determines the trained weights: the resolved recipe without names and paths, and the data's hash.
+
+    Threads decide the rounding alone; a run keeps those it began with, which ``summary.json`` names.
+    """
+    left_out = ("name", "from_dir", "dataset", "threads")
+    resolved = {name: value for name, value in recipe.to_dict().items() if name not in left_out}
     return {**resolved, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
 
 
@@ -65,7 +70,9 @@ def read_recipe(path: Path) -> Recipe:
     request = run.request()
     if request.get("kind") != "training":
         raise DataError(f"{path} is not a training run. Give the folder of a `frellm4rec train` run, or a recipe.")
-    return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")})
+    # Runs of older versions name no threads.
+    asked = {"threads": request.get("threads")}
+    return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")} | asked)
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> SequentialRecommender:
@@ -121,13 +128,21 @@ def train_recipe(
     run = RunFolder.newest_unfinished(out, content) if resume else None
     finished = RunFolder.newest_finished(out, content) if resume and run is None else None
     if finished is not None:
-        return load_run(finished.path, device=str(parse_device(recipe.device)))
+        done = load_run(finished.path, device=str(parse_device(recipe.device)))
+        check_same_threads(done.record.threads, recipe.threads)
+        return done
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
+    is_resumed = run is not None
     if run is None:
         model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, model=model_name, dataset=dataset.name, config=content)
     request = {"model": recipe.model, "kind": "training"}
     request |= {"dataset": recipe.dataset, "from_dir": recipe.from_dir, "name": recipe.name}
+    if is_resumed:  # a refused request for other threads must not replace those that the run began with
+        begun_with = (run.state().get("request") or {}).get("threads")
+        check_same_threads(begun_with, recipe.threads)
+        recipe = recipe if recipe.threads is not None else replace(recipe, threads=begun_with)
+    request |= {"threads": begun_with if is_resumed else recipe.threads}
     run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
     with logged(run.path, logger):
         try:
@@ -156,6 +171,7 @@ def _train(
             seed=recipe.seed,
             checkpoints=run.path / CHECKPOINT_FOLDER,
             resume=resume,
+            threads=recipe.threads,
             keep_best=lambda best: best.save_pretrained(run.path / MODEL_FOLDER),
             log=log,
             progress=progress,
@@ -164,7 +180,7 @@ def _train(
         model.save_pretrained(run.path / MODEL_FOLDER)
         summary = {"revision": model.revision, "n_trained_parameters": n_trained, "record": record.to_dict()}
         write_text(run.path / SUMMARY_FILE, json.dumps(summary, indent=2))
-    run.write_state("finished", error=None)
+    run.write_state("finished", error=None, threads=record.threads, attention=record.attention)
     logger.info("best validation NDCG %.4f in epoch %d", record.best_ndcg, record.best_epoch)
     return TrainingRun(run.path, record, model)
 

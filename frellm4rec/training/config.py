@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from spectral_probe.errors import ConfigError, did_you_mean
@@ -15,6 +15,12 @@ _CHOICES = {
     "loss": ("auto", "full", "sampled"),
     "mixed_precision": ("no", "bf16", "fp16"),
 }
+
+
+def check_threads(threads: object) -> None:
+    """Refuse a number of threads that is not a whole number of at least 1; None leaves the choice to the width."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ConfigError(f"threads must be a whole number of at least 1; got {threads!r}. Leave it out to choose one.")
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,11 @@ class TrainingRecord:
     best_epoch : int
         Epoch whose weights the model holds.
     seed : int
+    threads : int or None
+        Threads of PyTorch on the CPU; rounding depends on them. None: not trained on the CPU. Records without the
+        number are of trainings with one thread.
+    attention : str or None
+        Attention of the backbone in the steps, such as ``eager``; None: no such choice, or a record without it.
     """
 
     seed: int
@@ -133,6 +144,8 @@ class TrainingRecord:
     epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     validation_ndcg: list[float] = field(default_factory=list)
+    threads: int | None = 1
+    attention: str | None = None
 
     @property
     def best_ndcg(self) -> float:
@@ -142,8 +155,12 @@ class TrainingRecord:
     def after(self, epoch: int, loss: float, ndcg: float) -> TrainingRecord:
         """Return the record with one more validation."""
         best = epoch if ndcg > self.best_ndcg else self.best_epoch
-        return TrainingRecord(
-            self.seed, best, [*self.epochs, epoch], [*self.losses, loss], [*self.validation_ndcg, ndcg]
+        return replace(
+            self,
+            best_epoch=best,
+            epochs=[*self.epochs, epoch],
+            losses=[*self.losses, loss],
+            validation_ndcg=[*self.validation_ndcg, ndcg],
         )
 
     def to_dict(self) -> dict[str, Any]:

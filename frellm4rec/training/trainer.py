@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ from tqdm import tqdm
 
 from frellm4rec.evaluation.evaluator import evaluate
 from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.training.attention import attention_of, step_attention
 from frellm4rec.training.batches import Batch, batches, draw_prefixes, make_batch, training_windows
 from frellm4rec.training.checkpoints import CheckpointFolder, Progress
 from frellm4rec.training.config import TrainingConfig, TrainingRecord
 from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
+from frellm4rec.training.threads import check_same_threads, chosen_threads, limited_threads
 from spectral_probe.errors import ConfigError, NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.types import IntArray
 
-__all__ = ["TrainingConfig", "TrainingRecord", "one_thread", "train"]
+__all__ = ["TrainingConfig", "TrainingRecord", "train"]
 
+logger = logging.getLogger(__name__)
 #: Called with an entry of the training log: the loss of an epoch, a validation.
 Logger = Callable[[dict[str, Any]], None]
 
@@ -37,6 +40,7 @@ def train(
     seed: int = 0,
     checkpoints: Path | None = None,
     resume: bool = False,
+    threads: int | None = None,
     keep_best: Callable[[SequentialRecommender], None] | None = None,
     log: Logger | None = None,
     progress: bool = True,
@@ -58,8 +62,12 @@ def train(
     checkpoints : path, optional
         Folder in which the last checkpoint is kept.
     resume : bool
-        Continue from the last checkpoint, if there is one. On the CPU the final weights are bit-identical to those of
-        an uninterrupted run.
+        Continue from the last checkpoint, if there is one, with its number of threads. On the CPU the final weights
+        are bit-identical to those of an uninterrupted run.
+    threads : int, optional
+        Threads of PyTorch on the CPU, restored afterwards. When left out: one for states of fewer than 128 features,
+        else those of PyTorch (``OMP_NUM_THREADS``, or one per CPU). The record names the number: with the same seed and
+        the same number the weights are the same to the bit, with another they may differ by rounding.
     keep_best : callable, optional
         Called with the model whenever a validation was the best so far.
     log : callable, optional
@@ -71,7 +79,7 @@ def train(
     ------
     ConfigError
         If the model's states contain later items, it would be trained at every position, and its mode is not
-        ``two_sided_leaky``.
+        ``two_sided_leaky``; if ``threads`` is below 1 or differs from those of the checkpoint.
     DataError
         If no user has two training items.
     NonFiniteStateError
@@ -90,9 +98,10 @@ def train(
             "prefixes."
         )
     run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
-    with one_thread(run.device), torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        run.start(resume)
-        run.finish(progress)
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        run.start(resume, threads)
+        with limited_threads(run.now.record.threads):
+            run.finish(progress)
     return run.now.record
 
 
@@ -128,19 +137,25 @@ class _Run:
                 raise ConfigError(f"{model.name} has no backbone to recompute. Leave out gradient_checkpointing.")
             enable()
 
-    def start(self, resume: bool) -> None:
-        """Seed everything, or restore the last checkpoint."""
+    def start(self, resume: bool, threads: int | None) -> None:
+        """Seed everything and choose threads and attention, or restore the last checkpoint with its choices."""
         # Dropout can only draw from the global generator; train() restores its state.
         torch.manual_seed(self.seed)
         self.shuffle = torch.Generator().manual_seed(self.seed)
         self.draws = torch.Generator().manual_seed(self.seed + 2**32)
         self.epoch_start = self.shuffle.get_state()
-        self.now = Progress(TrainingRecord(self.seed))
-        if not resume or self.folder is None:
-            return
-        progress = self.folder.load(self.model, self.optimizer.optimizer)
-        if progress is None:
-            return
+        n_threads = chosen_threads(self.model, self.device, threads)
+        attention = step_attention(self.model, self.config.mixed_precision)
+        self.now = Progress(TrainingRecord(self.seed, threads=n_threads, attention=attention))
+        progress = self.folder.load(self.model, self.optimizer.optimizer) if resume and self.folder else None
+        if progress is not None:
+            self._go_on(progress, threads)
+        record = self.now.record
+        logger.info("threads: %s; attention in training steps: %s", record.threads, record.attention)
+
+    def _go_on(self, progress: Progress, threads: int | None) -> None:
+        """Restore the progress and the random states of a checkpoint."""
+        check_same_threads(progress.record.threads, threads)
         self.now, generators = progress, progress.generators
         torch.set_rng_state(generators["torch"])
         if "cuda" in generators:
@@ -180,7 +195,8 @@ class _Run:
         for step, windows in enumerate(batches(self.windows, order, config.batch_size), start=1):
             if step <= now.step:
                 continue
-            value, n_targets = self._step(windows, now.epoch, step)
+            with attention_of(self.model, now.record.attention):
+                value, n_targets = self._step(windows, now.epoch, step)
             now.loss_sum += value * n_targets
             now.n_targets += n_targets
             now.step, now.n_steps = step, now.n_steps + 1
@@ -329,15 +345,3 @@ def _first_broken_layer(model: Any, batch: Batch) -> str | None:
         for handle in handles:
             handle.remove()
     return broken[0] if broken else None
-
-
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """Train on one core of the CPU: the models are so narrow that more threads are slower on a busy machine."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

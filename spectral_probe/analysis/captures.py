@@ -63,8 +63,8 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
         tasks.append(
             CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model), has_pilot=False)
         )
-    on_graph = getattr(model, "on_graph", None)
-    if "split-graph" in options.controls and on_graph is not None:
+    if "split-graph" in options.controls and getattr(model, "has_graph", False):
+        on_graph: Callable[..., LayeredModel] = model.on_graph  # type: ignore[attr-defined]
         for half, other in enumerate(reversed(user_halves(dataset.train.user_items, options.seed))):
             tasks.append(CaptureTask(capture_name(half), partial(on_graph, other, dataset.train.user_items), probe))
     n_kinds = sum(2 if task.has_pilot else 1 for task in tasks)

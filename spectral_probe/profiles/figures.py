@@ -120,7 +120,7 @@ def retention_curve(table: pd.DataFrame, *, component: str = "taste", ax: Axes |
         depth = relative_depth(random)[blocks]
         ax.plot(depth, random.loc[blocks, "retention"], color=color, linestyle="--", linewidth=1.2, alpha=0.8)
     ax.set_xlabel("relative depth (block / number of blocks)")
-    ax.set_ylabel(f"{component} carried, share of the input's")
+    ax.set_ylabel(f"{component} carried / carried at the input")
     return ax
 
 
@@ -140,7 +140,7 @@ def foreseen_curve(curves: Mapping[str, pd.DataFrame], *, component: str = "tast
         curve = rows[rows["component"] == component].rename(columns={"low": "value_low", "high": "value_high"})
         curve_with_ribbon(curve, value="value", color=color, label=model, ax=ax)
     ax.set_xlabel("relative depth (block / number of blocks)")
-    ax.set_ylabel(f"{component} foreseen, in units of that carried at the input")
+    ax.set_ylabel(f"{component} foreseen / carried at the input")
     return ax
 
 

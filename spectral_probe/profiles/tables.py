@@ -42,15 +42,15 @@ def select_curve(
 ) -> pd.DataFrame:
     """Return the rows of one curve in layer order.
 
-    ``null=None``, ``nodes=None`` and ``treatment=None`` take the first one in the table that the component has. Of the
-    whole that is the curve of shares, not its excess at the diffusion time of the other components.
+    ``null=None``, ``nodes=None`` and ``treatment=None`` take the first one in the table that the component has: of the
+    whole the plain states at ``whole_tau``, of taste the treated states if there are some.
     """
     rows = table[(table["band"] == band) & (table["control"] == control) & (table["component"] == component)]
-    if component == "whole" and treatment is None and rows["energy"].notna().any():
-        rows = rows[rows["energy"].notna()]
     for column, wanted in (("nodes", nodes), ("treatment", treatment), ("null", null)):
         if not rows.empty:
             rows = rows[rows[column] == (rows[column].iloc[0] if wanted is None else wanted)]
+    if not rows.empty:
+        rows = rows[(rows["tau"] == rows["tau"].iloc[0]) | rows["tau"].isna()]
     return rows.sort_values("layer")
 
 
@@ -77,7 +77,7 @@ def curve_table(
     """
     w = user_weights(energy, weights)
     settings = {"n_bootstrap": n_bootstrap, "seed": seed}
-    frames = [*_component_rows(energy, w, **settings), *_whole_rows(energy, rule, w, **settings)]
+    frames = [*_whole_rows(energy, rule, w, **settings), *_component_rows(energy, w, **settings)]
     table = pd.concat(frames, ignore_index=True)
     table = table.assign(
         **{name: labels.get(name, "") for name in LABELS},

@@ -374,6 +374,28 @@ def test_another_recipe_or_log_is_another_run(recipe, tmp_path, monkeypatch):
     assert [train_recipe(renamed, out=tmp_path / "runs", resume=True).path] == unfinished, "a name decides nothing"
 
 
+def test_threads_are_recorded_and_kept(recipe, tmp_path, monkeypatch, capsys):
+    """They are no part of the identity: the run is found without them, keeps its own, and refuses others."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, KeyboardInterrupt(), call=7)
+        code, _, _ = run(patch, capsys, "train", recipe, "--out", tmp_path / "runs", "--threads", 2)
+        assert code == 130
+    path = only(tmp_path / "runs")
+    assert read_recipe(path).threads == 2
+    code, _, err = run(monkeypatch, capsys, "train", recipe, "--out", tmp_path / "runs", "--resume", "--threads", 1)
+    assert (code, "began with 2; got 1" in err, "--threads 2" in err) == (2, True, True), err
+    assert only(tmp_path / "runs") == path
+    assert run(monkeypatch, capsys, "train", path, "--resume")[0] == 0
+    summary, state = json.loads((path / "summary.json").read_text()), RunFolder(path).state()
+    assert summary["record"]["threads"] == state["threads"] == 2
+    assert "threads: 2; attention in training steps: None" in (path / "log.txt").read_text()
+    straight = train_recipe(Recipe.from_yaml(recipe).merged({"threads": 2}), out=tmp_path / "straight").path
+    assert weights(path) == weights(straight)
+    code, _, err = run(monkeypatch, capsys, "train", path, "--resume", "--threads", 1)
+    assert (code, "began with 2; got 1" in err) == (2, True)
+    assert train_recipe(Recipe.from_yaml(recipe), out=tmp_path / "runs", resume=True).path == path
+
+
 def test_a_run_of_the_instrument_is_no_recipe(tmp_path):
     folder = RunFolder.create(tmp_path, model="m", dataset="d", config={"a": 1})
     folder.write_state("finished", request={"model": "m", "dataset": "d", "from_dir": None})

@@ -95,6 +95,23 @@ def test_batch_size_and_padding_change_nothing(sasrec, random_log):
     )
 
 
+@pytest.mark.parametrize("part", ["test", "valid"])
+def test_histories_of_similar_length_share_a_batch(sasrec, random_log, part, monkeypatch):
+    shapes, score = [], type(sasrec).score_and_tolerance
+
+    def spy(self, inputs, lengths, items=None):
+        shapes.append(inputs.shape)
+        return score(self, inputs, lengths, items)
+
+    monkeypatch.setattr(type(sasrec), "score_and_tolerance", spy)
+    by_length = evaluate(sasrec, random_log, part=part, batch_size=4)
+    n_read = sorted((len(s) - (1 if part == "test" else 2) for s in random_log.sequences), reverse=True)
+    assert shapes == [(len(n_read[i : i + 4]), n_read[i]) for i in range(0, len(n_read), 4)]
+    one_by_one = evaluate(sasrec, random_log, part=part, batch_size=1)
+    np.testing.assert_array_equal(by_length.users, one_by_one.users)
+    np.testing.assert_allclose(by_length.ndcg, one_by_one.ndcg, atol=1e-12)
+
+
 def test_constant_scores_are_all_ties(sasrec, random_log):
     with torch.no_grad():
         sasrec.items.weight[:] = 1.0

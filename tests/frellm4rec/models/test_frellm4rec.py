@@ -450,6 +450,9 @@ def test_the_instrument_probes_it(mode, ring):
     # Two-sided filters are probed prefix by prefix, so that no row has seen its answer.
     assert profile.protocol["prefix_by_prefix"] == (mode != "causal")
     assert ("leaky" in model.note) == (mode == "two_sided_leaky")
+    assert model.number_format is None
+    model.backbone.number_format = "GGUF Q8_0"
+    assert model.number_format == "GGUF Q8_0"
     assert n_hooks(model) == N_BLOCKS + 1
     with pytest.raises(ShapeError, match=r"at most 7 items; got 8.* --max-length 7"):
         analyze(model, ring, n_bootstrap=100)

@@ -236,6 +236,13 @@ class Block(nn.Module):
         return hidden_states + self.mix(mean)
 
 
+class Sign(nn.Module):
+    """A norm that leaves its own output as it is."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states.sign()
+
+
 class MadeUp(nn.Module):
     """A decoder whose forward pass can break one rule."""
 
@@ -303,6 +310,15 @@ def test_a_decoder_that_breaks_a_rule_is_refused(fault, says):
         HFDecoder(model)
     assert "model_type 'made-up'" in str(caught.value)
     assert n_hooks(model) == 0
+
+
+def test_a_norm_that_changes_nothing_is_still_the_final_norm():
+    """Blocks that end with a norm may hand on what the final norm leaves as it is; trained weights would not."""
+    model = MadeUp()
+    model.blocks[2], model.norm = Sign(), Sign()
+    assert discover(model).final_norm == "norm"
+    model.norm = nn.Dropout()  # in evaluation mode it changes nothing either, and is no norm
+    assert discover(model).final_norm is None
 
 
 def test_a_leaky_decoder_is_not_called_causal():
