@@ -11,9 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 from frellm4rec import evaluate, load_model
 from frellm4rec.evaluation import Evaluation, stored_candidates
@@ -23,9 +21,10 @@ from frellm4rec.runs.train import read_recipe, train_recipe
 from frellm4rec.runs.trained import open_trained
 from spectral_probe import DecayProfile, LayerGrams
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import reanalyze, run_analysis
+from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.analysis_run import AnalysisRun
+from tests.spectral_probe.worlds import run_probe
 
 
 @pytest.fixture
@@ -44,54 +43,79 @@ def analysis(training) -> Path:
     return folder
 
 
-@pytest.fixture
-def one_thread():
-    """Captures name the number of threads they were made with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def bands(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""])
-
-
 def test_a_saved_profile_has_its_verdict(analysis) -> None:
     profile = DecayProfile.load(analysis)
     summary = json.loads((analysis / "summary.json").read_text())
     assert profile.summary()["verdict"] == summary["verdict"]
-    assert profile.summary()["retention"] == pytest.approx(summary["retention"])
+    assert profile.summary()["retention"] == {"whole": pytest.approx(summary["retention"])}
+    assert profile.summary()["embed_excess"] == {"whole": pytest.approx(summary["embed_excess"])}
     assert set(profile.controls) == {"raw", "random-weights", "paper"}
+    # What it was: the whole of what is foreseen, at the diffusion time of the first version, users equal.
+    assert profile.component == "whole"
+    for name, value in (("nodes", "foreseen"), ("component", "whole"), ("weights", "equal"), ("tau", 5.0)):
+        assert profile.table[name].unique().tolist() == [value]
+    assert "first-version" in profile.caveats
+    assert profile.users["measured"] == summary["n_users"]
 
 
-def test_saved_grams_give_the_same_table(analysis, tmp_path) -> None:
-    expected = bands(analysis)
-    again = reanalyze(analysis, {}, out=tmp_path / "again")
-    pd.testing.assert_frame_equal(bands(again.run.path), expected, rtol=1e-9)
-    assert again.run.grams_run().path == analysis.resolve()
+def test_its_page_is_written_anew_and_it_is_compared(analysis, tmp_path, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["report", str(analysis)], monkeypatch, capsys)
+    assert code == 0, err
+    page = (analysis / "report.html").read_text()
+    assert "This run is of the first version" in page
+    assert "low-pass share" in page
+    code, out, err = run_probe(["compare", str(analysis), str(analysis), "--out", str(tmp_path)], monkeypatch, capsys)
+    assert code == 0, err
+    assert "no measurable change" in out
+    assert "whole excess over swap" in out
 
 
-def test_an_interrupted_analysis_goes_on_with_its_own_shards(analysis, one_thread) -> None:
-    """The hashes of settings, weights, inputs and sequences are those of the first version."""
-    run = AnalysisRun.open(analysis)
-    request, expected = run.request(), bands(analysis)
-    before = LayerGrams.load(run.grams_path("main"))
-    shard = next(run.grams_path("main").glob("shard-*.npz"))
-    shard.unlink()
-    run.write_state("running")
-    result = run_analysis(
-        request["model"],
-        request["dataset"],
-        AnalysisOptions.from_mapping(run.config()["options"]),
-        out=analysis.parent,
-        resume=True,
+def test_saved_grams_have_curves_of_the_new_measure_and_no_verdict(analysis, tmp_path, monkeypatch, capsys) -> None:
+    before = {path.name: path.read_bytes() for path in analysis.iterdir() if path.is_file()}
+    code, out, err = run_probe(["analyze", str(analysis), "--out", str(tmp_path / "again")], monkeypatch, capsys)
+    assert code == 0, err
+    assert "gets no verdict" in out
+    assert "[untreated-states]" in out
+    (folder,) = (tmp_path / "again").iterdir()
+    assert "Analysed again from saved Grams" in (folder / "report.html").read_text()
+    profile = DecayProfile.load(folder)
+    assert {verdict.label for verdict in profile.verdicts.values()} == {"none"}
+    assert "untreated-states" in profile.caveats
+    assert profile.curve("taste")["excess"].notna().all()
+    assert set(profile.curve("taste")["treatment"]) == {"rows"}
+    assert {"raw", "plain", "normalized-rows", "equal-weights", "random-weights", "paper"} == set(profile.controls)
+    assert set(profile.table.query("nodes == 'foreseen'")["component"]) == {"whole", "popularity", "lag", "taste"}
+    names, known = (
+        table.drop_duplicates("sequence").set_index("sequence")["user_id"]
+        for table in (DecayProfile.load(analysis).per_user, profile.per_user)
     )
-    assert result.run.path == analysis
-    assert shard.exists()
-    np.testing.assert_allclose(LayerGrams.load(run.grams_path("main")).grams, before.grams, atol=1e-4, rtol=1e-4)
-    columns = ["share", "null_share", "excess"]
-    np.testing.assert_allclose(bands(analysis)[columns], expected[columns], atol=1e-5)
+    assert known.notna().sum() > 30
+    assert known.dropna().equals(names.loc[known.dropna().index])
+    assert AnalysisRun.open(folder).grams_run().path == analysis.resolve()
+    assert {path.name: path.read_bytes() for path in analysis.iterdir() if path.is_file()} == before
+    # The two are not compared: their numbers are of other quantities.
+    code, _, err = run_probe(["compare", str(analysis), str(folder)], monkeypatch, capsys)
+    assert code == 2
+    assert "Only curves with the same options can be compared" in err
+
+
+def test_an_analysis_it_began_is_not_finished_with_another_measure(analysis, monkeypatch, capsys) -> None:
+    run = AnalysisRun.open(analysis)
+    next(run.grams_path("main").glob("shard-*.npz")).unlink()
+    run.write_state("running")
+    before = (analysis / "run.json").read_bytes()
+    code, _, err = run_probe(["analyze", "--resume", str(analysis)], monkeypatch, capsys)
+    assert code == 2
+    assert "begun by an earlier version" in err
+    assert "--model and --dataset" in err
+    assert (analysis / "run.json").read_bytes() == before
+    # A new analysis with the same model does not touch it either.
+    request = run.request()
+    options = AnalysisOptions.from_saved({**run.config()["options"], "controls": [], "preset": None})
+    result = run_analysis(request["model"], request["dataset"], options, out=analysis.parent, resume=True)
+    assert result.run.path != analysis
+    assert (analysis / "run.json").read_bytes() == before
+    assert LayerGrams.load(result.run.grams_path("main")).treated is not None
 
 
 def test_a_saved_model_is_itself(training) -> None:

@@ -137,6 +137,30 @@ class DemoWorld:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class DemoTruth:
+    """What is known of the items of the demo data set, for states whose contents are to be known.
+
+    Attributes
+    ----------
+    communities : (n_items, n_communities) float
+        1 in the column of the item's community, else 0: which items go together.
+    log_counts : (n_items,) float
+        Standardised log(1 + training interactions): how popular the items are.
+    """
+
+    communities: FloatArray
+    log_counts: FloatArray
+
+
+def demo_truth(world: DemoWorld) -> DemoTruth:
+    """Return the taste and the popularity of the items of a made-up log, in the order of its item indices."""
+    counts = np.asarray(world.dataset.train.user_items.sum(axis=0), dtype=np.float64).ravel()
+    log_counts = np.log1p(counts)
+    communities = np.eye(len(NOUNS))[world.item_community]
+    return DemoTruth(communities, (log_counts - log_counts.mean()) / log_counts.std())
+
+
 def make_demo(config: DemoConfig | None = None, *, seed: int = 0) -> DemoWorld:
     r"""Return a made-up bookshop; the same settings and seed give the same data.
 

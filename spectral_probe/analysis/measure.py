@@ -51,7 +51,8 @@ class Measurement:
             "component": options.component if energy.split else "whole",
             "weights": options.weights,
             "bands": options.bands,
-            "null": options.null,
+            # Captures of a control have the swap null alone, which is that of all components.
+            "null": options.null if options.null in energy.null_low else "swap",
             "n_bootstrap": options.n_bootstrap,
             "seed": options.seed,
             "labels": self.labels,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from platformdirs import user_cache_dir
 from torch import nn
@@ -127,7 +128,7 @@ def run_analysis(
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
             with disk_errors(run.path):
-                run.save_graph(graph)
+                run.save_graph(graph, data.user_ids)
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
         cache_dir = cache_root() / "heat"
         exchanged = None
@@ -186,7 +187,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
             cache_dir=cache_root() / "heat",
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
-        profile = _like_source(profile, source, before, options)
+        profile = _like_source(profile, source, captures[MAIN], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
@@ -195,7 +196,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
 
 
 def _like_source(
-    profile: DecayProfile, source: AnalysisRun, before: AnalysisOptions, after: AnalysisOptions
+    profile: DecayProfile, source: AnalysisRun, grams: LayerGrams, before: AnalysisOptions, after: AnalysisOptions
 ) -> DecayProfile:
     """Return a re-analysis with the user names and the caveats of its source, saying how it differs from it."""
     differing = {
@@ -205,15 +206,24 @@ def _like_source(
     }
     protocol = {**profile.protocol, "differs_from_source": differing}
     caveats, per_user = profile.caveats, profile.per_user
+    names = source.load_user_ids()
+    if names is not None and grams.users is not None:
+        per_user = _named(per_user, pd.Series(names[grams.users], index=np.arange(len(grams))))
     if (source.path / "summary.json").is_file():
         known = DecayProfile.load(source.path)
         # Of the caveats, only this one is about the probe and not about the measure.
         caveats += tuple(code for code in known.caveats if code == "truncated-users")
-        if "user_id" in known.per_user:
-            names = known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"]
-            per_user = per_user.copy()
-            per_user.insert(0, "user_id", per_user["sequence"].map(names))
+        if names is None and "user_id" in known.per_user:
+            # An older run names the users on its own curve only.
+            per_user = _named(per_user, known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"])
     return replace(profile, protocol=protocol, caveats=caveats, per_user=per_user)
+
+
+def _named(per_user: pd.DataFrame, names: pd.Series[Any]) -> pd.DataFrame:
+    """Return a per-user table with the column ``user_id`` in front, from the names by sequence."""
+    table = per_user.copy()
+    table.insert(0, "user_id", table["sequence"].map(names).astype("string"))
+    return table
 
 
 def _embed_sd(source: AnalysisRun) -> float:

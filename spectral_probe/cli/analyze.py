@@ -155,8 +155,13 @@ def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
     from spectral_probe.runs.analysis_run import AnalysisRun
 
     opened = AnalysisRun.open(run)
-    request = opened.request()
-    options = AnalysisOptions.from_mapping({**opened.config()["options"], **settings})
+    request, saved = opened.request(), opened.config()["options"]
+    if "nodes" not in saved:
+        raise ConfigError(
+            f"{run} was begun by an earlier version, whose measure was another one, and cannot be finished. Analyse "
+            f"its Grams again (spectral-probe analyze {run}), or start again with --model and --dataset."
+        )
+    options = AnalysisOptions.from_mapping({**saved, **settings})
     from_dir = Path(request["from_dir"]) if request["from_dir"] else None
     return _Request([request["model"]], request["dataset"], from_dir, run.parent, options)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from spectral_probe.errors import ConfigError, DataError
@@ -45,10 +46,15 @@ class AnalysisRun(RunFolder):
             )
         return run
 
-    def save_graph(self, graph: ItemGraph) -> None:
-        """Save the training interactions, from which every graph of this run is rebuilt."""
+    def save_graph(self, graph: ItemGraph, user_ids: npt.NDArray[Any]) -> None:
+        """Save the training interactions, from which every graph of this run is rebuilt, and the names of the users."""
         R = graph.user_items
-        arrays = {"indptr": R.indptr, "indices": R.indices, "shape": np.array(R.shape)}
+        arrays = {
+            "indptr": R.indptr,
+            "indices": R.indices,
+            "shape": np.array(R.shape),
+            "user_ids": user_ids.astype(str),
+        }
         write_npz(self.path / "graph.npz", arrays, is_compressed=True)
 
     def load_graph(self) -> ItemGraph:
@@ -60,6 +66,11 @@ class AnalysisRun(RunFolder):
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{path} cannot be read ({error}). Run the analysis again from the model.") from error
         return ItemGraph.from_interactions(csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=shape))
+
+    def load_user_ids(self) -> npt.NDArray[np.str_] | None:
+        """Return the name of each row of the training interactions; None for a run of an older version."""
+        with np.load(self.grams_run().path / "graph.npz", allow_pickle=False) as stored:
+            return stored["user_ids"] if "user_ids" in stored.files else None
 
     def grams_run(self) -> AnalysisRun:
         """Return the run whose Grams this one reads: itself, unless it analysed saved Grams again."""

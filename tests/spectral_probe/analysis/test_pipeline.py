@@ -14,12 +14,14 @@ from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
 from spectral_probe.errors import ConfigError, DataError, ResourceError
 from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.tables import COLUMNS
+from spectral_probe.profiles.tables import COLUMNS, select_curve
 from spectral_probe.recording.capture import capture
+from spectral_probe.report.words import changes_in_words
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.spectrum.energy import spectral_energy
 from spectral_probe.storage.hashing import settings_hash
@@ -43,27 +45,43 @@ def frame() -> pd.DataFrame:
 
 
 FAST = {"n_bootstrap": 200}
+#: Controls without components.
+NO_COMPONENTS = ("raw", "path-graph")
 
 
 def test_main_path_equals_the_steps_by_hand(dataset: Dataset) -> None:
     profile = analyze(MixingModel(dataset.n_items), dataset, **FAST)
     probe = probe_sequences(dataset)
-    grams = capture(MixingModel(dataset.n_items), probe.inputs, probe.lengths)
     graph = ItemGraph.from_interactions(dataset.train.user_items)
-    bases = graph.local_bases(probe.targets, probe.lengths, users=probe.users)
-    by_hand = DecayProfile.from_energy(spectral_energy(grams, bases), **FAST)
-    for column in ("share", "excess_low", "retention_high", "rayleigh"):
-        np.testing.assert_allclose(profile.table[column], by_hand.table[column], rtol=1e-6, atol=1e-9)
+    grams = capture(
+        MixingModel(dataset.n_items),
+        *(probe.inputs, probe.lengths),
+        users=probe.users,
+        targets=probe.targets,
+        item_counts=graph.item_counts,
+    )
+    for nodes, items in (("carried", probe.inputs), ("foreseen", probe.targets)):
+        bases = graph.local_bases(items, probe.lengths, users=probe.users)
+        match = PopularityMatch.draw(graph, items, probe.lengths, probe.users)
+        energy = spectral_energy(grams, bases, matched=match)
+        by_hand = DecayProfile.from_energy(energy, nodes=nodes, **FAST)
+        table = profile.table[profile.table["nodes"] == nodes].reset_index(drop=True)
+        for column in ("share", "excess", "excess_low", "retention_high", "n_users", "n_effective", "rayleigh"):
+            np.testing.assert_allclose(table[column], by_hand.table[column], rtol=1e-6, atol=1e-9, err_msg=column)
+        if nodes == "carried":
+            assert profile.embed_excess == by_hand.embed_excess
+            assert {name: v.label for name, v in profile.verdicts.items()} == {
+                name: v.label for name, v in by_hand.verdicts.items()
+            }
     assert list(profile.to_frame().columns) == COLUMNS
-    assert profile.verdict == by_hand.verdict
 
 
 def test_three_lines_on_an_in_memory_model_and_a_data_frame(frame: pd.DataFrame) -> None:
     model = MixingModel(frame["item_id"].nunique())
     profile = analyze(model, frame, **FAST)
     assert set(profile.table["model"]) == {"mixing"}
-    assert profile.n_users + sum(profile.skipped.values()) == 70
-    assert {"user_id", "share", "excess_swap"} <= set(profile.per_user.columns)
+    assert profile.n_users + sum(profile.users["skipped"].values()) == profile.users["probed"] == 70
+    assert {"user_id", "nodes", "measured", "weight", "taste", "popularity", "share"} <= set(profile.per_user.columns)
 
 
 def test_run_folder_holds_everything_the_result_depends_on(dataset: Dataset, tmp_path) -> None:
@@ -82,7 +100,10 @@ def test_run_folder_holds_everything_the_result_depends_on(dataset: Dataset, tmp
     assert summary["protocol"]["dataset_fingerprint"] == dataset.fingerprint()
     again = DecayProfile.load(analysis.run.path)
     pd.testing.assert_frame_equal(again.to_frame(), analysis.profile.to_frame(), check_dtype=False)
-    assert set(again.controls) == {"raw", "path-graph"}
+    assert set(again.controls) == {"raw", "plain", "normalized-rows", "equal-weights", "path-graph"}
+    assert summary["format"] == 2
+    assert summary["users"]["measured"] == summary["n_users"] == analysis.profile.verdict.n_users
+    assert (analysis.run.path / "grams" / "main" / "pilot.safetensors").is_file()
     assert again.controls["path-graph"].verdict.label == "none"
     assert "swap" not in set(again.controls["path-graph"].table["null"])
 
@@ -96,11 +117,19 @@ def test_saved_grams_are_analysed_again_without_the_model(dataset: Dataset, tmp_
         "own_user": "keep",
         "tau": 2.0,
         "null": "permutation",
-        "controls": ["normalized-rows"],
+        "controls": ["split-graph", "path-graph"],
     }
     again = reanalyze(first.run.path, changes, out=tmp_path)
+    differing = again.profile.protocol["differs_from_source"]
+    assert differing.keys() == {"bands", "own_user", "tau", "null"}
+    assert differing["own_user"] == "drop → keep"
+    assert "own_user (drop → keep)" in changes_in_words(again.profile)
     straight = analyze(model, dataset, **{**FAST, **changes})
     pd.testing.assert_frame_equal(again.profile.to_frame(), straight.to_frame())
+    # A user without an edge of others is on no curve of the source, and has a name here.
+    assert set(again.profile.per_user["sequence"]) > set(first.profile.per_user["sequence"])
+    named = straight.per_user.assign(user_id=straight.per_user["user_id"].astype("string"))
+    pd.testing.assert_frame_equal(again.profile.per_user, named)
     # A third analysis, of the second run, finds its Grams through the second.
     assert again.run is not None
     third = reanalyze(again.run.path, {}, out=None)
@@ -115,21 +144,23 @@ def test_saved_grams_cannot_answer_what_needs_the_model(dataset: Dataset, tmp_pa
         reanalyze(first.run.path, changes)
 
 
-def test_interrupted_run_is_resumed_to_the_same_bytes(dataset: Dataset, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("method", "call"), [("write", 2), ("begin", 2)])
+def test_interrupted_run_is_resumed_to_the_same_bytes(dataset: Dataset, tmp_path, monkeypatch, method, call) -> None:
+    """Stopped in a shard of the first capture, and between the pilot and the first shard of the second."""
     options = AnalysisOptions(batch_size=4, controls=("shuffled-history",), **FAST)
     straight = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path / "a")
 
     from spectral_probe.recording.shards import ShardFolder
 
-    write, calls = ShardFolder.write, []
+    original, calls = getattr(ShardFolder, method), []
 
-    def dying_write(self, shard, part):
-        calls.append(shard)
-        if len(calls) == 2:
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == call:
             raise KeyboardInterrupt
-        return write(self, shard, part)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(ShardFolder, "write", dying_write)
+    monkeypatch.setattr(ShardFolder, method, stopped)
     with pytest.raises(KeyboardInterrupt):
         run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path / "b")
     monkeypatch.undo()
@@ -137,7 +168,9 @@ def test_interrupted_run_is_resumed_to_the_same_bytes(dataset: Dataset, tmp_path
     assert straight.run is not None
     assert resumed.run is not None
     assert len(list((tmp_path / "b").iterdir())) == 1
-    for name in ("bands.csv", "per_user.csv.gz", "summary.json"):
+    captured = {str(path.relative_to(straight.run.path)) for path in (straight.run.path / "grams").rglob("*.*")}
+    assert {f"grams/{name}/pilot.safetensors" for name in ("main", "shuffled-history")} < captured
+    for name in ("bands.csv", "per_user.csv.gz", "summary.json", *captured):
         assert (resumed.run.path / name).read_bytes() == (straight.run.path / name).read_bytes()
 
 
@@ -167,9 +200,19 @@ def test_published_curve_is_the_raw_share_of_output_states(dataset: Dataset) -> 
     # By hand: final norm on every state, whole history, own user kept, nothing dropped, max(1, ⌊T/10⌋) eigenvalues.
     whole = probe_sequences(dataset, part="full")
     graph = ItemGraph.from_interactions(dataset.train.user_items)
-    bases = graph.local_bases(whole.targets, whole.lengths, own_user="keep")
+    # The users of the headline, each on as many leading targets as at least 20 others of them have.
+    probed = probe_sequences(dataset).users[profile.energy.is_valid]
+    rows = [row for row, user in enumerate(whole.users) if user in probed]
+    lengths = whole.lengths.copy()
+    for row in rows:
+        enough = [
+            T for T in range(1, whole.lengths[row] + 1) if sum(whole.lengths[v] >= T for v in rows if v != row) >= 20
+        ]
+        lengths[row] = max(enough)
+    bases = graph.local_bases(whole.targets, lengths, own_user="keep")
     shares = []
-    for row, length in enumerate(whole.lengths):
+    for row in rows:
+        length = lengths[row]
         with torch.no_grad():
             H = model.norm(model.table(torch.from_numpy(whole.inputs[row, :length]))).double().numpy()
         if length < 4 or not bases.has_edges[row]:
@@ -182,29 +225,40 @@ def test_published_curve_is_the_raw_share_of_output_states(dataset: Dataset) -> 
     assert profile.verdict.label != "none"
 
 
-def test_controls_are_what_they_say(dataset: Dataset) -> None:
+def test_controls_are_what_they_say() -> None:
+    dataset = make_world(5, n_users=150, n_items=80).dataset  # enough lengths for weights that differ
     profile = analyze(
         MixingModel(dataset.n_items),
         dataset,
-        controls=["random-weights", "shuffled-history", "normalized-rows", "path-graph"],
+        controls=["random-weights", "shuffled-history", "path-graph"],
         **FAST,
     )
-    low = profile.to_frame().query("band == 'low' and layer_name == 'embed' and null == 'permutation'")
-    share = low.set_index("control")["share"]
+    frame = profile.to_frame().query("band == 'low' and null == 'swap' and nodes == 'carried'")
+    frame = frame[frame["component"].isin(["taste", "popularity"])]
+
+    def excess(component: str, control: str, layer: str) -> float:
+        treatment = {"plain": "plain", "normalized-rows": "rows"}.get(control)
+        rows = select_curve(frame, component=component, control=control, treatment=treatment)
+        return float(rows.set_index("layer_name").loc[layer, "excess"])
+
+    taste = {name: excess("taste", name, "embed") for name in ("none", *profile.controls) if name not in NO_COMPONENTS}
     # The item table is kept, so redrawing the blocks cannot move the embed; shuffling moves rows and nodes together.
-    assert share["random-weights"] == pytest.approx(share["none"], rel=1e-6)
-    assert share["normalized-rows"] != pytest.approx(share["none"], rel=1e-3)
-    # Another step of each history now stands first and is dropped.
-    assert share["shuffled-history"] != pytest.approx(share["none"], rel=1e-4)
-    blocks = profile.to_frame().query("band == 'low' and layer_name == 'block 2' and null == 'swap'")
-    share = blocks.set_index("control")["share"]
-    assert share["random-weights"] != pytest.approx(share["none"], rel=1e-3)
+    assert taste["random-weights"] == pytest.approx(taste["none"], rel=1e-6)
+    for other in ("plain", "normalized-rows", "equal-weights", "shuffled-history"):
+        assert taste[other] != pytest.approx(taste["none"], rel=1e-3), other
+    assert excess("taste", "random-weights", "block 2") != pytest.approx(excess("taste", "none", "block 2"), rel=1e-3)
+    # Popularity is measured on unit rows without residuals anyway.
+    popularity = {name: excess("popularity", name, "embed") for name in ("none", "normalized-rows", "plain")}
+    assert popularity["normalized-rows"] == popularity["none"] != popularity["plain"]
+    assert set(profile.paired) == {"random-weights", "shuffled-history"}
+    share = profile.controls["path-graph"].table.query("band == 'low' and null == 'cyclic'").set_index("layer_name")
+    assert share.loc["embed", "excess"] != 0
 
 
 def test_users_draws_a_seeded_subset_and_says_so(dataset: Dataset) -> None:
     model = MixingModel(dataset.n_items)
     first = analyze(model, dataset, users=40, seed=3, **FAST)
-    assert first.n_users + sum(first.skipped.values()) == 40
+    assert first.n_users + sum(first.users["skipped"].values()) == first.users["probed"] == 40
     assert "truncated-users" in first.caveats
     pd.testing.assert_frame_equal(first.table, analyze(model, dataset, users=40, seed=3, **FAST).table)
 
@@ -267,11 +321,13 @@ def test_log_of_one_long_user_cannot_be_measured() -> None:
 
 def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_references(dataset: Dataset) -> None:
     model = MixingModel(dataset.n_items)
-    every, long = analyze(model, dataset, **FAST), analyze(model, dataset, min_targets=9, **FAST)
-    assert long.per_user["n_targets"].min() == 9
-    assert long.skipped["fewer than 9 targets"] > 0
+    every, long = analyze(model, dataset, **FAST), analyze(model, dataset, min_targets=7, **FAST)
+    assert long.per_user["measured"].min() == 6  # seven targets, the first of which is dropped
+    assert long.users["skipped"]["fewer than 7 targets"] > 0
     # The references do not change, so a user who stays has the same excess.
-    merged = long.per_user.merge(every.per_user, on=["user_id", "layer_name"])
-    np.testing.assert_allclose(merged["excess_swap_x"], merged["excess_swap_y"])
+    merged = long.per_user.merge(every.per_user, on=["user_id", "nodes", "layer_name"])
+    assert len(merged) == len(long.per_user)
+    for name in ("excess_swap", "popularity", "taste"):
+        np.testing.assert_allclose(merged[f"{name}_x"], merged[f"{name}_y"])
     with pytest.raises(ConfigError, match="min_targets"):
         analyze(model, dataset, min_targets=3)

@@ -36,7 +36,10 @@ def test_analyze_prints_table_and_verdict_and_writes_a_run(folder_of_inputs, tmp
     code, out, _ = run_probe(base(folder_of_inputs, "--out", str(tmp_path)), monkeypatch, capsys)
     assert code == 0
     assert "block 2" in out
-    assert "verdict:" in out
+    assert "verdict on taste: " in out
+    assert "verdict on popularity: " in out
+    assert "60 users probed" in out
+    assert "Whole excess left at block 2, by null: swap " in out
     assert "random-weights-model" in out
     (folder,) = tmp_path.iterdir()
     assert f"run: {folder}" in out
@@ -99,7 +102,7 @@ def test_several_models_share_one_axis(folder_of_inputs, tmp_path, monkeypatch, 
     (folder,) = tmp_path.glob("*qwen2-tiny-random-llama*")
     overlay = pd.read_csv(folder / "figures" / "decay.csv")
     assert set(overlay["model"]) == {"tiny-random:qwen2", "tiny-random:llama"}
-    assert out.count("verdict:") == 2
+    assert out.count("verdict on taste: ") == out.count("verdict on popularity: ") == 2
 
 
 def test_runs_are_compared_and_reported_from_their_folders(folder_of_inputs, tmp_path, monkeypatch, capsys) -> None:

@@ -1,4 +1,4 @@
-"""Preserved collaboration or smoothing by construction: made-up worlds in which the truth is known, and the rules."""
+"""Preserved, or smoothing by construction: made-up worlds in which the truth is known, and the rules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spectral_probe.comparison import words as rules
@@ -13,9 +14,9 @@ from spectral_probe.comparison.comparison import check_comparable, compare, name
 from spectral_probe.comparison.paired import (
     EXCESS,
     NULL_SHARE,
-    QUANTITIES,
     SHARE,
     SITES,
+    WHOLE_QUANTITIES,
     Change,
     Changes,
     paired_changes,
@@ -66,7 +67,9 @@ class Tastes:
         states = np.stack([embed, block], axis=1)
         grams = grams_of(states, self.probe.lengths)
         energy = spectral_energy(replace(grams, layer_states=("embed", "block"), layer_names=NAMES), self.bases)
-        return DecayProfile.from_energy(energy, n_bootstrap=300, labels={"model": name, "dataset": "tastes"})
+        return DecayProfile.from_energy(
+            energy, component="whole", n_bootstrap=300, labels={"model": name, "dataset": "tastes"}
+        )
 
 
 NAMES = ("embed", "block 1")
@@ -111,17 +114,19 @@ def test_smoothing_in_time_alone_is_called_smoothing(tastes, base, M) -> None:
     assert changes[PERMUTATION, LAST].is_up
     assert not changes[SWAP, LAST].is_up
     assert changes[NULL_SHARE, LAST].is_up
-    assert comparison.words.startswith("smooth against base: smoothing by construction.")
+    assert comparison.words.startswith("smooth against base, whole excess over swap: smoothing by construction.")
     assert "the signature of smoothing in time" in comparison.words
     highest = changes[SWAP, LAST].difference.high
     assert (
-        f"no more than {highest:.4f} of it is collaboration" if highest > 0 else "none of it is"
+        f"no more than {highest:.4f} of it is excess over the null"
+        if highest > 0
+        else "none of it is excess over the null"
     ) in comparison.words
 
 
-def test_structure_put_back_is_called_collaboration_and_taken_away_lost(base, kept) -> None:
+def test_structure_put_back_is_called_restored_and_taken_away_a_smaller_share(base, kept) -> None:
     (comparison,) = compare([base, kept])
-    assert comparison.label == rules.COLLABORATION
+    assert comparison.label == rules.RESTORED
     assert "beyond smoothing" in comparison.words
     assert "signature of smoothing" not in comparison.words
     assert "the layers add to the difference" in comparison.words
@@ -133,7 +138,7 @@ def test_structure_put_back_is_called_collaboration_and_taken_away_lost(base, ke
 
 def test_structure_and_smoothing_together_are_told_apart(tastes, base, kept, M) -> None:
     both = tastes.profile("both", tastes.states(1.0, 0), tastes.states(1.0, 1, M))
-    assert compare([base, both])[0].label == rules.COLLABORATION
+    assert compare([base, both])[0].label == rules.RESTORED
     # Against the model that had the structure already, the filter raises the share and costs collaboration.
     (comparison,) = compare([kept, both])
     assert comparison.label == rules.SMOOTHING_AND_LOSS
@@ -144,7 +149,7 @@ def test_what_the_inputs_bring_is_not_credited_to_the_layers(tastes) -> None:
     weak = tastes.profile("weak", tastes.states(0.5, 0), tastes.states(0.5, 1))
     strong = tastes.profile("strong", tastes.states(1.0, 0), tastes.states(1.0, 0))
     (comparison,) = compare([weak, strong])
-    assert comparison.label == rules.COLLABORATION
+    assert comparison.label == rules.RESTORED
     assert comparison.changes.at[SWAP, EMBED].is_up
     assert not comparison.changes.at[SWAP, GAIN].is_up
     assert "The inputs carry more of it" in comparison.words
@@ -183,7 +188,7 @@ def test_changes_are_means_over_the_users_on_both_curves(base, kept) -> None:
         rows = profile.per_user[profile.per_user["layer_name"] == layer].set_index("sequence").loc[users]
         return (rows["share"] - rows[SWAP] if column == NULL_SHARE else rows[column]).to_numpy()
 
-    for quantity in QUANTITIES:
+    for quantity in WHOLE_QUANTITIES:
         first, last = (mean(kept, quantity, n) - mean(base, quantity, n) for n in NAMES)
         for site, values in zip(SITES, (first, last, last - first), strict=True):
             change = changes.at[quantity, site]
@@ -227,6 +232,77 @@ def test_rounding_is_no_change() -> None:
     assert change(-2e-4, -1e-4).is_down
 
 
+def with_taste(profile: DecayProfile, factor: float, seed: int) -> DecayProfile:
+    """Return a profile whose users have components: a taste at embed, and a part of it at the block."""
+    rng = np.random.default_rng(seed)
+    table = profile.per_user.copy()
+    embed = np.random.default_rng(0).normal(0.05, 0.02, 260)  # the same inputs in every model
+    kept = embed * (factor + 0.1 * rng.normal(size=260))
+    at = table["sequence"].to_numpy()
+    table["taste"] = np.where(table["layer_name"] == "embed", embed[at], kept[at])
+    table["popularity"] = table["taste"] * 2
+    table["weight"] = np.random.default_rng(9).uniform(0.2, 3.0, 260)[at]
+    foreseen = table.assign(nodes="foreseen", taste=99.0)  # beside what is carried; never mixed with it
+    return replace(profile, per_user=pd.concat([table, foreseen], ignore_index=True))
+
+
+def test_with_components_the_label_rests_on_the_taste_weighted_and_paired(base, kept) -> None:
+    """The direct way: draw users, take the weighted retention of both, and the percentiles of the difference."""
+    first, second = with_taste(base, 0.3, 1), with_taste(kept, 0.6, 2)
+    (comparison,) = compare([first, second])
+    changes = comparison.changes
+    assert changes.measure == "taste"
+    assert comparison.words.startswith("kept against base, taste carried: ")
+    assert "keeps more of popularity" in comparison.words
+    tables = [
+        p.per_user.query("nodes != 'foreseen' or taste != 99.0").pivot(
+            index="sequence", columns="layer_name", values="taste"
+        )
+        for p in (first, second)
+    ]
+    n = changes.n_users
+    users = sorted(set(tables[0].index) & set(base.per_user.dropna()["sequence"]))
+    assert n == len(users)
+    # Rows are in the order of the joined table.
+    order = first.per_user.drop_duplicates("sequence")["sequence"]
+    order = [u for u in order if u in set(users)]
+    w = first.per_user.drop_duplicates("sequence").set_index("sequence")["weight"].loc[order].to_numpy()
+    x = [t.loc[order, list(NAMES)].to_numpy() for t in tables]
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=300)
+    differences = []
+    for m in counts:
+        ratios = []
+        for values in x:
+            embed, last = (sum(mu * wu * v for mu, wu, v in zip(m, w, values[:, k], strict=True)) for k in (0, 1))
+            ratios.append(last / embed)
+        differences.append(ratios[1] - ratios[0])
+    retention = changes.retention
+    assert retention is not None
+    low, high = np.percentile(differences, [2.5, 97.5])
+    assert (retention.difference.low, retention.difference.high) == pytest.approx((low, high))
+    means = [np.average(values[:, 1], weights=w) / np.average(values[:, 0], weights=w) for values in x]
+    assert retention.difference.value == pytest.approx(means[1] - means[0])
+    content = json.loads(json.dumps(comparison.to_dict()))
+    assert content["measure"] == "taste"
+    assert content["retentions"]["taste"]["difference"]["value"] == pytest.approx(means[1] - means[0])
+
+
+@pytest.mark.parametrize(("name", "words"), [("dtype", "dtype"), ("number_format", "number format of the weights")])
+def test_numbers_of_another_kind_are_named(base, kept, name, words) -> None:
+    first, second = (
+        replace(p, protocol={**p.protocol, name: value}) for p, value in ((base, "float32"), (kept, "bfloat16"))
+    )
+    assert compare([first, second])[0].words.endswith(f"The {words} differs: bfloat16 against float32.")
+    assert "differs" not in compare([base, kept])[0].words
+
+
+@pytest.mark.parametrize("option", [{"weights": "graph"}, {"treatment": "rows"}, {"n_pseudo": 8}])
+def test_another_measure_is_not_compared(base, kept, option) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=name):
+        compare([base, replace(kept, protocol={**kept.protocol, **option})])
+
+
 # --- the rules ----------------------------------------------------------------------------------------------------
 
 UP, FLAT, DOWN = (0.01, 0.03), (-0.01, 0.02), (-0.03, -0.01)
@@ -237,18 +313,18 @@ def constructed(share, null, swap, base=ABOVE, other=ABOVE, n_users=200) -> Chan
     def interval(ends: tuple[float, float]) -> Interval:
         return Interval(sum(ends) / 2, *ends)
 
-    at = {(q, p): Change(q, p, *map(interval, (base, other, FLAT))) for q in QUANTITIES for p in SITES}
+    at = {(q, p): Change(q, p, *map(interval, (base, other, FLAT))) for q in WHOLE_QUANTITIES for p in SITES}
     for quantity, ends in ((SHARE, share), (NULL_SHARE, null), (SWAP, swap)):
         at[quantity, LAST] = replace(at[quantity, LAST], difference=interval(ends))
-    return Changes(n_users, at, None)
+    return Changes(n_users, at, {})
 
 
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        (constructed(UP, UP, UP), rules.COLLABORATION),
-        (constructed(UP, FLAT, UP), rules.COLLABORATION),
-        (constructed(UP, UP, UP, base=AT_ZERO), rules.COLLABORATION),
+        (constructed(UP, UP, UP), rules.RESTORED),
+        (constructed(UP, FLAT, UP), rules.RESTORED),
+        (constructed(UP, UP, UP, base=AT_ZERO), rules.RESTORED),
         (constructed(UP, UP, UP, other=AT_ZERO), rules.INCONCLUSIVE),
         (constructed(UP, UP, FLAT), rules.SMOOTHING),
         (constructed(UP, FLAT, FLAT), rules.INCONCLUSIVE),
@@ -263,23 +339,24 @@ def constructed(share, null, swap, base=ABOVE, other=ABOVE, n_users=200) -> Chan
         (constructed(DOWN, DOWN, FLAT), rules.LOWER),
         (constructed(FLAT, FLAT, FLAT), rules.NO_CHANGE),
         (constructed(UP, UP, UP, n_users=19), rules.INCONCLUSIVE),
-        (constructed(UP, UP, UP, n_users=20), rules.COLLABORATION),
-        (Changes(0, {}, None), rules.INCONCLUSIVE),
+        (constructed(UP, UP, UP, n_users=20), rules.RESTORED),
+        (Changes(0, {}, {}), rules.INCONCLUSIVE),
     ],
 )
 def test_the_label_is_what_the_intervals_allow_and_the_words_do_not_contradict_it(changes, label) -> None:
     assert rules.label_of(changes) == label
     words = " ".join(rules.sentences(label, changes, ("base", "other"), "the last block"))
-    assert words.startswith(f"other against base: {label}.")
+    assert words.startswith(f"other against base, whole excess over swap: {label}.")
     if not changes.at or changes.n_users < 20:
         assert "at least 20" in words
         assert "rises" not in words
         return
-    for quantity, phrase in ((SHARE, "low-pass share"), (SWAP, "excess over the swap null")):
+    for quantity, phrase in ((SHARE, "low-pass share"), (SWAP, "whole excess over swap")):
         change = changes.at[quantity, LAST]
         verb = "rises" if change.is_up else "falls" if change.is_down else "does not measurably change"
         assert f"{phrase} {verb}" in words
-    assert ("is collaboration" in words) == (label == rules.SMOOTHING)
+    assert "collaborati" not in words
+    assert ("is excess over the null" in words) == (label == rules.SMOOTHING)
 
 
 def test_of_a_curve_without_verdict_nothing_is_said(base, kept) -> None:
@@ -288,7 +365,7 @@ def test_of_a_curve_without_verdict_nothing_is_said(base, kept) -> None:
     assert comparison.label == rules.NONE
     assert comparison.words == "kept against base: not compared, because kept has no verdict."
     assert comparison.changes.at == {}
-    assert json.loads(json.dumps(comparison.to_dict()))["retention"] is None
+    assert json.loads(json.dumps(comparison.to_dict()))["retentions"] == {}
 
 
 def test_too_few_common_users_are_inconclusive(base, kept) -> None:
@@ -300,7 +377,9 @@ def test_too_few_common_users_are_inconclusive(base, kept) -> None:
 
 def test_a_curve_without_the_swap_null_is_inconclusive(base) -> None:
     energy = made_up(np.full((260, 2), 0.4), np.full((260, 2), 0.3))
-    only_swap = DecayProfile.from_energy(energy, n_bootstrap=100, labels={"model": "odd", "dataset": "tastes"})
+    only_swap = DecayProfile.from_energy(
+        energy, component="whole", n_bootstrap=100, labels={"model": "odd", "dataset": "tastes"}
+    )
     assert paired_changes(base, only_swap).n_users == 0
 
 

@@ -1,0 +1,216 @@
+"""What an analysis says: users, verdicts that depend on a choice, massive positions, too few users."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spectral_probe.analysis.measure import Measurement, massive_positions, measure
+from spectral_probe.analysis.options import MAIN, AnalysisOptions
+from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.verdict import Verdict
+from spectral_probe.recording.capture import capture
+from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.report.words import users_in_words
+from tests.spectral_probe.tiny_models import MixingModel
+
+FAST = {"n_bootstrap": 100, "n_pseudo": 4}
+
+
+def tastes(lengths: list[int], seed: int = 0, n_items: int = 120, n_tastes: int = 4) -> tuple[Dataset, np.ndarray]:
+    """Return users who read from one taste each, with histories of the given lengths, and the taste of each item."""
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(0, n_tastes, n_items)
+    popularity = 1.0 / np.arange(1, n_items + 1) ** 0.5
+    histories = []
+    for length in lengths:
+        p = popularity * np.where(taste == rng.integers(0, n_tastes), 9.0, 1.0)
+        histories.append(rng.choice(n_items, size=length, replace=False, p=p / p.sum()))
+    log = Interactions.from_sequences(histories, n_items=n_items)
+    return Dataset.from_interactions(log, name="tastes"), taste
+
+
+def knowing(dataset: Dataset, taste: np.ndarray, strength: float = 1.5) -> MixingModel:
+    """Return a model whose item table knows the tastes, and whose blocks add noise of their own."""
+    model = MixingModel(dataset.n_items)
+    with torch.no_grad():
+        model.table.weight[:, : taste.max() + 1] += strength * torch.eye(int(taste.max()) + 1)[torch.from_numpy(taste)]
+        for block in model.blocks:
+            block.weight += torch.eye(12)
+    return model
+
+
+@pytest.fixture(scope="module")
+def long_alone() -> tuple[Dataset, np.ndarray]:
+    """Sixty users of 8 to 14 items, and five of 40 and more, who are alone with their length."""
+    return tastes([8 + u % 7 for u in range(60)] + [40, 41, 45, 50, 52])
+
+
+def test_nobody_leaves_because_the_others_are_short_and_the_numbers_agree(long_alone) -> None:
+    dataset, taste = long_alone
+    profile = analyze(knowing(dataset, taste), dataset, **FAST)
+    users, summary = profile.users, profile.summary()
+    assert users["probed"] == 65 == users["measured"] + sum(users["skipped"].values())
+    assert users["measured"] == profile.n_users == summary["n_users"] == profile.verdict.n_users
+    assert set(profile.curve("taste")["n_users"]) == {users["measured"]}
+    table = profile.per_user.query("nodes == 'carried' and layer_name == 'embed'").copy()
+    table = table.set_index(table["user_id"].astype(str))
+    assert len(table) == users["measured"]
+    # By hand: the items read after the first, each once; leading ones that 20 others have too.
+    probe = probe_sequences(dataset)
+    n_nodes = {str(dataset.user_ids[u]): int(n) - 1 for u, n in zip(probe.users, probe.lengths, strict=True)}
+    shortened = 0
+    for user, n in n_nodes.items():
+        others = [m for v, m in n_nodes.items() if v != user]
+        measured = max(T for T in range(1, n + 1) if sum(m >= T for m in others) >= 20)
+        assert table.loc[user, "measured"] == measured
+        shortened += measured < n
+    assert users["shortened"] == shortened >= 5
+    assert f"{shortened} of them on fewer" in users_in_words(profile)
+    foreseen = profile.protocol["foreseen_users"]
+    assert foreseen["probed"] == 65
+
+
+def test_users_keeps_the_longest_third(long_alone) -> None:
+    dataset, taste = long_alone
+    profile = analyze(knowing(dataset, taste), dataset, users=30, **FAST)
+    assert profile.users["probed"] == 30
+    assert profile.users["measured"] + sum(profile.users["skipped"].values()) == 30
+    probe = probe_sequences(dataset, max_users=30, seed=0)
+    longest = set(dataset.user_ids[probe.users[np.argsort(-probe.lengths)[:10]]].astype(str))
+    assert longest <= set(profile.per_user["user_id"].astype(str))
+    assert profile.verdict.n_users == profile.users["measured"] >= 25
+
+
+@pytest.mark.parametrize(("n", "is_measurable"), [(20, False), (21, True)])
+def test_fewer_than_21_users_have_a_curve_and_an_inconclusive_verdict(n, is_measurable) -> None:
+    dataset, taste = tastes([12] * n, n_items=60)
+    profile = analyze(knowing(dataset, taste), dataset, **FAST)
+    assert profile.users["measured"] == n
+    assert {verdict.label == "inconclusive" for verdict in profile.verdicts.values()} == {not is_measurable}
+    assert profile.curve("taste")["excess"].notna().all() == is_measurable
+    whole = profile.curve("whole", null="cyclic")
+    assert whole["share"].notna().all()
+    assert whole["excess"].notna().all()
+    assert ("no-swap-null" in profile.caveats) == (not is_measurable)
+
+
+@pytest.fixture(scope="module")
+def only_long_ones_keep() -> DecayProfile:
+    """Many short histories, which count little, lose all they carry; long ones keep it."""
+    dataset, taste = tastes([*(8 + u % 3 for u in range(150)), *(26 + u % 5 for u in range(80))], seed=1)
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    rng = np.random.default_rng(0)
+    vectors = [2.0 * np.eye(12)[taste] + noise * rng.normal(size=(dataset.n_items, 12)) for noise in (0.5, 0.4)]
+    embed, kept = (table[probe.inputs] for table in vectors)
+    block = np.where((probe.lengths > 15)[:, None, None], kept, rng.normal(size=embed.shape))
+    main = LayerGrams.from_states(
+        [embed, block],
+        probe.lengths,
+        ["embed", "block 1"],
+        users=probe.users,
+        targets=probe.targets,
+        inputs=probe.inputs,
+        item_counts=graph.item_counts,
+    )
+    return measure({MAIN: main}, graph, AnalysisOptions(**FAST), {})
+
+
+def test_weights_that_change_the_word_are_said(only_long_ones_keep) -> None:
+    profile = only_long_ones_keep
+    verdict, equal = profile.verdicts["taste"], profile.controls["equal-weights"]
+    assert equal.verdicts["taste"].label == "attenuated"
+    assert verdict.label != "attenuated"
+    assert profile.retention["taste"].low > equal.retention["taste"].high
+    assert "weights" in verdict.depends_on
+    assert str(verdict).endswith(f"; depends on: {', '.join(verdict.depends_on)}")
+    assert profile.summary()["verdicts"]["taste"]["depends_on"] == verdict.depends_on
+    w = profile.energy.weights
+    assert verdict.n_effective == pytest.approx(w.sum() ** 2 / np.square(w).sum())
+    assert verdict.n_effective < verdict.n_users == equal.verdicts["taste"].n_effective
+
+
+@pytest.mark.parametrize(
+    ("control", "choice", "components"),
+    [
+        ("equal-weights", "weights", ("taste", "popularity")),
+        ("normalized-rows", "treatment", ("taste",)),  # popularity is measured so anyway
+        ("plain", "treatment", ("taste", "popularity")),
+        ("split-graph", "graph", ("taste", "popularity")),
+        ("long-histories", "length", ("taste", "popularity")),
+    ],
+)
+def test_the_choice_is_named_by_the_control_that_disagrees(only_long_ones_keep, control, choice, components) -> None:
+    profile = only_long_ones_keep
+    verdicts = dict.fromkeys(("taste", "popularity"), Verdict("attenuated", 230))
+    agreeing = replace(profile, verdicts=verdicts, controls={})
+    other = replace(agreeing, verdicts=dict.fromkeys(verdicts, Verdict("preserved", 230)))
+    controls = dict.fromkeys(("equal-weights", "normalized-rows", "plain"), agreeing)
+    measurement = Measurement({MAIN: None}, None, AnalysisOptions(), {}, None)
+    for component in ("taste", "popularity"):
+        same = replace(agreeing, controls=controls)
+        assert measurement._dependence(same, component).depends_on == ()
+        verdict = measurement._dependence(replace(agreeing, controls=controls | {control: other}), component)
+        assert verdict.depends_on == ((choice,) if component in components else ())
+
+
+def test_massive_positions_beyond_the_first_are_counted_by_layer() -> None:
+    T, lengths = 6, np.array([6, 4, 6])
+    norms = np.ones((3, 3, T))  # (users, layers, positions)
+    norms[:, :, 0] = 1000.0  # the first position is dropped anyway
+    norms[0, 1, 3] = 11.0
+    norms[2, 1, 5] = 40.0
+    norms[1, 1, 5] = 99.0  # padding
+    norms[1, 2, 1] = 9.9
+    grams = norms[..., None] * norms[..., None, :]
+    real = np.arange(T) < lengths[:, None]
+    grams = np.where(real[:, None, :, None] & real[:, None, None, :], grams, 0).astype(np.float32)
+    made = LayerGrams(grams, lengths, ("embed", "block 1", "block 2"), ("embed", "block", "block"))
+    assert massive_positions(made) == ({"block 1": 2}, 5 + 3 + 5)
+    loud = replace(made, grams=grams * 100)  # relative to the median of the layer
+    assert massive_positions(loud)[0] == {"block 1": 2}
+
+
+def test_massive_positions_and_zero_rows_are_in_the_protocol(long_alone) -> None:
+    dataset, taste = long_alone
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    known = {"users": probe.users, "targets": probe.targets, "item_counts": graph.item_counts}
+    main = capture(knowing(dataset, taste), probe.inputs, probe.lengths, **known)
+    treated = main.treated.copy()
+    treated[0, 1, 2] = treated[0, 1, :, 2] = 0.0  # a row that popularity explained
+    loud = main.grams.copy()
+    loud[3, 2, 4, :] *= 50
+    loud[3, 2, :, 4] *= 50
+    profile = measure({MAIN: replace(main, treated=treated, grams=loud)}, graph, AnalysisOptions(**FAST), {})
+    assert profile.protocol["massive_positions"] == {"block 2": 1}
+    assert "massive-positions" in profile.caveats
+    pilot = profile.protocol["pilot"]
+    assert pilot["zero_rows"] == {"block 1": 1}
+    assert (pilot["users"], pilot["positions"]) == (65, int((probe.lengths - 1).sum()))
+
+
+def test_grams_without_treated_states_have_curves_and_no_verdict(long_alone) -> None:
+    dataset, taste = long_alone
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    main = capture(knowing(dataset, taste), probe.inputs, probe.lengths, users=probe.users, targets=probe.targets)
+    profile = measure({MAIN: replace(main, inputs=None)}, graph, AnalysisOptions(**FAST), {})
+    assert {verdict.label for verdict in profile.verdicts.values()} == {"none"}
+    assert "untreated-states" in profile.caveats
+    curve = profile.curve("taste")
+    assert set(curve["treatment"]) == {"rows"}
+    assert curve["excess"].notna().all()
+    assert isinstance(profile.retention["taste"], Interval)
+    assert math.isfinite(profile.retention["taste"].value)
