@@ -6,7 +6,7 @@
 - ``measures``: both measures of a batch of draws, with z, interval and word of each draw.
 - ``study``: the cells and their draws, one tidy table; an interrupted study is continued.
 - ``acceptance``: what each cell must meet, and which fail.
-- ``report``: that table as ``docs/calibration.md``.
+- ``report``, ``wording``: that table as ``docs/calibration.md``.
 
 Run ``python -m benchmarks.calibration --help``.
 """

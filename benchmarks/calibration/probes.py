@@ -15,16 +15,21 @@ from frellm4rec.data.s3rec import read_s3rec
 from spectral_probe.analysis.exchanged_items import exchange_items
 from spectral_probe.analysis.node_graphs import NodeGraphs
 from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.graph.bases import GraphBases
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
 from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.spectrum.components import ComponentOperators
+from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
 #: Width of the states of every world.
 WIDTH = 16
 #: Most targets of a history: 50 as in an analysis, fewer where few users have more than 30.
 MAX_LENGTH = {"LastFM": 50, "ml-100k": 50, "Luxury_Beauty": 30}
+#: Variants of a probe.
+REPEATS, MATCHED = "repeats", "matched graphs"
 #: Part of the positions that repeat an earlier item where histories are made to.
 REPEATED = 0.3
 
@@ -45,6 +50,7 @@ class Probe:
     sequences: ProbeSequences
     options: AnalysisOptions
     cache_dir: Path | None
+    has_matched_graphs: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset, *, name: str, max_length: int, cache_dir: Path | None, n_pseudo: int = 32) -> Probe:
@@ -52,6 +58,12 @@ class Probe:
         options = AnalysisOptions(max_length=max_length, n_pseudo=n_pseudo)
         sequences = probe_sequences(dataset, part=options.sequence, max_length=max_length)
         return cls(name, ItemGraph.from_interactions(dataset.train.user_items), sequences, options, cache_dir)
+
+    def variant(self, name: str) -> Probe:
+        """Return the probe itself, or its variant ``repeats`` or ``matched graphs``."""
+        if name == MATCHED:
+            return replace(self, has_matched_graphs=True)
+        return self.with_repeats() if name == REPEATS else self
 
     def with_repeats(self) -> Probe:
         """Return the probe whose histories repeat earlier items at 30 % of the positions; the graph is the same."""
@@ -90,7 +102,8 @@ class Probe:
         s, (n, T) = self.sequences, self.shape
         empty = np.zeros((n, 1, T, T), dtype=np.float32)
         grams = LayerGrams(empty, s.lengths, ("embed",), ("embed",), users=s.users, targets=s.targets, inputs=s.inputs)
-        return NodeGraphs.build(grams, self.graph, "carried", self.options, self.cache_dir)
+        nodes = NodeGraphs.build(grams, self.graph, "carried", self.options, self.cache_dir)
+        return with_matched_graphs(nodes) if self.has_matched_graphs else nodes
 
     @cached_property
     def weights(self) -> FloatArray:
@@ -158,6 +171,28 @@ class Probe:
             if m > 2 and edges.std() > 0:
                 correlation[u] = np.corrcoef(edges, i - j)[0, 1]
         return _ranks(correlation)
+
+
+def with_matched_graphs(nodes: NodeGraphs) -> NodeGraphs:
+    """Return the graphs with the first pseudo-history of each user in place of the real one, matched by the others.
+
+    Such graphs know popularity and no taste.
+    """
+    matched, lengths = nodes.operators.matched, nodes.measured.lengths
+    T = nodes.bases.adjacency.shape[1]
+    is_node = np.arange(T) < lengths[:, None]
+    adjacency = matched.adjacency[:, 0, :T, :T] * (is_node[:, :, None] & is_node[:, None, :])
+    bases = GraphBases.from_adjacency(adjacency.astype(np.float64), lengths)
+    others = replace(matched, replacements=matched.replacements[:, 1:], key=digest([matched.key, "others"]))
+    options = nodes.options
+    operators = ComponentOperators.build(
+        *(bases, others),
+        tau=options.tau,
+        n_references=options.n_references,
+        seed=options.seed,
+        cache_dir=nodes.cache_dir,
+    )
+    return replace(nodes, bases=bases, operators=operators)
 
 
 def _ranks(values: FloatArray) -> FloatArray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ import pandas as pd
 from benchmarks.calibration import worlds
 from benchmarks.calibration.acceptance import COVERAGE, MAX_FALSE, MAX_MEAN_Z, SD_Z, failures
 from benchmarks.calibration.measures import FIRST, TASTE
-from benchmarks.calibration.probes import MAX_LENGTH, REPEATED, WIDTH
+from benchmarks.calibration.probes import MATCHED, MAX_LENGTH, REPEATED, WIDTH
 from benchmarks.calibration.study import DATASETS, N_SAMPLES, WORDS
+from benchmarks.calibration.wording import filled, grid, number, rate
 from benchmarks.calibration.worlds import WORLDS, world
 from spectral_probe.storage.atomic import write_text
 
@@ -136,7 +136,25 @@ def _null(t: pd.DataFrame) -> str:
         deviation of z of the control `exchanged-items` where that exceeds 1.2, as in an analysis ({said});
         the first version knows no such control."""
     )
-    return text + "\n\n" + grid(header, rows)
+    return "\n\n".join([text, grid(header, rows), _remarks(t[t["measure"] == TASTE])])
+
+
+def _remarks(t: pd.DataFrame) -> str:
+    """Return why z spreads less than 1, and what the axis per user shows."""
+
+    def of(name: str) -> str:
+        part = t[t["world"] == name]
+        return ", ".join(f"{z:+.1f} on {dataset}" for z, dataset in zip(part["mean_z"], part["dataset"], strict=True))
+
+    return filled(
+        f"""Histories and graphs are the same in every draw. Where the graphs decide an excess more than the noise does,
+        users differ in it, which widens the standard error, but draws do not: z then spreads less than 1, and its mean
+        is one draw of the graphs. So it is with *{worlds.AXIS_PER_USER}*: mean z {of(worlds.AXIS_PER_USER) or "–"};
+        with popularity-matched graphs in place of the real ones, {of(f"{worlds.AXIS_PER_USER}, {MATCHED}") or "–"}.
+        An axis that every user has alone is no function of popularity that residuals could remove. What of it is
+        in taste on real graphs and not on matched ones comes from the graphs: items of like popularity in one history
+        go together more, or less, than their popularity explains."""
+    )
 
 
 def _z_of(part: pd.DataFrame) -> str:
@@ -210,25 +228,3 @@ def _count(holds: Sequence[bool] | np.ndarray) -> str:
 
 def _span(values: Sequence[int]) -> str:
     return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}" if values else "no"
-
-
-def number(value: float) -> str:
-    """Return a number with two digits, a dash where it is missing."""
-    return "–" if np.isnan(value) else f"{value:.2f}"
-
-
-def rate(value: float) -> str:
-    """Return a rate in per cent, a dash where it is missing."""
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(" --- " for _ in header) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def filled(paragraphs: str) -> str:
-    """Return the paragraphs with their lines wrapped again; headings stay."""
-    blocks = (" ".join(block.split()) for block in paragraphs.split("\n\n"))
-    return "\n\n".join(textwrap.fill(b, 118, break_long_words=False, break_on_hyphens=False) for b in blocks)

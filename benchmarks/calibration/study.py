@@ -70,7 +70,7 @@ class Study:
     def __init__(self, probes: Callable[[str], Probe], path: Path, *, seed: int = 0, n_bootstrap: int = 1000) -> None:
         self.probes, self.path, self.seed, self.n_bootstrap = probes, path, seed, n_bootstrap
         self.table = read_table(path) if path.exists() else pd.DataFrame()
-        self._measures: dict[tuple[str, bool], Measures] = {}
+        self._measures: dict[tuple[str, str], Measures] = {}
 
     def run(self, cells: Iterable[Cell]) -> pd.DataFrame:
         """Run the cells that the table lacks, save after each, and return the table in the order of the study."""
@@ -94,18 +94,16 @@ class Study:
             return pd.Series([], dtype=bool)
         return (self.table["dataset"] == cell.dataset) & (self.table["world"] == cell.world)
 
-    def measures(self, dataset: str, has_repeats: bool) -> Measures:
-        """Return the measures on the histories of a data set, as they are or made to repeat items."""
-        key = (dataset, has_repeats)
+    def measures(self, dataset: str, variant: str = "") -> Measures:
+        """Return the measures on the histories of a data set, or on a variant of its probe."""
+        key = (dataset, variant)
         if key not in self._measures:
-            probe = self.probes(dataset)
-            probe = probe.with_repeats() if has_repeats else probe
-            self._measures[key] = Measures(probe, n_bootstrap=self.n_bootstrap)
+            self._measures[key] = Measures(self.probes(dataset).variant(variant), n_bootstrap=self.n_bootstrap)
         return self._measures[key]
 
     def _run(self, cell: Cell) -> list[dict[str, object]]:
         w = world(cell.world)
-        measures = self.measures(cell.dataset, w.has_repeats)
+        measures = self.measures(cell.dataset, w.variant)
         parts: dict[str, list[FloatArray]] = {TASTE: [], FIRST: []}
         for start in range(0, cell.draws, BATCH):
             numbers = range(start, min(start + BATCH, cell.draws))

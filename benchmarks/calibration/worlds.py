@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.calibration.probes import WIDTH, Probe
+from benchmarks.calibration.probes import MATCHED, REPEATS, WIDTH, Probe
 
 States = npt.NDArray[np.float32]
 #: Correlation of the noise of the block with that of ``embed``.
@@ -26,6 +26,7 @@ SHARED_NOISE = 0.7
 FADES, GROWS = (1.0, 0.3), (0.3, 1.0)
 #: Amplitude of the strong axes, in units of the noise.
 STRONG = 6.0
+AXIS_PER_USER = "popularity axis per user"
 #: Bins of popularity with a vector each.
 N_BINS = 20
 #: Effects of each artefact at ``embed`` and at the block.
@@ -51,8 +52,8 @@ class World:
         True retention of taste; NaN where the draws tell it.
     shares_items : bool
         Whether one item has one random vector for all users, as in the control ``exchanged-items``.
-    has_repeats : bool
-        Whether histories are made to repeat items.
+    variant : {"", "repeats", "matched graphs"}
+        Of the probe: histories that repeat items, or popularity-matched graphs in place of the real ones.
     """
 
     name: str
@@ -60,7 +61,7 @@ class World:
     has_taste: bool = False
     retention: float = np.nan
     shares_items: bool = False
-    has_repeats: bool = False
+    variant: str = ""
 
 
 def noise(probe: Probe, rng: np.random.Generator) -> States:
@@ -128,13 +129,15 @@ def _by_layer(amplitudes: tuple[float, float]) -> States:
     return np.array(amplitudes, dtype=np.float32)[:, None, None]
 
 
-def _axis_world(name: str, feature: Callable[[Probe], States], strength: float = 1.0, per_user: bool = False) -> World:
+def _axis_world(
+    name: str, feature: Callable[[Probe], States], strength: float = 1.0, *, per_user: bool = False, variant: str = ""
+) -> World:
     amplitudes = (strength * FADES[0], strength * FADES[1])
 
     def make(probe: Probe, rng: np.random.Generator) -> States:
         return noise(probe, rng) + axis(probe, rng, feature(probe), amplitudes, per_user=per_user)
 
-    return World(name, make)
+    return World(name, make, variant=variant)
 
 
 def _bin_world(name: str, strength: float) -> World:
@@ -199,7 +202,8 @@ WORLDS: tuple[World, ...] = (
     _bin_world("vector per popularity bin, x 3", 3.0),
     _axis_world("popularity, strong axis", lambda probe: probe.popularity, STRONG),
     _axis_world("popularity exponential, strong", _exponential, STRONG),
-    _axis_world("popularity axis per user", lambda probe: probe.popularity, per_user=True),
+    _axis_world(AXIS_PER_USER, lambda probe: probe.popularity, per_user=True),
+    _axis_world(f"{AXIS_PER_USER}, {MATCHED}", lambda probe: probe.popularity, per_user=True, variant=MATCHED),
     _norm_world("norm rises with popularity", (0.5, 0.15)),
     _norm_world("norm falls with popularity", (-0.5, -0.15)),
     *(_artefact_world(name) for name in ("mean vector", "first row", "norm", "AR(1)", "running mean")),
@@ -207,7 +211,7 @@ WORLDS: tuple[World, ...] = (
     _smooth_world("AR(1) by locality", lambda probe: probe.locality),
     World("popularity, norm, AR(1), sink, mean", _all_at_once),
     World("random item vectors", _random_items, shares_items=True),
-    World("random item vectors, repeats", _random_items, shares_items=True, has_repeats=True),
+    World("random item vectors, repeats", _random_items, shares_items=True, variant=REPEATS),
     _taste_world("item vectors, weak", 1.0, amplitudes=(POWER, POWER)),
     _taste_world("nothing changes", 1.0),
     _taste_world("popularity lost", 1.0, popularity=FADES),

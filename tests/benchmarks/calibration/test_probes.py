@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.calibration.probes import load_dataset
+from benchmarks.calibration.probes import MATCHED, load_dataset
 
 
 def test_made_repeats_leave_graph_and_lengths(small_probe) -> None:
@@ -17,6 +17,20 @@ def test_made_repeats_leave_graph_and_lengths(small_probe) -> None:
         n_positions += length + 1
     assert 0.2 < n_repeats / n_positions < 0.35
     assert len(set(map(tuple, small_probe.with_repeats().sequences.inputs)) & set(map(tuple, after.inputs))) > 80
+
+
+def test_matched_graphs_are_a_pseudo_history_of_each_user(small_probe) -> None:
+    real, made = small_probe.nodes, small_probe.variant(MATCHED).nodes
+    matched = real.operators.matched
+    np.testing.assert_array_equal(made.bases.lengths, real.bases.lengths)
+    for u, m in enumerate(real.bases.lengths):
+        left, right = np.meshgrid(*[matched.replacements[u, 0, :m]] * 2, indexing="ij")
+        W = small_probe.graph.W[left.ravel(), right.ravel()].reshape(m, m) * (left != right)
+        np.testing.assert_array_equal(made.bases.adjacency[u, :m, :m], W)
+        assert not made.bases.adjacency[u, m:].any()
+    np.testing.assert_array_equal(made.operators.matched.replacements, matched.replacements[:, 1:])
+    own, plain = made.operators.own(np.array([0]), 5), real.operators.own(np.array([0]), 5)
+    assert not np.allclose(own, plain)
 
 
 def test_popularity_is_of_the_item_read_and_standardised(small_probe) -> None:

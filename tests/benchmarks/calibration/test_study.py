@@ -56,7 +56,7 @@ def test_more_draws_replace_a_cell_and_begin_with_its_draws(small_probe, tmp_pat
     path = tmp_path / "t.csv"
     few = _run(small_probe, path, [Cell("LastFM", "noise", 2)])
     study = Study(lambda _: small_probe, path, n_bootstrap=100)
-    probe = study.measures("LastFM", False).probe
+    probe = study.measures("LastFM").probe
     states = [study._states(Cell("LastFM", "noise", n), worlds.world("noise"), probe, 1) for n in (2, 4)]
     np.testing.assert_array_equal(*states)
     more = _run(small_probe, path, [Cell("LastFM", "noise", 4)])
