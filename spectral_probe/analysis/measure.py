@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from spectral_probe.analysis.node_graphs import NodeGraphs
 from spectral_probe.analysis.options import LONG_HISTORY, MAIN, AnalysisOptions
 from spectral_probe.analysis.published import leading_block, published, raw_energy
 from spectral_probe.analysis.split_graph import split_graph_energy
 from spectral_probe.graph.item_graph import ItemGraph
-from spectral_probe.profiles.profile import JUDGED, DecayProfile, foreseen_curves, paired_retention
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.retention import foreseen_curves, paired_retention
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.components import component_excess
 from spectral_probe.spectrum.energy import SpectralEnergy
@@ -261,9 +263,4 @@ def _only(energy: SpectralEnergy, treatment: str) -> SpectralEnergy:
 
 
 def _joined(first: Any, second: Any) -> Any:
-    import pandas as pd
-
     return pd.concat([first, second], ignore_index=True)
-
-
-__all__ = ["JUDGED", "Measurement", "massive_positions", "measure"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.profiles.bootstrap import Interval, WeightedMeans, effective_number
+from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.figures import share_curve
-from spectral_probe.profiles.tables import curve_table, select_curve, user_table, user_weights
+from spectral_probe.profiles.files import load_profile, save_profile
+from spectral_probe.profiles.tables import curve_table, select_curve, user_table
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS
@@ -271,8 +272,6 @@ class DecayProfile:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
-        from spectral_probe.profiles.files import save_profile
-
         save_profile(self, directory)
 
     @classmethod
@@ -284,9 +283,8 @@ class DecayProfile:
         DataError
             If a file is missing or damaged.
         """
-        from spectral_probe.profiles.files import load_profile
-
-        return load_profile(directory)
+        profile: DecayProfile = load_profile(cls, directory)
+        return profile
 
 
 def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:
@@ -313,59 +311,3 @@ def _users(energy: SpectralEnergy) -> dict[str, Any]:
         "shortened": int(shortened.sum()),
         "skipped": dict(energy.skipped),
     }
-
-
-def foreseen_curves(carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Return what is foreseen in units of the excess carried at ``embed``, one row per layer of taste and popularity.
-
-    Never a ratio to its own ``embed`` value: at the input nothing of the next item is known. Columns ``component``,
-    ``layer``, ``layer_name``, ``state``, ``value``, ``low``, ``high``.
-    """
-    if "embed" not in carried.layer_states:
-        return pd.DataFrame()
-    embed = carried.layer_states.index("embed")
-    frames = []
-    for component in JUDGED:
-        known, unit = (
-            WeightedMeans.of(
-                energy.component_excess[component], user_weights(energy, "graph"), n_bootstrap=n_bootstrap, seed=seed
-            )
-            for energy in (foreseen, carried)
-        )
-        ratio = known.ratio_to(WeightedMeans(unit.mean[embed], unit.resampled[:, embed : embed + 1]))
-        low, high = ratio.interval
-        columns = {"component": component, "layer": foreseen.layer_index, "layer_name": foreseen.layer_names}
-        values = {"state": foreseen.layer_states, "value": ratio.mean, "low": low, "high": high}
-        frames.append(pd.DataFrame({**columns, **values}))
-    return pd.concat(frames, ignore_index=True)
-
-
-def paired_retention(
-    base: SpectralEnergy, other: SpectralEnergy, *, n_bootstrap: int, seed: int, components: Sequence[str] = JUDGED
-) -> dict[str, dict[str, Interval]]:
-    """Return the retention at the last block of two captures of one probe, and the paired difference other − base.
-
-    Users count who are on both curves, with the mean of their weights.
-    """
-    result = {}
-    both = base.is_valid & other.is_valid
-    weights = np.where(both, (user_weights(base, "graph") + user_weights(other, "graph")) / 2, 0.0)
-    for component in components:
-        ratios = []
-        for energy in (base, other):
-            last = len(energy.layer_states) - 1 - energy.layer_states[::-1].index("block")
-            values = energy.component_excess[component][:, [energy.layer_states.index("embed"), last]]
-            means = WeightedMeans.of(values, weights, n_bootstrap=n_bootstrap, seed=seed)
-            ratios.append(means[1].ratio_to(means[0]))
-        difference = WeightedMeans(ratios[1].mean - ratios[0].mean, ratios[1].resampled - ratios[0].resampled)
-        result[component] = {
-            "base": ratios[0].to_interval(),
-            "other": ratios[1].to_interval(),
-            "difference": difference.to_interval(),
-        }
-    return result
-
-
-def n_effective_of(energy: SpectralEnergy) -> float:
-    """Return the effective number of users on a curve with graph weights."""
-    return effective_number(user_weights(energy, "graph"))

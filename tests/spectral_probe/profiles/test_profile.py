@@ -14,7 +14,8 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.profiles.bootstrap import Interval, percentile_interval
-from spectral_probe.profiles.profile import DecayProfile, foreseen_curves, paired_retention
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.retention import foreseen_curves, paired_retention
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.recording.layer_grams import LayerGrams
