@@ -88,8 +88,8 @@ class PopularityMatch:
         ``min(25, max(3, 5 % of the rank))`` ranks, or more if fewer than 6 items are eligible. It is never an item of
         the user's training part or nodes, and no item comes twice in a pseudo-history.
 
-        A draw depends on ``seed``, the user's row in the graph, the item and the number of the pseudo-history alone. It
-        depends neither on the other users nor on how far a history is cut.
+        A draw depends on ``seed``, the user's row in the graph, the item and the number of the pseudo-history, not on
+        the other users. Where a history is cut counts only for items whose draws would be equal.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class PopularityMatch:
         if own_user not in ("drop", "keep"):
             raise ConfigError(f"own_user must be 'drop' or 'keep'; got {own_user!r}.")
         R = graph.user_items
-        settings = repr((own_user, n_pseudo, seed, R.shape, items.shape))
+        settings = repr(("each item on its own", own_user, n_pseudo, seed, R.shape, items.shape))
         # Of one type, because W may have been read from a file with another one.
         key = digest([settings, *(np.asarray(x, dtype=np.int64) for x in (R.indptr, R.indices, items, n_nodes, rows))])
         path = None if cache_dir is None else cache_dir / f"pseudo-{key[:32]}.npz"
@@ -272,20 +272,26 @@ class _Draws:
     def of_user(
         self, user: int, training: IntArray, history: IntArray, *, without_user: bool
     ) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Return, for each item, its replacements (n_pseudo,) and their log count ratios (n_pseudo,).
+        """Return, for each item of a history, its replacements (n_pseudo,) and their log count ratios (n_pseudo,).
 
-        The whole training part is matched in the order of the catalogue, then the other nodes, so that a history that
-        holds fewer training items has the same replacements.
+        Each item is drawn on its own; where two draws of a pseudo-history are equal, the later item of the catalogue is
+        drawn again among the items that are left. Only there does a draw depend on which other nodes there are.
         """
         is_own = np.zeros(len(self.counts), dtype=bool)
         is_own[training] = True
-        is_free = np.tile(~is_own & (self.counts > 0), (len(self.pseudo), 1))
-        is_free[:, history] = False
+        is_allowed = ~is_own & (self.counts > 0)
+        is_allowed[history] = False
+        is_free = np.tile(is_allowed, (len(self.pseudo), 1))
+        allowed = is_free.copy()
         table: dict[int, tuple[IntArray, FloatArray]] = {}
-        later = np.setdiff1d(history, training)
-        for item in [*np.sort(training).tolist(), *later.tolist()]:
+        for item in np.unique(history).tolist():
             count = int(self.counts[item]) - int(without_user and is_own[item])
-            chosen = self._choose(user, item, count, is_free) if count > 0 else np.full(len(self.pseudo), ISOLATED)
+            chosen = np.full(len(self.pseudo), ISOLATED)
+            if count > 0:
+                chosen = self._choose(user, item, count, allowed)
+                is_taken = (chosen != ISOLATED) & ~is_free[self.pseudo, chosen]
+                if is_taken.any():
+                    chosen = np.where(is_taken, self._choose(user, item, count, is_free), chosen)
             is_matched = chosen != ISOLATED
             is_free[self.pseudo[is_matched], chosen[is_matched]] = False
             ratios = np.full(len(chosen), np.nan)
