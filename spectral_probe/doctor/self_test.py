@@ -44,10 +44,15 @@ def self_test(seconds: float = 5.0) -> list[Check]:
     graph = ItemGraph.from_interactions(dataset.train.user_items)
     bases = graph.local_bases(probe.inputs, probe.lengths, users=probe.users)
     matched = PopularityMatch.draw(graph, probe.inputs, probe.lengths, probe.users, n_pseudo=8)
-    known = {"targets": probe.targets, "items": probe.inputs, "users": probe.users, "item_counts": graph.item_counts}
     checks = []
     for name, vectors, is_signal in (("graph-smooth states", smooth, True), ("random states", noise, False)):
-        grams = capture(model, vectors, probe.lengths, **known)
+        grams = capture(
+            *(model, vectors, probe.lengths),
+            targets=probe.targets,
+            items=probe.inputs,
+            users=probe.users,
+            item_counts=graph.item_counts,
+        )
         if is_signal:
             checks.append(_exact(grams.grams[:, 0], vectors, probe))
         energy = spectral_energy(grams, bases, matched=matched, nulls=("swap",))

@@ -7,22 +7,22 @@ import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from spectral_probe.errors import DataError
 from spectral_probe.profiles.bootstrap import Interval
-from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import FIRST_VERSION, TEXT_COLUMNS
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
 
 FORMAT = 2
+ProfileT = TypeVar("ProfileT")
 
 
-def save_profile(profile: DecayProfile, directory: str | os.PathLike[str]) -> None:
-    """Write the files of a profile."""
+def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
+    """Write the files of a :class:`~spectral_probe.profiles.profile.DecayProfile`."""
     folder = Path(directory)
     write_csv(folder / "bands.csv", profile.to_frame())
     write_csv(folder / "per_user.csv.gz", profile.per_user, float_format="%.10g")
@@ -43,8 +43,8 @@ def save_profile(profile: DecayProfile, directory: str | os.PathLike[str]) -> No
     write_text(folder / "summary.json", text)
 
 
-def load_profile(directory: str | os.PathLike[str]) -> DecayProfile:
-    """Read a saved profile; see :meth:`DecayProfile.load`."""
+def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> ProfileT:
+    """Read a saved profile and build it as a ``kind``, the class ``DecayProfile``; see :meth:`DecayProfile.load`."""
     folder = Path(directory)
     try:
         # Read as text: a user_id may be 007 or NA.
@@ -61,21 +61,23 @@ def load_profile(directory: str | os.PathLike[str]) -> DecayProfile:
             raise ValueError(f"format {summary['format']}; this version reads 1 and {FORMAT}")
         text = [name for name in TEXT_COLUMNS if name in curves]
         curves[text] = curves[text].astype("string").fillna("")
-        return _first_version(curves, per_user, summary) if is_first else _profile(curves, per_user, summary)
+        build = _first_version if is_first else _profile
+        profile: ProfileT = build(kind, curves, per_user, summary)
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
         raise DataError(
             f"{folder} has no readable profile ({type(error).__name__}: {error}). "
             "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
         ) from error
+    return profile
 
 
 def _text_types() -> dict[str, str]:
     return dict.fromkeys(TEXT_COLUMNS, "string")
 
 
-def _profile(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> DecayProfile:
+def _profile(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> Any:
     stored = summary["profile"]
-    profile = DecayProfile(
+    profile = kind(
         table=_of_control(curves, str(curves["control"].iloc[0])),
         verdicts={name: Verdict(**verdict) for name, verdict in summary["verdicts"].items()},
         embed_excess={},
@@ -106,11 +108,11 @@ def _profile(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, An
     return _restored(replace(profile, controls=controls))
 
 
-def _first_version(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> DecayProfile:
+def _first_version(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> Any:
     """Return a profile of format 1: the whole excess of what is foreseen, with equal weights."""
     stored, n_users = summary["profile"], summary["n_users"]
     verdict = Verdict(stored["verdict"]["label"], n_users, stored["verdict"].get("users_needed"))
-    profile = DecayProfile(
+    profile = kind(
         table=_of_control(curves, str(curves["control"].iloc[0])),
         verdicts={"whole": verdict},
         embed_excess={},
@@ -132,7 +134,7 @@ def _first_version(curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[s
     return _restored(replace(profile, controls=controls))
 
 
-def _restored(profile: DecayProfile) -> DecayProfile:
+def _restored(profile: Any) -> Any:
     """Return the profile with its numbers read from its table, and the verdicts it had."""
     return profile if profile.null is None else replace(profile.judged(), verdicts=profile.verdicts)
 

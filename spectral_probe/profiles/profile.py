@@ -13,6 +13,7 @@ import pandas as pd
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.bootstrap import Interval, WeightedMeans, effective_number
 from spectral_probe.profiles.figures import share_curve
+from spectral_probe.profiles.files import load_profile, save_profile
 from spectral_probe.profiles.tables import curve_table, select_curve, user_table, user_weights
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.spectrum.bands import Bands
@@ -271,8 +272,6 @@ class DecayProfile:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
-        from spectral_probe.profiles.files import save_profile
-
         save_profile(self, directory)
 
     @classmethod
@@ -284,9 +283,7 @@ class DecayProfile:
         DataError
             If a file is missing or damaged.
         """
-        from spectral_probe.profiles.files import load_profile
-
-        return load_profile(directory)
+        return load_profile(cls, directory)
 
 
 def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:
