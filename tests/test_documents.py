@@ -13,6 +13,7 @@ import pytest
 
 from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.backbones.packaged import SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,9 +74,14 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
     assert len(commands) >= 8
     folder = tmp_path_factory.mktemp("readme")
     bin_folder = Path(sys.executable).parent
+    # An empty package hides SmolLM2, which takes minutes, so MiniLM takes its place. A slow test runs SmolLM2.
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / SMOLLM2.module).mkdir()
+    (hidden / SMOLLM2.module / "__init__.py").touch()
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(hidden),
         "SPECTRAL_PROBE_CACHE": str(cache),
         "HF_HUB_OFFLINE": "1",
     }

@@ -1,60 +1,93 @@
-r"""Synthetic states with a known truth: independent of the graphs, or smooth on them by a known amount.
+r"""Made-up states with a known truth, on real histories.
 
-Every world has the layers ``embed`` and one or more alternatives for the last block, which share part of their noise
-with ``embed`` as a residual stream does. Arrays are (n, n_layers, T, d), float32.
+The state of row t is a function of the item that the row reads, of the user and of the position, plus noise; in one
+world of the item that it predicts. Every world has two layers, ``embed`` and one block, which share part of their noise
+as a residual stream does. States are (n, 2, T, d), float32.
+
+Null worlds hold no taste. Most hold popularity at ``embed`` and less of it at the block, which the first version of the
+measure calls attenuated. Worlds of taste hold item vectors of an SVD with popularity divided out; their retention is
+known, or is the ratio of the mean excess over all draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
 
-from spectral_probe.graph.bases import GraphBases
-from spectral_probe.graph.filters import graph_operator
+from benchmarks.calibration.probes import MATCHED, REPEATS, WIDTH, Probe
 
-FloatArray = npt.NDArray[np.floating]
-#: Width of the states.
-WIDTH = 32
-#: Correlation of the noise of the last block with that of ``embed``.
+States = npt.NDArray[np.float32]
+#: Correlation of the noise of the block with that of ``embed``.
 SHARED_NOISE = 0.7
-#: Each confound at ``embed`` and at the last block.
-MEAN_NORM = (1.0, 5.0)
-FIRST_ROW = (3.0, 100.0)
-NORM_GROWTH = (1.0, 4.0)
-AR_COEFFICIENT = (0.5, 0.9)
-RUNNING_SHARE = (0.3, 0.9)
-DEPTH_SCALE = 20.0
-CONFOUNDS = ("mean vector", "first row", "norm", "AR(1)", "running mean")
-#: Covariance (I + SMOOTHNESS · L)^-1 of the injected signal on the user's own graph.
-SMOOTHNESS = 8.0
+#: Amplitude of popularity at ``embed`` and at the block; the noise has 1.
+FADES, GROWS = (1.0, 0.3), (0.3, 1.0)
+#: Amplitude of the strong axes, in units of the noise.
+STRONG = 6.0
+AXIS_PER_USER = "popularity axis per user"
+#: Bins of popularity with a vector each.
+N_BINS = 20
+#: Effects of each artefact at ``embed`` and at the block.
+MEAN_NORM, FIRST_ROW, NORM_GROWTH = (1.0, 5.0), (3.0, 100.0), (1.0, 4.0)
+AR_COEFFICIENT, RUNNING_SHARE, DEPTH_SCALE = (0.5, 0.9), (0.3, 0.9), 20.0
+#: Amplitude of the item vectors: for power, and where retention is measured.
+POWER, TASTE = 0.2, 0.3
+#: Energy of popularity that makes a share of 6 % and 60 % beside noise 1 and taste ``TASTE``².
+TENTH, TENFOLD = (0.06 / 0.94 * (1 + TASTE**2), 0.6 / 0.4 * (1 + TASTE**2))
 
 
-def noise(rng: np.random.Generator, n: int, T: int, n_last: int = 1, d: int = WIDTH) -> FloatArray:
-    """Return white noise for ``embed`` and ``n_last`` blocks, each correlated with ``embed``, unit variance."""
-    H = rng.standard_normal((n, 1 + n_last, T, d), dtype=np.float32)
-    H[:, 1:] *= np.float32(np.sqrt(1 - SHARED_NOISE**2))
-    H[:, 1:] += np.float32(SHARED_NOISE) * H[:, :1]
+@dataclass(frozen=True)
+class World:
+    """Made-up states and their truth.
+
+    Attributes
+    ----------
+    name : str
+    make : callable
+        States (n, 2, T, d) of a draw.
+    has_taste : bool
+    retention : float
+        True retention of taste; NaN where the draws tell it.
+    shares_items : bool
+        Whether one item has one random vector for all users, as in the control ``exchanged-items``.
+    variant : {"", "repeats", "matched graphs"}
+        Of the probe: histories that repeat items, or popularity-matched graphs in place of the real ones.
+    """
+
+    name: str
+    make: Callable[[Probe, np.random.Generator], States]
+    has_taste: bool = False
+    retention: float = np.nan
+    shares_items: bool = False
+    variant: str = ""
+
+
+def noise(probe: Probe, rng: np.random.Generator) -> States:
+    """Return white noise of unit variance."""
+    n, T = probe.shape
+    H = rng.standard_normal((n, 2, T, WIDTH), dtype=np.float32)
+    H[:, 1] = np.float32(SHARED_NOISE) * H[:, 0] + np.float32(np.sqrt(1 - SHARED_NOISE**2)) * H[:, 1]
     return H
 
 
-def confound(rng: np.random.Generator, H: FloatArray, names: Collection[str]) -> FloatArray:
-    """Return the states (n, 2, T, d) with the named confounds, each far stronger at the last block."""
-    unknown = set(names) - set(CONFOUNDS)
-    if unknown:
-        raise ValueError(f"confounds must be among {CONFOUNDS}; got {sorted(unknown)}.")
+def axis(
+    probe: Probe, rng: np.random.Generator, feature: States, amplitudes: tuple[float, float], *, per_user: bool = False
+) -> States:
+    """Return a feature (n, T) of the positions along a random direction, of all users or of each."""
+    directions = rng.standard_normal((probe.shape[0] if per_user else 1, 1, 1, WIDTH), dtype=np.float32)
+    return np.asarray(feature[:, None, :, None] * directions * _by_layer(amplitudes))
+
+
+def artefacts(rng: np.random.Generator, H: States, *names: str) -> States:
+    """Return the states with the named artefacts, each far stronger at the block."""
     H = H.copy()
-    T, d = H.shape[2:]
+    T = H.shape[2]
     for layer in range(2):
         X = H[:, layer]
         if "AR(1)" in names:
-            phi = AR_COEFFICIENT[layer]
-            innovation = np.float32(np.sqrt(1 - phi**2))
-            for t in range(1, T):
-                X[:, t] = np.float32(phi) * X[:, t - 1] + innovation * X[:, t]
+            autoregress(X, np.full(len(X), AR_COEFFICIENT[layer]))
         if "running mean" in names:
             share = np.float32(RUNNING_SHARE[layer])
             count = np.arange(1, T + 1, dtype=np.float32)[:, None]
@@ -64,69 +97,138 @@ def confound(rng: np.random.Generator, H: FloatArray, names: Collection[str]) ->
             X *= (1 + NORM_GROWTH[layer] * position) * np.float32(DEPTH_SCALE**layer)
         size = np.float32(np.sqrt((X**2).mean()))
         if "mean vector" in names:
-            direction = rng.standard_normal(d).astype(np.float32)
-            X += np.float32(MEAN_NORM[layer]) * size * direction
+            X += np.float32(MEAN_NORM[layer]) * size * rng.standard_normal(WIDTH).astype(np.float32)
         if "first row" in names:
-            direction = rng.standard_normal(d).astype(np.float32)
-            X[:, 0] += np.float32(FIRST_ROW[layer]) * size * direction
+            X[:, 0] += np.float32(FIRST_ROW[layer]) * size * rng.standard_normal(WIDTH).astype(np.float32)
     return H
 
 
-def signal_roots(bases: GraphBases) -> FloatArray:
-    r"""Return the square root of :math:`(I + \gamma L)^{-1}` of each graph, its diagonal 1 on average, (n, T, T)."""
-    gain = np.nan_to_num(1.0 / (1.0 + SMOOTHNESS * bases.eigenvalues), nan=0.0)
-    gain *= (bases.lengths / gain.sum(axis=1))[:, None]
-    return graph_operator(bases.eigenvectors, np.sqrt(gain)).astype(np.float32)
+def autoregress(X: States, coefficients: npt.NDArray[np.floating]) -> None:
+    """Make states (n, T, d) an AR(1) over positions in place, with one coefficient per user; the variance stays 1."""
+    phi = coefficients.astype(np.float32)[:, None]
+    innovation = np.sqrt(1 - phi**2)
+    for t in range(1, X.shape[1]):
+        X[:, t] = phi * X[:, t - 1] + innovation * X[:, t]
 
 
-def smooth_signal(rng: np.random.Generator, roots: FloatArray, d: int = WIDTH) -> FloatArray:
-    """Return fresh states smooth on each user's graph, (n, T, d), unit variance on average."""
-    return np.matmul(roots, rng.standard_normal((*roots.shape[:2], d), dtype=np.float32))
+def taste(
+    probe: Probe,
+    rng: np.random.Generator,
+    *,
+    amplitudes: tuple[float, float] = (TASTE, TASTE),
+    popularity: tuple[float, float] = (0.0, 0.0),
+    noises: tuple[float, float] = (1.0, 1.0),
+) -> States:
+    """Return item vectors, a popularity axis and noise with the given amplitudes at the two layers."""
+    H = noise(probe, rng) * _by_layer(noises)
+    H += probe.item_vectors[probe.sequences.inputs][:, None] * _by_layer(amplitudes)
+    return np.asarray(H + axis(probe, rng, probe.popularity, popularity))
 
 
-def with_signal(S: FloatArray, E: FloatArray, strength: float, retained: FloatArray) -> FloatArray:
-    """Return ``embed`` and one last block per entry of ``retained``, (n, 1 + len(retained), T, d).
-
-    The signal has ``strength`` times the energy of the noise at ``embed``. A last block keeps the given part of the
-    signal's energy and the total energy of ``embed``, so that the share of the signal is what changes. ``retained`` is
-    (n_last,) or, where users differ, (n, n_last).
-    """
-    shares = np.concatenate([np.ones((*np.shape(retained)[:-1], 1)), np.asarray(retained, dtype=float)], axis=-1)
-    signal = np.sqrt(strength * shares).astype(np.float32)[..., None, None]
-    rest = np.sqrt(1 + strength * (1 - shares)).astype(np.float32)[..., None, None]
-    return signal * S[:, None] + rest * E
+def _by_layer(amplitudes: tuple[float, float]) -> States:
+    return np.array(amplitudes, dtype=np.float32)[:, None, None]
 
 
-def white_item_vectors(rng: np.random.Generator, n_items: int, d: int = WIDTH) -> FloatArray:
-    """Return one fresh vector per item, (n_items, d): users share items; the vectors do not depend on the graph."""
-    return rng.standard_normal((n_items, d), dtype=np.float32)
+def _axis_world(
+    name: str, feature: Callable[[Probe], States], strength: float = 1.0, *, per_user: bool = False, variant: str = ""
+) -> World:
+    amplitudes = (strength * FADES[0], strength * FADES[1])
+
+    def make(probe: Probe, rng: np.random.Generator) -> States:
+        return noise(probe, rng) + axis(probe, rng, feature(probe), amplitudes, per_user=per_user)
+
+    return World(name, make, variant=variant)
 
 
-def factorised_item_vectors(user_items: csr_array, d: int = WIDTH) -> FloatArray:
-    """Return item vectors of unit mean square, (n_items, d), from a truncated SVD of the training interactions.
+def _bin_world(name: str, strength: float) -> World:
+    def make(probe: Probe, rng: np.random.Generator) -> States:
+        vectors = rng.standard_normal((N_BINS, WIDTH), dtype=np.float32)[probe.popularity_bins(N_BINS)]
+        return np.asarray(noise(probe, rng) + vectors[:, None] * _by_layer(FADES) * np.float32(strength))
 
-    Columns are divided by the root of the item's count first, rows scaled to equal norm afterwards, so that popularity
-    is in neither. Items without training interactions are 0.
-    """
-    count = np.asarray(user_items.sum(axis=0), dtype=float)
-    scaled = user_items.astype(float).multiply(1.0 / np.sqrt(np.maximum(count, 1.0))).tocsr()
-    _, singular, right = svds(scaled, k=min(d, min(scaled.shape) - 1), v0=np.ones(min(scaled.shape)))
-    X = right.T * singular
-    X /= np.maximum(np.sqrt((X**2).mean(axis=1, keepdims=True)), 1e-9)
-    return np.asarray(X, dtype=np.float32)
+    return World(name, make)
 
 
-def popularity(user_items: csr_array) -> FloatArray:
-    """Return the standardised logarithm of every item's training count, (n_items,)."""
-    score = np.log1p(np.asarray(user_items.sum(axis=0), dtype=float))
-    return np.asarray((score - score.mean()) / score.std(), dtype=np.float32)
+def _norm_world(name: str, exponents: tuple[float, float]) -> World:
+    def make(probe: Probe, rng: np.random.Generator) -> States:
+        return np.asarray(noise(probe, rng) * np.exp(probe.popularity[:, None, :, None] * _by_layer(exponents)))
+
+    return World(name, make)
 
 
-def equal_row_norms(H: FloatArray) -> FloatArray:
-    """Return the states with every row scaled to the same norm: row normalisation, before the Gram."""
-    return H / np.sqrt((H**2).mean(axis=-1, keepdims=True))
+def _artefact_world(name: str) -> World:
+    return World(name, lambda probe, rng: artefacts(rng, noise(probe, rng), name))
 
 
-def grams(H: FloatArray) -> FloatArray:
-    """Return the Grams (n, n_layers, T, T) of states (n, n_layers, T, d)."""
-    return np.matmul(H, H.swapaxes(-1, -2))
+def _smooth_world(name: str, by: Callable[[Probe], npt.NDArray[np.floating]]) -> World:
+    def make(probe: Probe, rng: np.random.Generator) -> States:
+        H = noise(probe, rng)
+        for layer in range(2):
+            autoregress(H[:, layer], AR_COEFFICIENT[1] * by(probe))
+        return H
+
+    return World(name, make)
+
+
+def _all_at_once(probe: Probe, rng: np.random.Generator) -> States:
+    H = noise(probe, rng) + axis(probe, rng, probe.popularity, FADES)
+    H *= np.exp(-0.3 * probe.popularity[:, None, :, None])
+    return artefacts(rng, H, "AR(1)", "norm", "mean vector", "first row")
+
+
+def _random_items(probe: Probe, rng: np.random.Generator) -> States:
+    vectors = rng.standard_normal((probe.graph.n_items, WIDTH), dtype=np.float32)[probe.sequences.inputs]
+    return np.asarray(vectors[:, None] * _by_layer(FADES) + noise(probe, rng) * _by_layer((0.0, 1.0)))
+
+
+def _taste_world(name: str, retention: float = np.nan, **amplitudes: tuple[float, float]) -> World:
+    return World(name, lambda probe, rng: taste(probe, rng, **amplitudes), has_taste=True, retention=retention)
+
+
+def _squared(probe: Probe) -> States:
+    return probe.standardised(probe.popularity.astype(float) ** 2)
+
+
+def _exponential(probe: Probe) -> States:
+    return probe.standardised(np.exp(probe.popularity.astype(float)))
+
+
+WORLDS: tuple[World, ...] = (
+    World("noise", noise),
+    _axis_world("popularity", lambda probe: probe.popularity),
+    _axis_world("popularity of the item predicted", lambda probe: probe.predicted_popularity),
+    _axis_world("popularity squared", _squared),
+    _axis_world("popularity exponential", _exponential),
+    _bin_world("vector per popularity bin", 1.0),
+    _bin_world("vector per popularity bin, x 3", 3.0),
+    _axis_world("popularity, strong axis", lambda probe: probe.popularity, STRONG),
+    _axis_world("popularity exponential, strong", _exponential, STRONG),
+    _axis_world(AXIS_PER_USER, lambda probe: probe.popularity, per_user=True),
+    _axis_world(f"{AXIS_PER_USER}, {MATCHED}", lambda probe: probe.popularity, per_user=True, variant=MATCHED),
+    _norm_world("norm rises with popularity", (0.5, 0.15)),
+    _norm_world("norm falls with popularity", (-0.5, -0.15)),
+    *(_artefact_world(name) for name in ("mean vector", "first row", "norm", "AR(1)", "running mean")),
+    _smooth_world("AR(1) by density", lambda probe: probe.density),
+    _smooth_world("AR(1) by locality", lambda probe: probe.locality),
+    World("popularity, norm, AR(1), sink, mean", _all_at_once),
+    World("random item vectors", _random_items, shares_items=True),
+    World("random item vectors, repeats", _random_items, shares_items=True, variant=REPEATS),
+    _taste_world("item vectors, weak", 1.0, amplitudes=(POWER, POWER)),
+    _taste_world("nothing changes", 1.0),
+    _taste_world("popularity lost", 1.0, popularity=FADES),
+    _taste_world("popularity gained", 1.0, popularity=GROWS),
+    _taste_world("popularity share x 10", 1.0, popularity=(TENTH**0.5, TENFOLD**0.5)),
+    _taste_world("popularity share / 10", 1.0, popularity=(TENFOLD**0.5, TENTH**0.5)),
+    _taste_world("taste halved", amplitudes=(TASTE, TASTE * 0.5**0.5)),
+    _taste_world("unrelated noise grows", noises=(1.0, 2**0.5)),
+    _taste_world(
+        "popularity replaces noise",
+        amplitudes=(0.1**0.5, 0.1**0.5),
+        popularity=(0.05**0.5, 0.5**0.5),
+        noises=(0.85**0.5, 0.4**0.5),
+    ),
+)
+
+
+def world(name: str) -> World:
+    """Return a world by its name."""
+    return next(w for w in WORLDS if w.name == name)

@@ -44,7 +44,9 @@ CASES = {
     "sasrec-epoch": Case("SASRec epoch on LastFM, full softmax: ours / plain PyTorch loop", 1),
     "sasrec-evaluation": Case("SASRec full-ranking evaluation on LastFM: ours / plain PyTorch loop", 1),
     "ranking-200k": Case("metrics of 200,000 users × 101 candidates, after scoring", 1),
-    "training-threads": Case("training step of FreLLM4Rec, two threads / one: processor time, random Llama, 2 blocks"),
+    "training-threads": Case(
+        "training step of FreLLM4Rec, two threads / one, random Llama from width 256 on, 2 blocks"
+    ),
     "training-lengths": Case("training step of FreLLM4Rec, MiniLM on LastFM: in groups of similar length / whole", 1),
     "evaluation-lengths": Case("evaluation of FreLLM4Rec, MiniLM on LastFM: users by length / in order", 1),
     "training-attention": Case("training step in bfloat16: eager / fused attention, Llama of width 576, 3 blocks", 1),

@@ -10,9 +10,9 @@ from spectral_probe.errors import ConfigError, did_you_mean
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-#: States of fewer features are narrow. From here on a second thread costs at most a fifth more processor time, and a
-#: batch in groups of similar length is faster; below, both may lose. Measured by ``python -m benchmarks.speed``.
-NARROW_BELOW = 128
+#: States of fewer features are narrow. From here on a second thread takes at least a quarter off a training step, and a
+#: batch in groups of similar length is faster with both numbers of threads. Measured by ``python -m benchmarks.speed``.
+NARROW_BELOW = 256
 
 
 @dataclass(frozen=True)

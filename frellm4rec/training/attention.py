@@ -20,11 +20,11 @@ def step_attention(model: Any, mixed_precision: str) -> str | None:
     trained on a CPU. Evaluation and captures, which have no backward pass, always take the backbone's own.
     """
     backbone = getattr(model, "backbone", None)
-    own = _current(backbone)
-    if own is None:
+    usual = _current(backbone)
+    if usual is None:
         return None
     is_bfloat16 = backbone.dtype == torch.bfloat16 or mixed_precision == "bf16"
-    return EAGER if own == "sdpa" and is_bfloat16 and backbone.device.type == "cpu" else own
+    return EAGER if usual == "sdpa" and is_bfloat16 and backbone.device.type == "cpu" else usual
 
 
 @contextmanager

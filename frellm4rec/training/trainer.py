@@ -65,7 +65,7 @@ def train(
         Continue from the last checkpoint, if there is one, with its number of threads. On the CPU the final weights
         are bit-identical to those of an uninterrupted run.
     threads : int, optional
-        Threads of PyTorch on the CPU, restored afterwards. When left out: one for states of fewer than 128 features,
+        Threads of PyTorch on the CPU, restored afterwards. When left out: one for states of fewer than 256 features,
         else those of PyTorch (``OMP_NUM_THREADS``, or one per CPU). The record names the number: with the same seed and
         the same number the weights are the same to the bit, with another they may differ by rounding.
     keep_best : callable, optional

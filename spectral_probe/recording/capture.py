@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +15,21 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from spectral_probe.backbones import HFDecoder, LayeredModel, weights_fingerprint
+from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.backbones.devices import execution_device
-from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean
-from spectral_probe.interactions.sequences import batches_by_length
+from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
+from spectral_probe.recording.configuration import (
+    arrays_of,
+    check_options,
+    checked_counts,
+    checked_inputs,
+    identity_of,
+    manifest_of,
+    settings_of,
+)
 from spectral_probe.recording.forward import Passes, dtype_of
 from spectral_probe.recording.hooks import Layer, LayerRecorder, evaluating
-from spectral_probe.recording.layer_grams import LayerGrams, check_lengths, empty_grams, from_folder, write_rows
+from spectral_probe.recording.layer_grams import LayerGrams, empty_grams, from_folder, write_rows
 from spectral_probe.recording.pilot import PILOT_POSITIONS, Pilot, pilot_users
 from spectral_probe.recording.residuals import Residuals, pilot_bins
 from spectral_probe.recording.shards import KINDS, ShardFolder
@@ -27,8 +38,7 @@ from spectral_probe.types import Float32Array, IntArray
 
 __all__ = ["LayerGrams", "capture"]
 
-#: Batches in one shard: what a Ctrl-C can cost.
-BATCHES_PER_SHARD = 8
+logger = logging.getLogger("spectral_probe")
 
 
 def capture(
@@ -91,7 +101,8 @@ def capture(
     out : path, optional
         Folder for shards; see :mod:`spectral_probe.recording.shards`. :meth:`LayerGrams.load` reads it.
     resume : bool
-        Go on with the finished shards in ``out``. The result equals that of a straight run to the byte.
+        Go on with the finished shards in ``out``, with the number of threads they were made with. The result equals
+        that of a straight run to the byte.
     layers : sequence of str or int, optional
         Layers to keep, by name or by index in ``model.layers()``; ``embed`` and the last block are always kept.
     progress : callable, optional
@@ -116,19 +127,19 @@ def capture(
     Source: FreLLM4Rec section 3.1 (the states of Eq. 4); the reduction to Grams is ours. Cost: T²·d per layer and
     sequence beside the forward pass, and T² numbers kept; prefix by prefix, about T/2 times the forward pass.
     """
-    values, lengths = _checked_inputs(inputs, np.asarray(lengths, dtype=np.int64))
-    _check_options(batch_size, state_norm, prefixes, resume, out)
+    values, lengths = checked_inputs(inputs, np.asarray(lengths, dtype=np.int64))
+    check_options(batch_size, state_norm, prefixes, resume, out)
     by_prefix = (not model.is_causal) if prefixes == "auto" else bool(prefixes)
     recorded = _select(model, layers)
     norm = _final_norm(model) if state_norm == "final" else None
     input_device = _move(model, recorded, device, dtype)
 
-    arrays = _arrays(values, lengths, batch_size, users=users, targets=targets, inputs=items)
-    settings = _settings(
+    arrays = arrays_of(values, lengths, batch_size, users=users, targets=targets, inputs=items)
+    settings = settings_of(
         model, recorded, by_prefix=by_prefix, state_norm=state_norm, batch_size=batch_size, device=input_device
     )
-    counts = None if settings["leaky"] else _checked_counts(item_counts, arrays)
-    manifest = _manifest(model, recorded, settings, arrays, max_length=int(values.shape[1]))
+    counts = None if settings["leaky"] else checked_counts(item_counts, arrays)
+    manifest = manifest_of(model, recorded, settings, arrays, max_length=int(values.shape[1]))
     if counts is not None:
         settings["pilot"] = {"positions": PILOT_POSITIONS, "seed": seed, "item_counts_hash": array_hash(counts)}
         manifest["kinds"] = list(KINDS)
@@ -136,9 +147,10 @@ def capture(
     # Built now, so that users or targets of a wrong shape fail before anything is written or run.
     store = empty_grams(folder)
     result = from_folder(folder, store)
+    n_threads = torch.get_num_threads()
     if out is not None:
-        settings["threads"] = torch.get_num_threads()
-        settings |= _identity(model, values)
+        n_threads = settings["threads"] = _threads_of(out, n_threads) if resume else n_threads
+        settings |= identity_of(model, values)
         settings |= {f"{name}_hash": array_hash(array) for name, array in arrays.items() if name != "order"}
         manifest["config_hash"] = settings_hash(settings)
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
@@ -148,7 +160,12 @@ def capture(
     if not missing and (stored is not None or counts is None):
         return replace(result, pilot=stored)
     roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in recorded]
-    with evaluating(roots), torch.no_grad(), LayerRecorder(model, recorded, norm) as recorder:
+    with (
+        limited_threads(n_threads),
+        evaluating(roots),
+        torch.no_grad(),
+        LayerRecorder(model, recorded, norm) as recorder,
+    ):
         passes = Passes(
             *(model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix),
             targets=result.targets,
@@ -165,30 +182,34 @@ def capture(
     return replace(result, pilot=pilot)
 
 
-def _arrays(
-    values: torch.Tensor, lengths: IntArray, batch_size: int, **given: npt.ArrayLike | None
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that are kept beside the Grams; item indices as inputs are the items that the rows read."""
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "lengths": lengths,
-        "order": np.concatenate(list(batches_by_length(lengths, batch_size))),
-    }
-    if given["inputs"] is None and not values.is_floating_point():
-        given["inputs"] = values.numpy()
-    return arrays | {name: np.asarray(x, dtype=np.int64) for name, x in given.items() if x is not None}
+def _threads_of(out: str | Path, otherwise: int) -> int:
+    """Return the threads that an unfinished capture began with.
+
+    Rounding depends on their number, not on how many CPUs run them, so a resumed capture takes the same number.
+    """
+    if not (Path(out) / "manifest.json").exists():
+        return otherwise
+    recorded = int(ShardFolder.open(out).manifest["settings"].get("threads", otherwise))
+    if recorded > (os.cpu_count() or 1):
+        logger.warning(
+            "The capture in %s goes on with the %d threads it began with, more than the CPUs here, which is slow. Its "
+            "Grams stay the same; capture anew with OMP_NUM_THREADS=%d if it takes too long.",
+            out,
+            recorded,
+            os.cpu_count() or 1,
+        )
+    return recorded
 
 
-def _checked_counts(item_counts: npt.ArrayLike | None, arrays: Mapping[str, npt.NDArray[Any]]) -> IntArray | None:
-    """Return the item counts, or None without them; raise ShapeError if they do not fit the items."""
-    if item_counts is None:
-        return None
-    counts = np.asarray(item_counts, dtype=np.int64)
-    if "targets" not in arrays:
-        raise ShapeError("A pilot needs the items that the rows predict; give targets= with item_counts=.")
-    highest = max(int(arrays[name].max()) for name in ("targets", "inputs") if name in arrays)
-    if counts.ndim != 1 or highest >= len(counts):
-        raise ShapeError(f"item_counts must be (n_items,) with a count for item {highest}; got {counts.shape}.")
-    return counts
+@contextmanager
+def limited_threads(n_threads: int) -> Iterator[None]:
+    """Run PyTorch with this number of threads, and restore the number before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _stored_pilot(folder: ShardFolder) -> Pilot | None:
@@ -214,68 +235,6 @@ def _measured_pilot(passes: Passes, folder: ShardFolder, counts: IntArray, *, se
     if is_saved:
         folder.save_pilot(pilot)
     return pilot
-
-
-def _check_options(batch_size: int, state_norm: Any, prefixes: Any, resume: bool, out: str | Path | None) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")
-    if state_norm not in (None, "final"):
-        raise ConfigError(f"state_norm must be None or 'final'; got {state_norm!r}.")
-    if prefixes not in (True, False, "auto"):
-        raise ConfigError(f"prefixes must be True, False or 'auto'; got {prefixes!r}.")
-    if resume and out is None:
-        raise ConfigError("resume=True goes on with the shards in a folder; give it as out=.")
-
-
-def _settings(
-    model: LayeredModel,
-    layers: Sequence[Layer],
-    *,
-    by_prefix: bool,
-    state_norm: str | None,
-    batch_size: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Return what the Grams depend on beside weights and inputs, as it is saved beside them."""
-    settings: dict[str, Any] = {
-        "model": model.name,
-        "note": str(getattr(model, "note", "")),
-        "is_causal": bool(model.is_causal),
-        "prefixes": by_prefix,
-        "leaky": not (model.is_causal or by_prefix),
-        "state_norm": state_norm,
-        "layers": [name for name, _, _ in layers],
-        "batch_size": batch_size,
-        "batches_per_shard": BATCHES_PER_SHARD,
-        "device": device.type,
-        "dtype": str(dtype_of(layers)).removeprefix("torch."),
-    }
-    # Named only where they apply, so that the settings of all other captures stay as they were.
-    for name in ("hub_revision", "adapter", "quantization", "number_format"):
-        if getattr(model, name, None) is not None:
-            settings[name] = str(getattr(model, name))
-    return settings
-
-
-def _manifest(
-    model: LayeredModel,
-    layers: Sequence[Layer],
-    settings: dict[str, Any],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    *,
-    max_length: int,
-) -> dict[str, Any]:
-    """Return what a folder of shards says about itself; its ``config_hash`` is set when the folder is known."""
-    return {
-        "settings": settings,
-        "layer_names": settings["layers"],
-        "layer_states": [state for _, state, _ in layers],
-        "is_causal": bool(model.is_causal or settings["prefixes"]),
-        "n_sequences": len(arrays["lengths"]),
-        "max_length": max_length,
-        "rows_per_shard": BATCHES_PER_SHARD * int(settings["batch_size"]),
-        "config_hash": "",
-    }
 
 
 def _read_shards(folder: ShardFolder, store: Float32Array) -> list[int]:
@@ -319,20 +278,6 @@ def _run_shards(
         if is_saved:
             folder.write(shard, part)
         write_rows(store, rows, part)
-
-
-def _checked_inputs(inputs: npt.NDArray[Any] | torch.Tensor, lengths: IntArray) -> tuple[torch.Tensor, IntArray]:
-    values = (
-        inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(inputs))
-    )
-    is_right = values.ndim == 3 if values.is_floating_point() else values.ndim == 2
-    if not is_right or len(values) != len(lengths):
-        raise ShapeError(
-            f"inputs must be (n, T) item indices or (n, T, d) vectors with one of n lengths each; got "
-            f"{tuple(values.shape)} of {values.dtype} and {lengths.shape} lengths."
-        )
-    check_lengths(lengths, values.shape[1])
-    return (values if values.is_floating_point() else values.long()), lengths
 
 
 def _select(model: LayeredModel, wanted: Sequence[str | int] | None) -> list[Layer]:
@@ -390,17 +335,3 @@ def _move(
         for _ in module.parameters():
             return execution_device(module)
     return torch.device("cpu")
-
-
-def _identity(model: LayeredModel, inputs: torch.Tensor) -> dict[str, str]:
-    """Return hashes of what decides the Grams beside the options: the weights and what is fed in."""
-    hashes = {"inputs_hash": array_hash(inputs.numpy() if inputs.dtype != torch.bfloat16 else inputs.float().numpy())}
-    if isinstance(model, HFDecoder):
-        hashes["revision"] = model.revision
-        if model.item_embeddings is not None and not inputs.is_floating_point():
-            hashes["item_embeddings_hash"] = array_hash(model.item_embeddings.float().cpu().numpy())
-    elif isinstance(model, nn.Module):
-        hashes["revision"] = weights_fingerprint(model)[:16]
-    else:
-        hashes["revision"] = str(getattr(model, "revision", ""))
-    return hashes

@@ -14,7 +14,7 @@ from benchmarks.speed.timing import CPU_CLOCK, paired_ratio
 
 BATCH_SIZE, MAX_LENGTH, N_FEATURES = 32, 50, 50
 #: Widths on both sides of the limit of narrow models.
-WIDTHS = (32, 64, 128, 256)
+WIDTHS = (64, 128, 256, 384)
 #: Running programs, by the average of a minute, up to which two threads are timed on two CPUs.
 MOST_LOAD = 1.0
 
@@ -80,18 +80,19 @@ def training_threads(_folder: str) -> dict[str, Any]:
     """Time a step with two threads and with one at each width, in turn; the least time of each side counts.
 
     Two threads wait for each other after every operation. Where another program holds one of the processors, the
-    waiting thread burns processor time, so a busy machine is refused.
+    waiting thread burns processor time, so a busy machine is refused, unless this process goes before all others.
     """
     import torch
 
     from frellm4rec.models.base import NARROW_BELOW
 
     load = os.getloadavg()[0]
-    if load > MOST_LOAD:
+    if load > MOST_LOAD and os.sched_getscheduler(0) == os.SCHED_OTHER:
         raise SystemExit(
-            f"Two threads are timed on free CPUs, at a load up to {MOST_LOAD}; it is {load:.1f}. Try again later."
+            f"Two threads are timed on free CPUs, at a load up to {MOST_LOAD}; it is {load:.1f}. Try again later, or "
+            "with the priority of a real-time process (chrt -f 1)."
         )
-    n_items, n_pairs, costs, details = 1000, 15, {}, []
+    n_items, n_pairs, ratios, details = 1000, 9, {}, []
     batch = random_batch(n_items, "every")
     for width in WIDTHS:
         model = recommender(llama(width, 2), n_items, mode="causal")
@@ -103,12 +104,12 @@ def training_threads(_folder: str) -> dict[str, Any]:
                 wall, cpu = time.perf_counter(), CPU_CLOCK()
                 step(model, batch)
                 measured.append((time.perf_counter() - wall, CPU_CLOCK() - cpu))
-        one, two = (np.array(times[threads]).min(axis=0) for threads in (1, 2))
-        costs[width] = two[1] / one[1]
-        details.append(f"{width}: {two[0] / one[0]:.2f}× time, {costs[width]:.2f}× processor time")
+        alone, both = (np.array(times[threads]).min(axis=0) for threads in (1, 2))
+        ratios[width] = both[0] / alone[0]
+        details.append(f"{width}: {ratios[width]:.2f}× time, {both[1] / alone[1]:.2f}× processor time")
     return {
-        "measured": f"{max(cost for width, cost in costs.items() if width >= NARROW_BELOW):.2f}×",
-        "goal": "<= 1.2×",
+        "measured": f"{max(ratio for width, ratio in ratios.items() if width >= NARROW_BELOW):.2f}×",
+        "goal": "<= 0.75×",
         "detail": f"widths {NARROW_BELOW} and up, which take PyTorch's threads; least of {n_pairs} pairs, by "
         f"width: {'; '.join(details)}",
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from spectral_probe.backbones import load_backbone
@@ -104,3 +107,16 @@ def test_smollm2_talks(smollm2_file):
     text = decoder.tokenizer("The capital of France is", return_tensors="pt")
     next_token = model(**text).logits[0, -1].argmax()
     assert decoder.tokenizer.decode(next_token) == " Paris"
+
+
+@pytest.mark.slow
+def test_smollm2_is_probed_from_the_command_line(smollm2_file, tmp_path):
+    command = [sys.executable, "-m", "spectral_probe.cli.main", "analyze", "--model", "smollm2", "--dtype", "bfloat16"]
+    done = subprocess.run([*command, "--users", "200"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    layers = list(pd.read_csv(run / "bands.csv")["layer_name"].unique())
+    assert layers == ["embed", *(f"block {number}" for number in range(1, 31)), "final_norm"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["protocol"]["number_format"].startswith("GGUF Q4_1 (")
+    assert summary["protocol"]["options"]["dtype"] == "bfloat16"

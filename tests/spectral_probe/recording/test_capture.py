@@ -13,8 +13,8 @@ from torch import nn
 
 from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.errors import ConfigError, DataError, ModelError, NonFiniteStateError, ShapeError
-from spectral_probe.recording import capture as capture_module
 from spectral_probe.recording.capture import LayerGrams, capture
+from spectral_probe.recording.configuration import BATCHES_PER_SHARD
 from tests.spectral_probe.tiny_models import CONFIGS, N_BLOCKS, N_ITEMS, WIDTH, Toy, n_hooks, tiny
 
 T = 9
@@ -382,7 +382,7 @@ def test_the_manifest_says_how_the_grams_came_about(tmp_path, sequences):
     manifest = json.loads((tmp_path / "grams" / "manifest.json").read_text())
     assert manifest["settings"] == result.settings
     assert LayerGrams.load(tmp_path / "grams").settings == result.settings
-    assert manifest["rows_per_shard"] == 4 * capture_module.BATCHES_PER_SHARD
+    assert manifest["rows_per_shard"] == 4 * BATCHES_PER_SHARD
     assert result.settings["device"] == "cpu"
     assert result.settings["threads"] == torch.get_num_threads()
 

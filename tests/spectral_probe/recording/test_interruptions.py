@@ -77,6 +77,32 @@ def test_a_killed_capture_is_finished_to_the_same_bytes(moment, tmp_path):
     assert contents(tmp_path / "killed")["shard-00000.npz"] == left["shard-00000.npz"]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_capture_goes_on_with_the_threads_it_began_with(threads, tmp_path, monkeypatch):
+    """Rounding depends on their number. Killed with one number, resumed in a process with another."""
+    seen, forward = [], Toy.forward_sequences
+
+    def spy(self, inputs, lengths):
+        seen.append(torch.get_num_threads())
+        return forward(self, inputs, lengths)
+
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), "between shards", str(threads)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        capture_toy(tmp_path / "straight")
+        torch.set_num_threads(2)
+        monkeypatch.setattr(Toy, "forward_sequences", spy)
+        capture_toy(tmp_path / "killed", resume=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {threads}
+    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
+
+
 def stop_in(monkeypatch, method: str, call: int = 1) -> None:
     """Press Ctrl-C at the beginning of the given call of a method of the folder of shards."""
     original, calls = getattr(ShardFolder, method), []
