@@ -47,7 +47,7 @@ def story_of(label: str, **differences: float) -> str:
 @pytest.mark.parametrize(
     ("label", "published", "swap", "words"),
     [
-        (rules.COLLABORATION, 0.5, 0.5, "The nulls bear this out"),
+        (rules.RESTORED, 0.5, 0.5, "The nulls bear this out"),
         (rules.SMOOTHING, 0.5, 0.0, "The nulls do not bear this out"),
         (rules.INCONCLUSIVE, 0.5, 0.5, "The nulls do not bear this out"),
         (rules.SMOOTHING_AND_LOSS, 0.5, -0.5, "The nulls say the opposite"),
