@@ -299,7 +299,7 @@ def test_the_flags_of_analyze_are_options_of_an_analysis() -> None:
     names = {flag.setting or flag.name for flag in OPTIONS}
     options = {field.name for field in fields(AnalysisOptions)}
     # What the command line does not offer: for programs alone.
-    assert options - names == {"prefixes", "n_bootstrap", "n_references"}
+    assert options - names == {"prefixes", "n_bootstrap", "n_references", "whole_tau"}
     assert names <= options
 
 

@@ -10,21 +10,22 @@ import numpy.typing as npt
 from spectral_probe.backbones import load_backbone
 from spectral_probe.doctor.check import Check
 from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.verdict import NOT_MEASURABLE
 from spectral_probe.recording.capture import capture
 from spectral_probe.spectrum.energy import spectral_energy
 
 _N_USERS, _N_TASTES, _ITEMS_PER_TASTE, _WIDTH = 80, 5, 9, 64
-_NO_SIGNAL = "no measurable collaborative signal"
 
 
 def self_test(seconds: float = 5.0) -> list[Check]:
     """Run data, graph, capture, nulls and verdict once, and check each result against the known answer.
 
-    Users draw items of two tastes. A tiny random decoder reads (a) vectors shared by the targets of one taste, which
+    Users draw items of two tastes. A tiny random decoder reads (a) vectors shared by the items of one taste, which
     fit the graph, and (b) noise drawn for each position, which does not. The data are seeded, so results repeat.
 
     Parameters
@@ -39,18 +40,25 @@ def self_test(seconds: float = 5.0) -> list[Check]:
     probe = probe_sequences(dataset)
     n, T = probe.inputs.shape
     noise = rng.standard_normal((n, T, _WIDTH)).astype(np.float32)
-    smooth = rng.standard_normal((_N_TASTES, _WIDTH)).astype(np.float32)[taste[probe.targets]] + 0.5 * noise
+    smooth = rng.standard_normal((_N_TASTES, _WIDTH)).astype(np.float32)[taste[probe.inputs]] + 0.5 * noise
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    bases = graph.local_bases(probe.inputs, probe.lengths, users=probe.users)
+    matched = PopularityMatch.draw(graph, probe.inputs, probe.lengths, probe.users, n_pseudo=8)
     checks = []
     for name, vectors, is_signal in (("graph-smooth states", smooth, True), ("random states", noise, False)):
-        grams = capture(model, vectors, probe.lengths, targets=probe.targets, users=probe.users)
+        grams = capture(
+            *(model, vectors, probe.lengths),
+            targets=probe.targets,
+            items=probe.inputs,
+            users=probe.users,
+            item_counts=graph.item_counts,
+        )
         if is_signal:
             checks.append(_exact(grams.grams[:, 0], vectors, probe))
-        bases = ItemGraph.from_interactions(dataset.train.user_items).local_bases(
-            probe.targets, probe.lengths, users=probe.users
-        )
-        profile = DecayProfile.from_energy(spectral_energy(grams, bases, nulls=("swap",)), n_bootstrap=200)
-        has_signal = profile.verdict.label != _NO_SIGNAL
-        excess = profile.summary()["embed_excess"]
+        energy = spectral_energy(grams, bases, matched=matched, nulls=("swap",))
+        profile = DecayProfile.from_energy(energy, n_bootstrap=200)
+        has_signal = not profile.verdict.label.startswith(NOT_MEASURABLE)
+        excess = profile.summary()["embed_excess"]["taste"]
         checks.append(
             Check(
                 f"self-test: {name}",

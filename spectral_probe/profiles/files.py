@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -19,6 +18,7 @@ from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
 
 FORMAT = 2
+ProfileT = TypeVar("ProfileT")
 
 
 def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
@@ -43,8 +43,8 @@ def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
     write_text(folder / "summary.json", text)
 
 
-def load_profile(make: Callable[..., Any], directory: str | os.PathLike[str]) -> Any:
-    """Read a saved profile; ``make`` is its class. See :meth:`DecayProfile.load`."""
+def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> ProfileT:
+    """Read a saved profile and build it as a ``kind``, the class ``DecayProfile``; see :meth:`DecayProfile.load`."""
     folder = Path(directory)
     try:
         # Read as text: a user_id may be 007 or NA.
@@ -61,22 +61,23 @@ def load_profile(make: Callable[..., Any], directory: str | os.PathLike[str]) ->
             raise ValueError(f"format {summary['format']}; this version reads 1 and {FORMAT}")
         text = [name for name in TEXT_COLUMNS if name in curves]
         curves[text] = curves[text].astype("string").fillna("")
-        read = _first_version if is_first else _profile
-        return read(make, curves, per_user, summary)
+        build = _first_version if is_first else _profile
+        profile: ProfileT = build(kind, curves, per_user, summary)
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
         raise DataError(
             f"{folder} has no readable profile ({type(error).__name__}: {error}). "
             "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
         ) from error
+    return profile
 
 
 def _text_types() -> dict[str, str]:
     return dict.fromkeys(TEXT_COLUMNS, "string")
 
 
-def _profile(make: Callable[..., Any], curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> Any:
+def _profile(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> Any:
     stored = summary["profile"]
-    profile = make(
+    profile = kind(
         table=_of_control(curves, str(curves["control"].iloc[0])),
         verdicts={name: Verdict(**verdict) for name, verdict in summary["verdicts"].items()},
         embed_excess={},
@@ -107,13 +108,11 @@ def _profile(make: Callable[..., Any], curves: pd.DataFrame, per_user: pd.DataFr
     return _restored(replace(profile, controls=controls))
 
 
-def _first_version(
-    make: Callable[..., Any], curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]
-) -> Any:
+def _first_version(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summary: dict[str, Any]) -> Any:
     """Return a profile of format 1: the whole excess of what is foreseen, with equal weights."""
     stored, n_users = summary["profile"], summary["n_users"]
     verdict = Verdict(stored["verdict"]["label"], n_users, stored["verdict"].get("users_needed"))
-    profile = make(
+    profile = kind(
         table=_of_control(curves, str(curves["control"].iloc[0])),
         verdicts={"whole": verdict},
         embed_excess={},

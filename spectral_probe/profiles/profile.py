@@ -283,8 +283,7 @@ class DecayProfile:
         DataError
             If a file is missing or damaged.
         """
-        profile: DecayProfile = load_profile(cls, directory)
-        return profile
+        return load_profile(cls, directory)
 
 
 def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:

@@ -12,7 +12,7 @@ from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.comparison import words as rules
 from spectral_probe.comparison.comparison import compare
-from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, QUANTITIES, SITES
+from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SITES, WHOLE_QUANTITIES
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.folder import write_overlay
@@ -29,7 +29,7 @@ def values(base: float, difference: float, *, width: float = 0.1) -> dict[str, d
 
 
 def changes_of(**differences: float):
-    at = {(quantity, site): change_of(quantity, site, values(1, 0)) for quantity in QUANTITIES for site in SITES}
+    at = {(quantity, site): change_of(quantity, site, values(1, 0)) for quantity in WHOLE_QUANTITIES for site in SITES}
     for site in SITES:
         at[QUANTITY, site] = change_of(QUANTITY, site, values(1, differences.get("published", 0)))
     at[EXCESS["swap"], LAST] = change_of("", LAST, values(differences.get("own", 1), differences.get("swap", 0)))
@@ -47,7 +47,7 @@ def story_of(label: str, **differences: float) -> str:
 @pytest.mark.parametrize(
     ("label", "published", "swap", "words"),
     [
-        (rules.COLLABORATION, 0.5, 0.5, "The nulls bear this out"),
+        (rules.RESTORED, 0.5, 0.5, "The nulls bear this out"),
         (rules.SMOOTHING, 0.5, 0.0, "The nulls do not bear this out"),
         (rules.INCONCLUSIVE, 0.5, 0.5, "The nulls do not bear this out"),
         (rules.SMOOTHING_AND_LOSS, 0.5, -0.5, "The nulls say the opposite"),

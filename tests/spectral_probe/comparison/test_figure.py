@@ -101,7 +101,9 @@ def test_the_upper_panels_show_raw_and_corrected_shares_and_the_swap_null(profil
 
 def test_the_published_quantity_is_drawn_where_every_run_has_it(profiles) -> None:
     def with_paper(profile: DecayProfile) -> DecayProfile:
-        paper = profile.table.query("band == '1' and null == 'swap'").assign(control="paper", null="none")
+        paper = profile.table.query("band == '1' and null == 'swap' and nodes == 'carried'").assign(
+            control="paper", null="none"
+        )
         return replace(profile, controls={**profile.controls, "paper": replace(profile, table=paper)})
 
     both = [with_paper(profile) for profile in profiles]
@@ -135,7 +137,7 @@ def test_the_table_holds_the_curves_and_the_changes(profiles) -> None:
     table = comparison_table(profiles, comparisons)
     curves, changes = table.query("part == 'curve'"), table.query("part == 'change'")
     assert set(curves["null"].dropna()) >= {"swap", "permutation", "cyclic"}
-    assert set(curves["control"]) == {"none", "raw"}
+    assert set(curves["control"]) == {"none", "raw", "plain", "normalized-rows", "equal-weights"}
     row = changes[(changes["quantity"] == SHARE) & (changes["place"] == LAST)].iloc[0]
     assert row["difference_low"] == comparisons[0].changes.at[SHARE, LAST].difference.low
     assert (row["base_model"], row["other_model"]) == ("mixing", "two-sided")
@@ -186,7 +188,7 @@ def test_runs_measured_otherwise_are_refused(runs, tmp_path, monkeypatch, capsys
     other = json.loads(out)["run"]
     code, _, err = run_probe(["compare", runs[0], other, "--out", str(tmp_path / "both")], monkeypatch, capsys)
     assert code == 2
-    assert "tau is 5.0 for mixing and 2.0 for two-sided" in err.replace("\n", " ")
+    assert "tau is 1.0 for mixing and 2.0 for two-sided" in err.replace("\n", " ")
     assert not (tmp_path / "both").exists()
 
 

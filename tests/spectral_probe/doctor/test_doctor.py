@@ -150,11 +150,12 @@ def test_the_self_test_sees_an_instrument_that_is_broken(illness, monkeypatch):
         return grams
 
     def energy(grams, bases, **options):
-        first_grams.append(grams.grams.copy())
+        first_grams.append((grams.grams.copy(), grams.treated.copy()))
         if illness == "graph-smooth states":  # everybody gets somebody else's states
-            grams.grams[:] = np.roll(grams.grams, 1, axis=0)
+            for values in (grams.grams, grams.treated):
+                values[:] = np.roll(values, 1, axis=0)
         elif illness == "random states":  # the noise never arrives
-            grams.grams[:] = first_grams[0]
+            grams.grams[:], grams.treated[:] = first_grams[0]
         return real_energy(grams, bases, **options)
 
     monkeypatch.setattr(self_test, "capture", capture)
