@@ -152,11 +152,14 @@ def _retention(probed: list[Probed], component: str) -> list[str]:
     for data in probed:
         for entry in data.settings:
             verdict = entry["verdicts"][component]
+            note = f" ({verdict['note']})" if verdict["note"] else ""
             depends = f"; depends on: {', '.join(verdict['depends_on'])}" if verdict["depends_on"] else ""
             pair = entry["paired"].get("random-weights", {}).get(component)
             texts = [_interval(entry["retention"].get(component))]
             texts += [_interval(pair["base"]), _interval(pair["difference"], signed=True)] if pair else ["", ""]
-            lines.append(f"| {data.title} | {entry['model']} | {' | '.join(texts)} | **{verdict['label']}**{depends} |")
+            lines.append(
+                f"| {data.title} | {entry['model']} | {' | '.join(texts)} | **{verdict['label']}**{note}{depends} |"
+            )
     return lines
 
 

@@ -309,4 +309,6 @@ def _users(energy: SpectralEnergy) -> dict[str, Any]:
         "measured": int(energy.is_valid.sum()),
         "shortened": int(shortened.sum()),
         "skipped": dict(energy.skipped),
+        # Weighted: where retention varies with length, it describes histories of about this length.
+        "mean_length": round(float(np.average(energy.measured, weights=energy.weights)), 2),
     }

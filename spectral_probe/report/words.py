@@ -111,7 +111,8 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
         effective = f" (effectively {verdict.n_effective:.0f})" if verdict.n_effective is not None else ""
         return f"{beginning}: {verdict.n_users} users{effective} are too few for a verdict{more}."
     depends = f" This word depends on: {', '.join(verdict.depends_on)}." if verdict.depends_on else ""
-    return f"{beginning}: {verdict.label}.{depends}"
+    note = f", {verdict.note}" if verdict.note else ""
+    return f"{beginning}: {verdict.label}{note}.{depends}"
 
 
 def _is_known(profile: DecayProfile, component: str) -> bool:
@@ -150,7 +151,7 @@ def users_in_words(profile: DecayProfile) -> str:
     text = (
         f"{users['probed']} users probed, {users['measured']} measured, {users['shortened']} of them on fewer nodes "
         "than they have"
-    )
+    ) + (f"; weighted mean of {users['mean_length']:.1f} nodes" if "mean_length" in users else "")
     return f"{text}; left out: {skipped}." if skipped else f"{text}."
 
 
