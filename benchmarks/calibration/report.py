@@ -98,11 +98,11 @@ def _summary(t: pd.DataFrame) -> str:
 def _failures(t: pd.DataFrame) -> str:
     lines, n_chance = [], 0
     for _, row in t.iterrows():
-        found = failures(row)
-        beyond = [f.text for f in found if not f.is_chance]
-        n_chance += bool(found) and not beyond
-        if found:
-            texts = [f.text + (" (within chance)" if f.is_chance else "") for f in found]
+        missed = failures(row)
+        beyond = [f.text for f in missed if not f.is_chance]
+        n_chance += bool(missed) and not beyond
+        if missed:
+            texts = [f.text + (" (within chance)" if f.is_chance else "") for f in missed]
             lines.append(f"{row['dataset']}, {row['world']}: {', '.join(texts)}")
     if not lines:
         return "Every cell of this measure meets all its limits."
@@ -127,13 +127,13 @@ def _null(t: pd.DataFrame) -> str:
     header = ["states", *(f"{d}, {title}" for d in present for title in ("this measure", "first version"))]
     draws = sorted(set(t.loc[t["measure"] == TASTE, "draws"].astype(int)))
     control = t.loc[t["exchanged_sd"].notna(), ["dataset", "world", "exchanged_sd"]]
-    said = "; ".join(f"{r.dataset}, {r.world} {r.exchanged_sd:.2f}" for r in control.itertuples()) or "none here"
+    listed = "; ".join(f"{r.dataset}, {r.world} {r.exchanged_sd:.2f}" for r in control.itertuples()) or "none here"
     text = filled(
         f"""## States without taste
 
         Mean z ± its standard deviation over the draws ({_span(draws)} a cell), and false verdicts in per cent:
         every word but "no measurable". For random item vectors the test of `embed` divides by the standard
-        deviation of z of the control `exchanged-items` where that exceeds 1.2, as in an analysis ({said});
+        deviation of z of the control `exchanged-items` where that exceeds 1.2, as in an analysis ({listed});
         the first version knows no such control."""
     )
     return "\n\n".join([text, grid(header, rows), _remarks(t[t["measure"] == TASTE])])
@@ -192,9 +192,9 @@ def _taste(t: pd.DataFrame) -> str:
 
 
 def _words(row: pd.Series) -> str:
-    """Return the words of a cell and how often each is said, in per cent."""
-    said = {"no measurable" if word == "none" else word: row[word] for word in WORDS}
-    return ", ".join(f"{word} {100 * share:.0f}" for word, share in said.items() if share > 0)
+    """Return the words of a cell and how often each is used, in per cent."""
+    listed = {"no measurable" if word == "none" else word: row[word] for word in WORDS}
+    return ", ".join(f"{word} {100 * share:.0f}" for word, share in listed.items() if share > 0)
 
 
 def _worlds() -> str:

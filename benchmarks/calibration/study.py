@@ -82,8 +82,8 @@ class Study:
             new = pd.DataFrame(self._run(cell))
             seconds = time.perf_counter() - start
             new = new.assign(seed=self.seed, threads=int(os.environ.get("OMP_NUM_THREADS") or 0), seconds=seconds)
-            kept = self.table[~known] if len(self.table) else self.table
-            table = pd.concat([kept, new.reindex(columns=list(COLUMNS))], ignore_index=True)
+            others = self.table[~known] if len(self.table) else self.table
+            table = pd.concat([others, new.reindex(columns=list(COLUMNS))], ignore_index=True)
             self.table = _ordered(table)
             write_csv(self.path, self.table, float_format="%.6g")
             print(f"{seconds:7.1f} s  {cell}", file=sys.stderr, flush=True)
@@ -170,14 +170,14 @@ def false_verdicts(judged: list[Judged], w: World, row: dict[str, object]) -> fl
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows in the order of the study, whatever order they were computed in."""
     names = [w.name for w in WORLDS]
-    place = pd.DataFrame(
+    order = pd.DataFrame(
         {
             "dataset": table["dataset"].map(DATASETS.index),
             "world": table["world"].map(names.index),
             "measure": table["measure"] != TASTE,
         }
     )
-    return table.loc[place.sort_values(["dataset", "world", "measure"]).index, list(COLUMNS)].reset_index(drop=True)
+    return table.loc[order.sort_values(["dataset", "world", "measure"]).index, list(COLUMNS)].reset_index(drop=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:
