@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.calibration import worlds
 from benchmarks.calibration.acceptance import COVERAGE, MAX_FALSE, MAX_MEAN_Z, SD_Z, failures
 from benchmarks.calibration.measures import FIRST, TASTE
-from benchmarks.calibration.probes import MATCHED, MAX_LENGTH, REPEATED, WIDTH
+from benchmarks.calibration.probes import REWIRED, MAX_LENGTH, REPEATED, WIDTH
 from benchmarks.calibration.study import DATASETS, N_SAMPLES, WORDS
 from benchmarks.calibration.wording import filled, grid, number, rate
 from benchmarks.calibration.worlds import WORLDS, world
@@ -148,13 +148,19 @@ def _remarks(t: pd.DataFrame) -> str:
 
     return filled(
         f"""Histories and graphs are the same in every draw. Where the graphs decide an excess more than the noise does,
-        users differ in it, which widens the standard error, but draws do not: z then spreads less than 1, and its mean
-        is one draw of the graphs. So it is with *{worlds.AXIS_PER_USER}*: mean z {of(worlds.AXIS_PER_USER) or "–"};
-        with popularity-matched graphs in place of the real ones, {of(f"{worlds.AXIS_PER_USER}, {MATCHED}") or "–"}.
-        An axis that every user has alone is no function of popularity that residuals could remove. What of it is
-        in taste on real graphs and not on matched ones comes from the graphs: items of like popularity in one history
-        go together more, or less, than their popularity explains."""
+        users differ in it, which widens the standard error, but draws do not: z then spreads less than 1.
+
+        An axis of popularity that every user has alone is no function of popularity that residuals could remove: only
+        the matching keeps it out of taste. Mean z of *{worlds.AXIS_PER_USER}*: {of(worlds.AXIS_PER_USER) or "–"};
+        the same on a log that keeps only the counts of users and items, in which there is no taste:
+        {of(f"{worlds.AXIS_PER_USER}, {REWIRED}") or "–"}. What differs from 0 there is bias of the matching. Match
+        errors (mean |log count ratio|): {_match_errors(t)}."""
     )
+
+
+def _match_errors(t: pd.DataFrame) -> str:
+    part = t[(t["world"] == "noise") & t["match_error"].notna()]
+    return ", ".join(f"{e:.3f} on {d}" for e, d in zip(part["match_error"], part["dataset"], strict=True)) or "–"
 
 
 def _z_of(part: pd.DataFrame) -> str:
