@@ -30,8 +30,7 @@ def main() -> None:
 
     @cache
     def probe(name: str) -> Probe:
-        dataset = load_dataset(options.data, name)
-        return Probe.of(dataset, name=name, max_length=MAX_LENGTH[name], cache_dir=options.cache)
+        return Probe.of(load_dataset(options.data, name), max_length=MAX_LENGTH[name], cache_dir=options.cache)
 
     if options.data is not None:
         wanted = [

@@ -40,31 +40,31 @@ def failures(row: pd.Series) -> list[Failure]:
     z has limits where there is no taste. One random vector for all users of an item makes the spread of z larger; its
     limit is then 1.25 times that of the control ``exchanged-items``.
     """
-    w, found = world(str(row["world"])), []
+    w, missed = world(str(row["world"])), []
     if not w.has_taste:
-        found += _of_z(row)
+        missed += _of_z(row)
     if row["false_verdicts"] > MAX_FALSE + 1e-9:
         times = round(row["false_verdicts"] * row["draws"])
         chance = binom.sf(times - 1, row["draws"], MAX_FALSE)
-        found.append(Failure(f"false verdicts {100 * row['false_verdicts']:.1f} %", chance > (1 - CHANCE) / 2))
+        missed.append(Failure(f"false verdicts {100 * row['false_verdicts']:.1f} %", chance > (1 - CHANCE) / 2))
     if w.has_taste:
-        found += _of_coverage(row)
-    return found
+        missed += _of_coverage(row)
+    return missed
 
 
 def _of_z(row: pd.Series) -> list[Failure]:
-    found, draws = [], row["draws"]
+    missed, draws = [], row["draws"]
     if abs(row["mean_z"]) > MAX_MEAN_Z:
         margin = 1.96 * row["sd_z"] / np.sqrt(draws)
-        found.append(Failure(f"mean z {row['mean_z']:+.1f}", abs(row["mean_z"]) - margin <= MAX_MEAN_Z))
+        missed.append(Failure(f"mean z {row['mean_z']:+.1f}", abs(row["mean_z"]) - margin <= MAX_MEAN_Z))
     scale = max(1.0, row["exchanged_sd"]) if np.isfinite(row["exchanged_sd"]) else 1.0
     low, high = SD_Z[0], SD_Z[1] * scale
     if not low <= row["sd_z"] <= high:
         # sd · sqrt((n − 1) / χ²) bounds the true deviation.
         ends = chi2.ppf([(1 + CHANCE) / 2, (1 - CHANCE) / 2], draws - 1)
         lowest, highest = row["sd_z"] * np.sqrt((draws - 1) / ends)
-        found.append(Failure(f"sd of z {row['sd_z']:.2f}", bool(lowest <= high and highest >= low)))
-    return found
+        missed.append(Failure(f"sd of z {row['sd_z']:.2f}", bool(lowest <= high and highest >= low)))
+    return missed
 
 
 def _of_coverage(row: pd.Series) -> list[Failure]:

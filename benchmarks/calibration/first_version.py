@@ -32,7 +32,7 @@ class _Group:
     m: int
     references: IntArray
     is_reference: FloatArray
-    own: FloatArray
+    operators: FloatArray
     total: FloatArray
 
 
@@ -59,9 +59,9 @@ class FirstVersion:
                 continue  # such users have no null, and the first version left them out
             every = np.union1d(rows, references)
             P = centre(heat_operator(bases.adjacency[every, 1:length, 1:length], TAU)).reshape(len(every), -1)
-            own, reference = P[np.searchsorted(every, rows)], P[np.searchsorted(every, references)]
+            operators, reference = P[np.searchsorted(every, rows)], P[np.searchsorted(every, references)]
             is_reference = np.isin(rows, references).astype(float)
-            self._groups.append(_Group(rows, length - 1, references, is_reference, own, reference.sum(axis=0)))
+            self._groups.append(_Group(rows, length - 1, references, is_reference, operators, reference.sum(axis=0)))
 
     def excess(self, grams: npt.NDArray[np.float32]) -> FloatArray:
         """Return the excess (n, n_layers) of plain Grams (n, n_layers, T, T); NaN for users who are left out."""
@@ -78,8 +78,8 @@ class FirstVersion:
         scale = 1.0 / traces[references, m - 1]
         states = np.tensordot(scale, G[references, :m, :m], axes=1).ravel()
         own_states = G[group.rows, :m, :m].reshape(len(group.rows), -1) / traces[group.rows, m - 1][:, None]
-        low = (group.own * own_states).sum(axis=1)
-        own_graph, all_graphs = group.own @ states, own_states @ group.total
+        low = (group.operators * own_states).sum(axis=1)
+        own_graph, all_graphs = group.operators @ states, own_states @ group.total
         # Means over the references without the user.
         inside = group.is_reference
         count = len(references) - inside

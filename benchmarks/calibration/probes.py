@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,11 @@ from frellm4rec.data.s3rec import read_s3rec
 from spectral_probe.analysis.exchanged_items import exchange_items
 from spectral_probe.analysis.node_graphs import NodeGraphs
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.graph.bases import GraphBases
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.spectrum.components import ComponentOperators
-from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
 #: Width of the states of every world.
@@ -29,7 +28,9 @@ WIDTH = 16
 #: Most targets of a history: 50 as in an analysis, fewer where few users have more than 30.
 MAX_LENGTH = {"LastFM": 50, "ml-100k": 50, "Luxury_Beauty": 30}
 #: Variants of a probe.
-REPEATS, MATCHED = "repeats", "matched graphs"
+REPEATS, REWIRED = "repeats", "rewired log"
+#: Trades per user of a rewired log.
+TRADES = 20
 #: Part of the positions that repeat an earlier item where histories are made to.
 REPEATED = 0.3
 
@@ -45,25 +46,23 @@ def load_dataset(folder: Path, name: str) -> Dataset:
 class Probe:
     """Histories of all users and everything that depends on the data set alone."""
 
-    name: str
+    dataset: Dataset
     graph: ItemGraph
     sequences: ProbeSequences
     options: AnalysisOptions
     cache_dir: Path | None
-    has_matched_graphs: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, *, name: str, max_length: int, cache_dir: Path | None, n_pseudo: int = 32) -> Probe:
+    def of(cls, dataset: Dataset, *, max_length: int, cache_dir: Path | None, n_pseudo: int = 32) -> Probe:
         """Return the probe of a data set, with the options of an analysis by default."""
         options = AnalysisOptions(max_length=max_length, n_pseudo=n_pseudo)
         sequences = probe_sequences(dataset, part=options.sequence, max_length=max_length)
-        return cls(name, ItemGraph.from_interactions(dataset.train.user_items), sequences, options, cache_dir)
+        return cls(dataset, ItemGraph.from_interactions(dataset.train.user_items), sequences, options, cache_dir)
 
     def variant(self, name: str) -> Probe:
-        """Return the probe itself, or its variant ``repeats`` or ``matched graphs``."""
-        if name == MATCHED:
-            return replace(self, has_matched_graphs=True)
-        return self.with_repeats() if name == REPEATS else self
+        """Return the probe itself, or its variant ``repeats`` or ``rewired log``."""
+        variants = {REPEATS: self.with_repeats, REWIRED: self.rewired}
+        return variants[name]() if name else self
 
     def with_repeats(self) -> Probe:
         """Return the probe whose histories repeat earlier items at 30 % of the positions; the graph is the same."""
@@ -77,6 +76,18 @@ class Probe:
                     history[t] = history[rng.integers(t)]
             inputs[u, :length], targets[u, :length] = history[:-1], history[1:]
         return replace(self, sequences=ProbeSequences(inputs, targets, known.lengths, known.users))
+
+    def rewired(self) -> Probe:
+        """Return the probe of a log in which only the counts of users and items are real: there is no taste in it."""
+        rng = np.random.default_rng(self.options.seed)
+        log = Interactions.from_sequences(rewired_log(self.dataset.sequences, rng))
+        options = self.options
+        return Probe.of(
+            Dataset.from_interactions(log, name="rewired"),
+            max_length=options.max_length,
+            cache_dir=self.cache_dir,
+            n_pseudo=options.n_pseudo,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -102,8 +113,7 @@ class Probe:
         s, (n, T) = self.sequences, self.shape
         empty = np.zeros((n, 1, T, T), dtype=np.float32)
         grams = LayerGrams(empty, s.lengths, ("embed",), ("embed",), users=s.users, targets=s.targets, inputs=s.inputs)
-        nodes = NodeGraphs.build(grams, self.graph, "carried", self.options, self.cache_dir)
-        return with_matched_graphs(nodes) if self.has_matched_graphs else nodes
+        return NodeGraphs.build(grams, self.graph, "carried", self.options, self.cache_dir)
 
     @cached_property
     def weights(self) -> FloatArray:
@@ -173,26 +183,19 @@ class Probe:
         return _ranks(correlation)
 
 
-def with_matched_graphs(nodes: NodeGraphs) -> NodeGraphs:
-    """Return the graphs with the first pseudo-history of each user in place of the real one, matched by the others.
+def rewired_log(sequences: Sequence[IntArray], rng: np.random.Generator) -> list[IntArray]:
+    """Return histories with the counts of users and items and nothing else of the log, in random order.
 
-    Such graphs know popularity and no taste.
+    Pairs of users trade the items that only one of them has, at random (curveball trades).
     """
-    matched, lengths = nodes.operators.matched, nodes.measured.lengths
-    T = nodes.bases.adjacency.shape[1]
-    is_node = np.arange(T) < lengths[:, None]
-    adjacency = matched.adjacency[:, 0, :T, :T] * (is_node[:, :, None] & is_node[:, None, :])
-    bases = GraphBases.from_adjacency(adjacency.astype(np.float64), lengths)
-    others = replace(matched, replacements=matched.replacements[:, 1:], key=digest([matched.key, "others"]))
-    options = nodes.options
-    operators = ComponentOperators.build(
-        *(bases, others),
-        tau=options.tau,
-        n_references=options.n_references,
-        seed=options.seed,
-        cache_dir=nodes.cache_dir,
-    )
-    return replace(nodes, bases=bases, operators=operators)
+    histories = [set(np.asarray(s).tolist()) for s in sequences]
+    for _ in range(TRADES * len(histories)):
+        a, b = rng.choice(len(histories), 2, replace=False).tolist()
+        only_a, only_b = histories[a] - histories[b], histories[b] - histories[a]
+        pool = rng.permutation(sorted(only_a) + sorted(only_b)).tolist()
+        both = histories[a] & histories[b]
+        histories[a], histories[b] = both | set(pool[: len(only_a)]), both | set(pool[len(only_a) :])
+    return [rng.permutation(sorted(items)).astype(np.int64) for items in histories]
 
 
 def _ranks(values: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.calibration import worlds
 from benchmarks.calibration.acceptance import COVERAGE, MAX_FALSE, MAX_MEAN_Z, SD_Z, failures
 from benchmarks.calibration.measures import FIRST, TASTE
-from benchmarks.calibration.probes import MATCHED, MAX_LENGTH, REPEATED, WIDTH
+from benchmarks.calibration.probes import REWIRED, MAX_LENGTH, REPEATED, WIDTH
 from benchmarks.calibration.study import DATASETS, N_SAMPLES, WORDS
 from benchmarks.calibration.wording import filled, grid, number, rate
 from benchmarks.calibration.worlds import WORLDS, world
@@ -98,11 +98,11 @@ def _summary(t: pd.DataFrame) -> str:
 def _failures(t: pd.DataFrame) -> str:
     lines, n_chance = [], 0
     for _, row in t.iterrows():
-        found = failures(row)
-        beyond = [f.text for f in found if not f.is_chance]
-        n_chance += bool(found) and not beyond
-        if found:
-            texts = [f.text + (" (within chance)" if f.is_chance else "") for f in found]
+        missed = failures(row)
+        beyond = [f.text for f in missed if not f.is_chance]
+        n_chance += bool(missed) and not beyond
+        if missed:
+            texts = [f.text + (" (within chance)" if f.is_chance else "") for f in missed]
             lines.append(f"{row['dataset']}, {row['world']}: {', '.join(texts)}")
     if not lines:
         return "Every cell of this measure meets all its limits."
@@ -127,13 +127,13 @@ def _null(t: pd.DataFrame) -> str:
     header = ["states", *(f"{d}, {title}" for d in present for title in ("this measure", "first version"))]
     draws = sorted(set(t.loc[t["measure"] == TASTE, "draws"].astype(int)))
     control = t.loc[t["exchanged_sd"].notna(), ["dataset", "world", "exchanged_sd"]]
-    said = "; ".join(f"{r.dataset}, {r.world} {r.exchanged_sd:.2f}" for r in control.itertuples()) or "none here"
+    listed = "; ".join(f"{r.dataset}, {r.world} {r.exchanged_sd:.2f}" for r in control.itertuples()) or "none here"
     text = filled(
         f"""## States without taste
 
         Mean z ± its standard deviation over the draws ({_span(draws)} a cell), and false verdicts in per cent:
         every word but "no measurable". For random item vectors the test of `embed` divides by the standard
-        deviation of z of the control `exchanged-items` where that exceeds 1.2, as in an analysis ({said});
+        deviation of z of the control `exchanged-items` where that exceeds 1.2, as in an analysis ({listed});
         the first version knows no such control."""
     )
     return "\n\n".join([text, grid(header, rows), _remarks(t[t["measure"] == TASTE])])
@@ -148,13 +148,19 @@ def _remarks(t: pd.DataFrame) -> str:
 
     return filled(
         f"""Histories and graphs are the same in every draw. Where the graphs decide an excess more than the noise does,
-        users differ in it, which widens the standard error, but draws do not: z then spreads less than 1, and its mean
-        is one draw of the graphs. So it is with *{worlds.AXIS_PER_USER}*: mean z {of(worlds.AXIS_PER_USER) or "–"};
-        with popularity-matched graphs in place of the real ones, {of(f"{worlds.AXIS_PER_USER}, {MATCHED}") or "–"}.
-        An axis that every user has alone is no function of popularity that residuals could remove. What of it is
-        in taste on real graphs and not on matched ones comes from the graphs: items of like popularity in one history
-        go together more, or less, than their popularity explains."""
+        users differ in it, which widens the standard error, but draws do not: z then spreads less than 1.
+
+        An axis of popularity that every user has alone is no function of popularity that residuals could remove: only
+        the matching keeps it out of taste. Mean z of *{worlds.AXIS_PER_USER}*: {of(worlds.AXIS_PER_USER) or "–"};
+        the same on a log that keeps only the counts of users and items, in which there is no taste:
+        {of(f"{worlds.AXIS_PER_USER}, {REWIRED}") or "–"}. What differs from 0 there is bias of the matching. Match
+        errors (mean |log count ratio|): {_match_errors(t)}."""
     )
+
+
+def _match_errors(t: pd.DataFrame) -> str:
+    part = t[(t["world"] == "noise") & t["match_error"].notna()]
+    return ", ".join(f"{e:.3f} on {d}" for e, d in zip(part["match_error"], part["dataset"], strict=True)) or "–"
 
 
 def _z_of(part: pd.DataFrame) -> str:
@@ -192,9 +198,9 @@ def _taste(t: pd.DataFrame) -> str:
 
 
 def _words(row: pd.Series) -> str:
-    """Return the words of a cell and how often each is said, in per cent."""
-    said = {"no measurable" if word == "none" else word: row[word] for word in WORDS}
-    return ", ".join(f"{word} {100 * share:.0f}" for word, share in said.items() if share > 0)
+    """Return the words of a cell and how often each is used, in per cent."""
+    listed = {"no measurable" if word == "none" else word: row[word] for word in WORDS}
+    return ", ".join(f"{word} {100 * share:.0f}" for word, share in listed.items() if share > 0)
 
 
 def _worlds() -> str:

@@ -31,7 +31,7 @@ BATCH = 5
 N_SAMPLES = 200
 MAX_FIRST = 40
 COLUMNS = (
-    *("dataset", "world", "nodes", "measure", "draws", "users", "mean_z", "sd_z", "last_z", "sd_last_z"),
+    *("dataset", "world", "nodes", "measure", "draws", "users", "match_error", "mean_z", "sd_z", "last_z", "sd_last_z"),
     *("exchanged_sd", "false_verdicts", *WORDS, "retention", "truth", "ratio_of_means", "coverage", "coverage_anew"),
     *("seed", "threads", "seconds"),
 )
@@ -82,8 +82,8 @@ class Study:
             new = pd.DataFrame(self._run(cell))
             seconds = time.perf_counter() - start
             new = new.assign(seed=self.seed, threads=int(os.environ.get("OMP_NUM_THREADS") or 0), seconds=seconds)
-            kept = self.table[~known] if len(self.table) else self.table
-            table = pd.concat([kept, new.reindex(columns=list(COLUMNS))], ignore_index=True)
+            others = self.table[~known] if len(self.table) else self.table
+            table = pd.concat([others, new.reindex(columns=list(COLUMNS))], ignore_index=True)
             self.table = _ordered(table)
             write_csv(self.path, self.table, float_format="%.6g")
             print(f"{seconds:7.1f} s  {cell}", file=sys.stderr, flush=True)
@@ -120,6 +120,7 @@ class Study:
             ]
             row: dict[str, object] = {**asdict(cell), "nodes": NODES[name], "measure": name, "draws": len(excess)}
             row |= {"users": int((np.isfinite(excess).all(axis=(0, 2)) & (measures.weights[name] > 0)).sum())}
+            row["match_error"] = measures.probe.nodes.operators.matched.match_error if is_new else np.nan
             row |= statistics(judged) | {"exchanged_sd": embed_sd if w.shares_items and is_new else np.nan}
             if w.has_taste and (is_new or np.isfinite(w.retention)):
                 row |= self._retention(measures, name, excess, judged, w)
@@ -170,16 +171,17 @@ def false_verdicts(judged: list[Judged], w: World, row: dict[str, object]) -> fl
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows in the order of the study, whatever order they were computed in."""
     names = [w.name for w in WORLDS]
-    place = pd.DataFrame(
+    order = pd.DataFrame(
         {
             "dataset": table["dataset"].map(DATASETS.index),
             "world": table["world"].map(names.index),
             "measure": table["measure"] != TASTE,
         }
     )
-    return table.loc[place.sort_values(["dataset", "world", "measure"]).index, list(COLUMNS)].reset_index(drop=True)
+    return table.loc[order.sort_values(["dataset", "world", "measure"]).index, list(COLUMNS)].reset_index(drop=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read the table; numbers are those in the file, not rounded again."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""]).reindex(columns=list(COLUMNS))
+    """Read the cells of the study's worlds; numbers are those in the file, not rounded again."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""]).reindex(columns=list(COLUMNS))
+    return table[table["world"].isin([w.name for w in WORLDS])].reset_index(drop=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.calibration.probes import MATCHED, REPEATS, WIDTH, Probe
+from benchmarks.calibration.probes import REWIRED, REPEATS, WIDTH, Probe
 
 States = npt.NDArray[np.float32]
 #: Correlation of the noise of the block with that of ``embed``.
@@ -52,8 +52,8 @@ class World:
         True retention of taste; NaN where the draws tell it.
     shares_items : bool
         Whether one item has one random vector for all users, as in the control ``exchanged-items``.
-    variant : {"", "repeats", "matched graphs"}
-        Of the probe: histories that repeat items, or popularity-matched graphs in place of the real ones.
+    variant : {"", "repeats", "rewired log"}
+        Of the probe: histories that repeat items, or a log that keeps counts alone.
     """
 
     name: str
@@ -203,7 +203,7 @@ WORLDS: tuple[World, ...] = (
     _axis_world("popularity, strong axis", lambda probe: probe.popularity, STRONG),
     _axis_world("popularity exponential, strong", _exponential, STRONG),
     _axis_world(AXIS_PER_USER, lambda probe: probe.popularity, per_user=True),
-    _axis_world(f"{AXIS_PER_USER}, {MATCHED}", lambda probe: probe.popularity, per_user=True, variant=MATCHED),
+    _axis_world(f"{AXIS_PER_USER}, {REWIRED}", lambda probe: probe.popularity, per_user=True, variant=REWIRED),
     _norm_world("norm rises with popularity", (0.5, 0.15)),
     _norm_world("norm falls with popularity", (-0.5, -0.15)),
     *(_artefact_world(name) for name in ("mean vector", "first row", "norm", "AR(1)", "running mean")),

@@ -21,4 +21,4 @@ def small_log() -> Dataset:
 @pytest.fixture(scope="session")
 def small_probe(small_log, tmp_path_factory) -> Probe:
     cache = tmp_path_factory.mktemp("cache")
-    return Probe.of(small_log, name="small", max_length=12, cache_dir=cache, n_pseudo=4)
+    return Probe.of(small_log, max_length=12, cache_dir=cache, n_pseudo=4)

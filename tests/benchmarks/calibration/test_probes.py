@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.calibration.probes import MATCHED, load_dataset
+from benchmarks.calibration.probes import REWIRED, load_dataset, rewired_log
 
 
 def test_made_repeats_leave_graph_and_lengths(small_probe) -> None:
@@ -19,18 +19,21 @@ def test_made_repeats_leave_graph_and_lengths(small_probe) -> None:
     assert len(set(map(tuple, small_probe.with_repeats().sequences.inputs)) & set(map(tuple, after.inputs))) > 80
 
 
-def test_matched_graphs_are_a_pseudo_history_of_each_user(small_probe) -> None:
-    real, made = small_probe.nodes, small_probe.variant(MATCHED).nodes
-    matched = real.operators.matched
-    np.testing.assert_array_equal(made.bases.lengths, real.bases.lengths)
-    for u, m in enumerate(real.bases.lengths):
-        left, right = np.meshgrid(*[matched.replacements[u, 0, :m]] * 2, indexing="ij")
-        W = small_probe.graph.W[left.ravel(), right.ravel()].reshape(m, m) * (left != right)
-        np.testing.assert_array_equal(made.bases.adjacency[u, :m, :m], W)
-        assert not made.bases.adjacency[u, m:].any()
-    np.testing.assert_array_equal(made.operators.matched.replacements, matched.replacements[:, 1:])
-    own, plain = made.operators.own(np.array([0]), 5), real.operators.own(np.array([0]), 5)
-    assert not np.allclose(own, plain)
+def test_a_rewired_log_keeps_the_counts_and_loses_the_communities(small_log, small_probe) -> None:
+    made = rewired_log(small_log.sequences, np.random.default_rng(0))
+    assert [len(s) for s in made] == [len(s) for s in small_log.sequences]
+    assert all(len(set(s)) == len(s) for s in made)
+    counts = [np.bincount(np.concatenate(log), minlength=60) for log in (made, list(small_log.sequences))]
+    np.testing.assert_array_equal(*counts)
+
+    def mixing(log: list[np.ndarray]) -> float:
+        share = np.array([np.mean(s < 30) for s in log])
+        return float(np.abs(share - share.mean()).mean())
+
+    assert mixing(made) < mixing(list(small_log.sequences)) / 2
+    probe = small_probe.variant(REWIRED)
+    assert probe.shape == small_probe.shape
+    np.testing.assert_array_equal(probe.sequences.lengths, small_probe.sequences.lengths)
 
 
 def test_popularity_is_of_the_item_read_and_standardised(small_probe) -> None:

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +24,7 @@ SMALL = [
 
 
 def _run(small_probe, path, cells) -> pd.DataFrame:
-    return Study(lambda name: dataclasses.replace(small_probe, name=name), path, n_bootstrap=100).run(cells)
+    return Study(lambda _: small_probe, path, n_bootstrap=100).run(cells)
 
 
 def test_an_interrupted_study_in_another_order_ends_in_the_same_table(small_probe, tmp_path) -> None:
