@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.calibration import worlds
 from benchmarks.calibration.acceptance import COVERAGE, MAX_FALSE, MAX_MEAN_Z, SD_Z, failures
 from benchmarks.calibration.measures import FIRST, TASTE
-from benchmarks.calibration.probes import REWIRED, MAX_LENGTH, REPEATED, WIDTH
+from benchmarks.calibration.probes import MAX_LENGTH, REPEATED, REWIRED, WIDTH
 from benchmarks.calibration.study import DATASETS, N_SAMPLES, WORDS
 from benchmarks.calibration.wording import filled, grid, number, rate
 from benchmarks.calibration.worlds import WORLDS, world

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.calibration.probes import REWIRED, REPEATS, WIDTH, Probe
+from benchmarks.calibration.probes import REPEATS, REWIRED, WIDTH, Probe
 
 States = npt.NDArray[np.float32]
 #: Correlation of the noise of the block with that of ``embed``.

@@ -31,9 +31,7 @@ def test_a_cell_of_the_calibration_is_measured_again(shared_dir, tmp_path) -> No
     name, world = "Luxury_Beauty", "popularity"
     committed = read_table(TABLE)
     expected = committed[(committed["dataset"] == name) & (committed["world"] == world)].reset_index(drop=True)
-    probe = Probe.of(
-        load_dataset(shared_dir / "data", name), max_length=MAX_LENGTH[name], cache_dir=tmp_path / "cache"
-    )
+    probe = Probe.of(load_dataset(shared_dir / "data", name), max_length=MAX_LENGTH[name], cache_dir=tmp_path / "cache")
     Study(lambda _: probe, tmp_path / "cells.csv").run([Cell(name, world, int(expected["draws"].max()))])
     table = read_table(tmp_path / "cells.csv")
     measured_once = ["threads", "seconds"]
