@@ -60,9 +60,9 @@ def notes(figures: Path) -> list[str]:
     lines = ["## Notes", ""]
     probed = [Probed.load(name, figures) for name in DATASETS if (figures / name / "curves.csv").exists()]
     for code in dict.fromkeys(code for data in probed for entry in data.settings for code in entry["caveats"]):
-        places = [f"{e['model']} on {data.title}" for data in probed for e in data.settings if code in e["caveats"]]
+        runs = [f"{e['model']} on {data.title}" for data in probed for e in data.settings if code in e["caveats"]]
         n_runs = sum(len(data.settings) for data in probed)
-        where = "every run" if len(places) == n_runs else ", ".join(places)
+        where = "every run" if len(runs) == n_runs else ", ".join(runs)
         lines.append(f"- `{code}` ({where}): {CAVEATS[code]}")
     for data in probed:
         users = data.settings[0]["users"]
@@ -267,8 +267,8 @@ def _follows(probed: list[Probed]) -> list[str]:
         for entry in data.settings:
             label = entry["verdicts"]["taste"]["label"]
             names[label if label in names else "other"].append(entry["model"])
-        said = [f"{word} in {', '.join(models)}" for word, models in names.items() if models]
-        lines.append(f"- {data.title}: the share of carried taste is {'; '.join(said)}.")
+        words_of = [f"{word} in {', '.join(models)}" for word, models in names.items() if models]
+        lines.append(f"- {data.title}: the share of carried taste is {'; '.join(words_of)}.")
         lines += [f"  - {sentence}" for sentence in _pretraining(data)]
         lines += [f"  - {sentence}" for sentence in _direction(data)]
     return [*lines, "", "Claim by claim: [claims.md](claims.md).", ""]

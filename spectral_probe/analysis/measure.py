@@ -111,8 +111,8 @@ class Measurement:
                 controls[name] = self._split_graph(name)
             elif name in self.captures:
                 grams = self.captures[name]
-                own = graphs if name == "random-weights" else self.graphs_of(grams, "carried")
-                energies[name] = own.energy(grams, nulls=("swap",))
+                of_control = graphs if name == "random-weights" else self.graphs_of(grams, "carried")
+                energies[name] = of_control.energy(grams, nulls=("swap",))
                 controls[name] = self.profile(energies[name], name)
         return energies, controls
 

@@ -165,8 +165,8 @@ class AnalysisOptions:
         """Build options from the ``config.yaml`` of a run; in the first version ``tau`` was that of the whole."""
         if "nodes" not in values:
             values = {key: value for key, value in values.items() if key != "tau"} | {"whole_tau": values["tau"]}
-            kept = [name for name in values.get("controls", ()) if name not in FIXED_CONTROLS]
-            values["controls"] = kept
+            requested = [name for name in values.get("controls", ()) if name not in FIXED_CONTROLS]
+            values["controls"] = requested
         return cls.from_mapping(values)
 
     def to_dict(self) -> dict[str, Any]:

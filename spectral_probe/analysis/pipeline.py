@@ -169,8 +169,8 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     stored = source.config()
     before = AnalysisOptions.from_saved(stored["options"])
     # The vectors of the items are not saved: this control is taken over from the source.
-    kept = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
-    options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": kept, **changes})
+    controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
+    options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": controls, **changes})
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()

@@ -92,8 +92,8 @@ def _component_rows(energy: SpectralEnergy, w: FloatArray, **settings: int) -> l
     """Return the rows of every component under every treatment, each component's own treatment first."""
     frames = []
     for component in reversed(COMPONENTS):  # taste first
-        own = energy.treatment_of(component) if energy.split else ""
-        for treatment in sorted(energy.split, key=lambda name: name != own):
+        headline = energy.treatment_of(component) if energy.split else ""
+        for treatment in sorted(energy.split, key=lambda name: name != headline):
             # Of the treated states only taste is meant: popularity is what was taken out of them.
             if treatment == "residual" and component != "taste":
                 continue

@@ -23,17 +23,17 @@ from spectral_probe.recording.configuration import (
     check_options,
     checked_counts,
     checked_inputs,
-    identity_of,
     manifest_of,
     settings_of,
+    with_hashes,
 )
 from spectral_probe.recording.forward import Passes, dtype_of
 from spectral_probe.recording.hooks import Layer, LayerRecorder, evaluating
 from spectral_probe.recording.layer_grams import LayerGrams, empty_grams, from_folder, write_rows
-from spectral_probe.recording.pilot import PILOT_POSITIONS, Pilot, pilot_users
+from spectral_probe.recording.pilot import Pilot, pilot_users
 from spectral_probe.recording.residuals import Residuals, pilot_bins
-from spectral_probe.recording.shards import KINDS, ShardFolder
-from spectral_probe.storage.hashing import array_hash, settings_hash
+from spectral_probe.recording.shards import ShardFolder
+from spectral_probe.storage.hashing import settings_hash
 from spectral_probe.types import Float32Array, IntArray
 
 __all__ = ["LayerGrams", "capture"]
@@ -133,60 +133,48 @@ def capture(
     recorded = _select(model, layers)
     norm = _final_norm(model) if state_norm == "final" else None
     input_device = _move(model, recorded, device, dtype)
-
     arrays = arrays_of(values, lengths, batch_size, users=users, targets=targets, inputs=items)
     settings = settings_of(
         model, recorded, by_prefix=by_prefix, state_norm=state_norm, batch_size=batch_size, device=input_device
     )
     counts = None if settings["leaky"] else checked_counts(item_counts, arrays)
-    manifest = manifest_of(model, recorded, settings, arrays, max_length=int(values.shape[1]))
-    if counts is not None:
-        settings["pilot"] = {"positions": PILOT_POSITIONS, "seed": seed, "item_counts_hash": array_hash(counts)}
-        manifest["kinds"] = list(KINDS)
+    manifest = manifest_of(model, recorded, settings, arrays, values.shape[1], counts=counts, seed=seed)
     folder = ShardFolder(Path(), manifest, arrays)
     # Built now, so that users or targets of a wrong shape fail before anything is written or run.
     store = empty_grams(folder)
     result = from_folder(folder, store)
-    n_threads = torch.get_num_threads()
     if out is not None:
-        n_threads = settings["threads"] = _threads_of(out, n_threads) if resume else n_threads
-        settings |= identity_of(model, values)
-        settings |= {f"{name}_hash": array_hash(array) for name, array in arrays.items() if name != "order"}
-        manifest["config_hash"] = settings_hash(settings)
+        settings["threads"] = _threads_of(out) if resume else torch.get_num_threads()
+        manifest["config_hash"] = settings_hash(with_hashes(settings, model, values, arrays))
         folder = (ShardFolder.resume if resume else ShardFolder.create)(out, manifest, arrays)
-
     missing = _read_shards(folder, store) if resume else list(range(len(folder)))
     stored = _stored_pilot(folder)
     if not missing and (stored is not None or counts is None):
         return replace(result, pilot=stored)
     roots = [model] if isinstance(model, nn.Module) else [module for _, _, module in recorded]
     with (
-        limited_threads(n_threads),
+        limited_threads(settings.get("threads", torch.get_num_threads())),
         evaluating(roots),
         torch.no_grad(),
         LayerRecorder(model, recorded, norm) as recorder,
     ):
-        passes = Passes(
-            *(model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix),
-            targets=result.targets,
-            items=result.inputs,
-        )
+        shared = (model, recorder, recorded, values, lengths, result.users, input_device, batch_size, by_prefix)
+        passes = Passes(*shared, targets=result.targets, items=result.inputs)
         if model.is_causal and not by_prefix:
             passes.check_causality()
-        pilot = stored
-        if counts is not None and stored is None:
-            pilot = _measured_pilot(passes, folder, counts, seed=seed, is_saved=out is not None)
+        pilot = stored or _measured_pilot(passes, folder, counts, seed=seed, is_saved=out is not None)
         if out is not None:
             folder.begin()  # only now: a refused model leaves no folder that looks like a capture
         _run_shards(passes, folder, missing, store, pilot, is_saved=out is not None, progress=progress)
     return replace(result, pilot=pilot)
 
 
-def _threads_of(out: str | Path, otherwise: int) -> int:
+def _threads_of(out: str | Path) -> int:
     """Return the threads that an unfinished capture began with.
 
     Rounding depends on their number, not on how many CPUs run them, so a resumed capture takes the same number.
     """
+    otherwise = torch.get_num_threads()
     if not (Path(out) / "manifest.json").exists():
         return otherwise
     recorded = int(ShardFolder.open(out).manifest["settings"].get("threads", otherwise))
@@ -220,8 +208,18 @@ def _stored_pilot(folder: ShardFolder) -> Pilot | None:
         return None
 
 
-def _measured_pilot(passes: Passes, folder: ShardFolder, counts: IntArray, *, seed: int, is_saved: bool) -> Pilot:
-    """Return the pilot of the model and save it; raise DataError if the shards of the folder had another one."""
+def _measured_pilot(
+    passes: Passes, folder: ShardFolder, counts: IntArray | None, *, seed: int, is_saved: bool
+) -> Pilot | None:
+    """Return the pilot of the model and save it; None without item counts.
+
+    Raises
+    ------
+    DataError
+        If the shards of the folder had another one.
+    """
+    if counts is None:
+        return None
     assert passes.targets is not None
     rows = pilot_users(passes.lengths, seed=seed)
     bins = pilot_bins(counts, passes.targets, passes.items, passes.lengths, rows)

@@ -17,6 +17,8 @@ from spectral_probe.interactions.sequences import batches_by_length
 from spectral_probe.recording.forward import dtype_of
 from spectral_probe.recording.hooks import Layer
 from spectral_probe.recording.layer_grams import check_lengths
+from spectral_probe.recording.pilot import PILOT_POSITIONS
+from spectral_probe.recording.shards import KINDS
 from spectral_probe.storage.hashing import array_hash
 from spectral_probe.types import IntArray
 
@@ -112,11 +114,19 @@ def manifest_of(
     layers: Sequence[Layer],
     settings: dict[str, Any],
     arrays: Mapping[str, npt.NDArray[Any]],
-    *,
     max_length: int,
+    *,
+    counts: IntArray | None,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return what a folder of shards says about itself; its ``config_hash`` is set when the folder is known."""
+    """Return what a folder of shards says about itself; its ``config_hash`` is set when the folder is known.
+
+    With item counts there is a pilot: it is named in ``settings`` too.
+    """
+    if counts is not None:
+        settings["pilot"] = {"positions": PILOT_POSITIONS, "seed": seed, "item_counts_hash": array_hash(counts)}
     return {
+        **({} if counts is None else {"kinds": list(KINDS)}),
         "settings": settings,
         "layer_names": settings["layers"],
         "layer_states": [state for _, state, _ in layers],
@@ -140,3 +150,12 @@ def identity_of(model: LayeredModel, inputs: torch.Tensor) -> dict[str, str]:
     else:
         hashes["revision"] = str(getattr(model, "revision", ""))
     return hashes
+
+
+def with_hashes(
+    settings: dict[str, Any], model: LayeredModel, values: torch.Tensor, arrays: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Any]:
+    """Add the hashes of the weights, of what is fed in and of the arrays to the settings, and return these."""
+    settings |= identity_of(model, values)
+    settings |= {f"{name}_hash": array_hash(array) for name, array in arrays.items() if name != "order"}
+    return settings

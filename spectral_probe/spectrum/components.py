@@ -123,7 +123,7 @@ class ComponentOperators:
         """Weight of each user in a mean, (n,): the inverse of the noise variance at the length of their graph."""
         return graph_weights(np.where(self.bases.lengths > 1, self.bases.lengths, 0), self.variance)
 
-    def own(self, rows: IntArray, length: int) -> FloatArray:
+    def of_users(self, rows: IntArray, length: int) -> FloatArray:
         """Return the operators of some users of one length, (m, 4, T, T) in the order of :data:`COMPONENTS`."""
         values, vectors = self.bases.eigenvalues[rows, :length], self.bases.eigenvectors[rows, :length, :length]
         P = graph_operator(vectors, heat_kernel(values, self.tau))
@@ -160,10 +160,10 @@ def _compute(
     popularity, sums, variance = np.zeros((n, T, T)), {}, {}
 
     def of_length(length: int) -> None:
-        own, pool = np.flatnonzero(bases.lengths == length), references[length]
-        rows = np.union1d(own, pool)
+        users, pool = np.flatnonzero(bases.lengths == length), references[length]
+        rows = np.union1d(users, pool)
         P_matched = matched.heat(tau, length, rows)
-        popularity[own, :length, :length] = P_matched[np.searchsorted(rows, own)]
+        popularity[users, :length, :length] = P_matched[np.searchsorted(rows, users)]
         P_matched = P_matched[np.searchsorted(rows, pool)]
         P = heat_operator(bases.adjacency[pool, :length, :length], tau)
         sums[length] = np.stack([P.sum(axis=0), P_matched.sum(axis=0)])
@@ -262,7 +262,7 @@ class _Group:
 
     rows: IntArray
     length: int
-    own: FloatArray  # (m, 4, T * T)
+    of_users: FloatArray  # (m, 4, T * T)
     total: FloatArray  # (4, T * T)
     references: IntArray
     is_reference: FloatArray  # (m,)
@@ -276,8 +276,8 @@ class _Group:
         scale = 1.0 / traces[self.references, T - 1]
         states = np.einsum("v,vst->st", scale, G[self.references, :T, :T]).ravel()
         own_states = G[self.rows, :T, :T].reshape(len(self.rows), T * T) / traces[self.rows, T - 1][:, None]
-        own_own = np.einsum("mct,mt->mc", self.own, own_states)
-        own_all, all_own, all_all = self.own @ states, own_states @ self.total.T, self.total @ states
+        own_own = np.einsum("mct,mt->mc", self.of_users, own_states)
+        own_all, all_own, all_all = self.of_users @ states, own_states @ self.total.T, self.total @ states
         # The user's own term leaves the sums over the references.
         inside = self.is_reference[:, None]
         count = len(self.references) - inside
@@ -298,8 +298,8 @@ def _groups(operators: ComponentOperators, is_usable: npt.NDArray[np.bool_]) -> 
         total = centre(operators.reference_sums(length, is_reference)).reshape(len(COMPONENTS), -1)
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
-            own = centre(operators.own(part, length)).reshape(len(part), len(COMPONENTS), -1)
-            yield _Group(part, length, own, total, references, np.isin(part, references).astype(np.float64))
+            of_users = centre(operators.of_users(part, length)).reshape(len(part), len(COMPONENTS), -1)
+            yield _Group(part, length, of_users, total, references, np.isin(part, references).astype(np.float64))
 
 
 def split_operators(P: FloatArray, popularity: FloatArray) -> FloatArray:

@@ -126,64 +126,62 @@ def spectral_energy(
     }
     _check_arguments(grams, bases, nulls, settings)
     _check_finite(grams)
-    n_dropped, is_measured = drop_first, isinstance(matched, ComponentOperators)
-    n_nodes = grams.lengths
     if matched is not None and not grams.is_causal:
         raise ConfigError("The rows of these Grams have seen later items, so their leading blocks cannot be compared.")
+    n_nodes, operators = grams.lengths, matched if isinstance(matched, ComponentOperators) else None
     if isinstance(matched, PopularityMatch):
         nodes = MeasuredNodes.of(
             matched.nodes, grams.lengths, drop_first=drop_first, min_nodes=min_targets - drop_first
         )
         grams, n_nodes = nodes.select(grams), nodes.n_nodes
         bases = GraphBases.from_adjacency(nodes.adjacency(bases.adjacency), nodes.lengths)
-        matched = ComponentOperators.build(
-            bases,
-            matched.select(nodes.index, nodes.n_nodes),
-            tau=tau,
-            n_references=n_references,
-            seed=seed,
-            cache_dir=cache_dir,
+        chosen = matched.select(nodes.index, nodes.n_nodes)
+        operators = ComponentOperators.build(
+            bases, chosen, tau=tau, n_references=n_references, seed=seed, cache_dir=cache_dir
         )
-        is_measured = True
-    if is_measured:
-        n_dropped = 0
+    # Of measured nodes, the first positions are gone already.
+    n_dropped = drop_first if operators is None else 0
     local = bases.drop_first(n_dropped)
     with threadpool_limits(1):
-        split, varies = _split(grams, matched, treatment)
-        is_usable = _usable_blocks(grams.grams, grams.lengths, n_dropped, center, normalize_rows)
-        is_usable &= varies[:, None]
-        least = min_targets - (drop_first - n_dropped)
-        is_valid, skipped = _valid_users(grams.lengths, local, is_usable, least, min_targets)
+        split, varies = _split(grams, operators, treatment)
+        is_usable = varies[:, None] & _usable_blocks(grams.grams, grams.lengths, n_dropped, center, normalize_rows)
+        is_valid, skipped = _valid_users(
+            grams.lengths, local, is_usable, min_targets - (drop_first - n_dropped), min_targets
+        )
         references = None
         if "swap" in nulls:
-            references = SwapReferences.draw(
-                bases,
-                is_usable,
-                grams.lengths[is_valid],
-                is_causal=grams.is_causal,
-                drop_first=n_dropped,
-                tau=whole_tau,
-                n_references=n_references,
-                seed=seed,
-                cache_dir=cache_dir,
-            )
+            draws: dict[str, Any] = {"n_references": n_references, "seed": seed, "cache_dir": cache_dir}
+            draws |= {"is_causal": grams.is_causal, "drop_first": n_dropped, "tau": whole_tau}
+            references = SwapReferences.draw(bases, is_usable, grams.lengths[is_valid], **draws)
         result = _unfilled(grams, local, nulls, is_valid, skipped, settings)
-        groups = [
-            _Group.of(rows, length, local, whole_tau, references)
-            for length, rows in groups_by_length(np.where(is_valid, grams.lengths, 0))
-        ]
-        tasks = list(product(groups, range(grams.grams.shape[1])))
-        for_each(lambda task: _fill(result, grams.grams, *task, drop_first=n_dropped), tasks)
-    return replace(result, **_components(result, matched, split, n_nodes))
+        _fill_all(result, grams, local, references, drop_first=n_dropped)
+    return replace(result, **_components(result, operators, split, n_nodes))
+
+
+def _fill_all(
+    result: SpectralEnergy,
+    grams: LayerGrams,
+    local: GraphBases,
+    references: SwapReferences | None,
+    *,
+    drop_first: int,
+) -> None:
+    """Compute the energies of all users at all layers into ``result``."""
+    groups = [
+        _Group.of(rows, length, local, float(result.settings["whole_tau"]), references)
+        for length, rows in groups_by_length(np.where(result.is_valid, grams.lengths, 0))
+    ]
+    tasks = list(product(groups, range(grams.grams.shape[1])))
+    for_each(lambda task: _fill(result, grams.grams, *task, drop_first=drop_first), tasks)
 
 
 def _split(
-    grams: LayerGrams, operators: ComponentOperators | PopularityMatch | None, treatment: str
+    grams: LayerGrams, operators: ComponentOperators | None, treatment: str
 ) -> tuple[dict[str, dict[str, FloatArray]], npt.NDArray[np.bool_]]:
     """Return the components under each treatment that is asked for, and whether each user's states vary, (n,)."""
     varies = np.ones(len(grams.lengths), dtype=bool)
     split: dict[str, dict[str, FloatArray]] = {}
-    if not isinstance(operators, ComponentOperators):
+    if operators is None:
         return split, varies
     chosen: tuple[Treatment, ...] = ("rows", "residual") if grams.treated is not None else ("rows",)
     if treatment != "auto":
@@ -196,13 +194,13 @@ def _split(
 
 def _components(
     result: SpectralEnergy,
-    operators: ComponentOperators | PopularityMatch | None,
+    operators: ComponentOperators | None,
     split: dict[str, dict[str, FloatArray]],
     n_nodes: IntArray,
 ) -> dict[str, Any]:
     """Return the fields of a result that belong to the components; users who are not on the curve are NaN."""
     weights, match_error = np.ones(len(result.lengths)), float("nan")
-    if isinstance(operators, ComponentOperators):
+    if operators is not None:
         weights, match_error = operators.weights, operators.matched.match_error
         for excess in split.values():
             for values in excess.values():

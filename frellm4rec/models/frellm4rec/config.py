@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from frellm4rec.models.base import RecommenderConfig
@@ -10,7 +11,8 @@ from frellm4rec.modules.butterworth import check_filter
 from frellm4rec.modules.fusion import FUSIONS
 from frellm4rec.modules.glpf import check_alpha
 from frellm4rec.modules.tfm import MODES, Mode, TemporalFrequencyModulation
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.backbones import HFDecoder
+from spectral_probe.errors import ConfigError, ModelError, did_you_mean
 
 #: ``inputs`` of a config → the item tables that the fusion joins, in this order.
 SOURCES: dict[str, tuple[str, ...]] = {"id": ("id",), "text": ("text",), "id+text": ("id", "text")}
@@ -115,3 +117,22 @@ class FreLLM4RecConfig(RecommenderConfig):
         TemporalFrequencyModulation(
             self.cutoff, self.tfm_order, self.mode, layers=self.layers, learnable=self.learnable_cutoff
         )
+
+
+def with_backbone(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
+    """Return the config with a full reference to the backbone; refuse a backbone with other weights."""
+    weights = backbone.revision
+    if config.backbone_weights not in (None, weights):
+        raise ModelError(
+            f"This model was trained on backbone {config.backbone!r} with weights {config.backbone_weights}; "
+            f"{backbone.name!r} has {weights}, so its states would differ. Give the backbone that the model was "
+            "trained on."
+        )
+    folder = Path(config.backbone).expanduser()
+    return replace(
+        config,
+        backbone=str(folder.resolve()) if folder.is_dir() else config.backbone,
+        backbone_weights=weights,
+        backbone_dtype=str(backbone.dtype).removeprefix("torch."),
+        backbone_revision=config.backbone_revision or backbone.hub_revision,
+    )

@@ -15,7 +15,7 @@ from torch import nn
 
 from frellm4rec.items.item_table import ItemTable, first_equal_items
 from frellm4rec.models.base import NARROW_BELOW
-from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig
+from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig, with_backbone
 from frellm4rec.models.frellm4rec.regraph import graph_filter, refiltered
 from frellm4rec.models.padding import run_in_groups
 from frellm4rec.models.sequential import SequentialRecommender, Supervision
@@ -81,7 +81,7 @@ class FreLLM4Rec(SequentialRecommender):
         super().__init__()
         backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision)
         _check_is_free(backbone)
-        self.config = _with_backbone(config, backbone)
+        self.config = with_backbone(config, backbone)
         expected = SOURCES[config.inputs]
         if tuple(tables) != expected or any(table.n_items != config.n_items for table in tables.values()):
             sizes = {name: table.n_items for name, table in tables.items()}
@@ -300,8 +300,8 @@ class FreLLM4Rec(SequentialRecommender):
         is_on = self.config.alpha > 0 or self.config.glpf_keep is not None
         return is_on and bool(set(self.config.glpf_targets) & set(self.tables))
 
-    def on_graph(self, other: csr_array, own: csr_array) -> Self:
-        """Return a copy whose graph filter uses the interactions ``other`` in place of ``own``, its training part.
+    def on_graph(self, other: csr_array, training: csr_array) -> Self:
+        """Return a copy whose graph filter uses the interactions ``other`` in place of ``training``, its own.
 
         The item vectors keep what they were trained on.
 
@@ -311,7 +311,7 @@ class FreLLM4Rec(SequentialRecommender):
             If the filter cannot be undone.
         """
         twin = copy.deepcopy(self)
-        graphs = ItemGraph.from_interactions(own), ItemGraph.from_interactions(other)
+        graphs = ItemGraph.from_interactions(training), ItemGraph.from_interactions(other)
         for source in set(self.config.glpf_targets) & set(self.tables):
             twin.tables[source] = refiltered(self.tables[source], self.config, *graphs)
         return twin
@@ -393,22 +393,3 @@ def _check_is_free(backbone: HFDecoder) -> None:
             f"Backbone {backbone.name!r} belongs to another FreLLM4Rec, which already filters it along time. Load it "
             "once for each model, or delete the other model first."
         )
-
-
-def _with_backbone(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
-    """Return the config with a full reference to the backbone; refuse a backbone with other weights."""
-    weights = backbone.revision
-    if config.backbone_weights not in (None, weights):
-        raise ModelError(
-            f"This model was trained on backbone {config.backbone!r} with weights {config.backbone_weights}; "
-            f"{backbone.name!r} has {weights}, so its states would differ. Give the backbone that the model was "
-            "trained on."
-        )
-    folder = Path(config.backbone).expanduser()
-    return replace(
-        config,
-        backbone=str(folder.resolve()) if folder.is_dir() else config.backbone,
-        backbone_weights=weights,
-        backbone_dtype=str(backbone.dtype).removeprefix("torch."),
-        backbone_revision=config.backbone_revision or backbone.hub_revision,
-    )

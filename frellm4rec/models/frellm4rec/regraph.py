@@ -26,8 +26,8 @@ def graph_filter(config: FreLLM4RecConfig, graph: ItemGraph) -> GraphFilter:
     )
 
 
-def refiltered(table: ItemTable, config: FreLLM4RecConfig, own: ItemGraph, other: ItemGraph) -> ItemTable:
-    """Return a table that was filtered on ``own`` as it would be filtered on ``other``.
+def refiltered(table: ItemTable, config: FreLLM4RecConfig, training: ItemGraph, other: ItemGraph) -> ItemTable:
+    """Return a table that was filtered on ``training`` as it would be filtered on ``other``.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def refiltered(table: ItemTable, config: FreLLM4RecConfig, own: ItemGraph, other
         if config.learnable_alpha and table.logit is not None and isinstance(new_filter, GraphLowPassFilter):
             assert new_filter.logit is not None
             new_filter.logit.copy_(table.logit)
-        filtered = ItemTable.filtered(unfiltered(table, config, own), new_filter)
+        filtered = ItemTable.filtered(unfiltered(table, config, training), new_filter)
     return filtered.to(table.basis.device)
 
 

@@ -368,9 +368,11 @@ SIGNAL = Interval(0.02, 0.01, 0.03)
         ((0.02, -0.01, 0.05), (0.9, 0.85, 0.95), "no measurable excess"),
         ((-0.02, -0.03, -0.01), (2.0, 1.5, 2.5), "no measurable excess"),
         (SIGNAL, (0.5, 0.4, 0.6), "attenuated"),
-        (SIGNAL, (0.9, 0.85, 0.95), "attenuated"),
+        (SIGNAL, (0.9, 0.85, 0.95), "preserved"),
+        (SIGNAL, (0.9, 0.79, 0.95), "attenuated"),
         (SIGNAL, (-0.1, -0.4, 0.2), "attenuated"),
-        (SIGNAL, (1.1, 1.05, 1.15), "amplified"),
+        (SIGNAL, (1.1, 1.05, 1.15), "preserved"),
+        (SIGNAL, (1.2, 1.05, 1.26), "amplified"),
         (SIGNAL, (2.0, 1.01, 4.0), "amplified"),
         (SIGNAL, (1.0, 0.9, 1.1), "preserved"),
         (SIGNAL, (1.0, 0.8, 1.25), "preserved"),
@@ -383,6 +385,14 @@ SIGNAL = Interval(0.02, 0.01, 0.03)
 )
 def test_the_rules_of_the_verdict_apply_in_their_order(embed, retention, label):
     assert judge(Interval(*embed) if isinstance(embed, tuple) else embed, Interval(*retention), 500).label == label
+
+
+def test_a_preserved_retention_says_where_it_leaves_out_1():
+    words = {(0.9, 0.85, 0.95): "below 1", (1.1, 1.05, 1.15): "above 1", (1.0, 0.9, 1.1): ""}
+    for retention, side in words.items():
+        verdict = judge(SIGNAL, Interval(*retention), 500)
+        assert verdict.label == "preserved"
+        assert str(verdict) == (f"preserved (measurably {side})" if side else "preserved")
 
 
 @pytest.mark.parametrize(
