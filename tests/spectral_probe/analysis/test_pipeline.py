@@ -23,7 +23,9 @@ from spectral_probe.profiles.tables import COLUMNS, select_curve
 from spectral_probe.recording.capture import capture
 from spectral_probe.report.words import changes_in_words
 from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.spectrum.components import ComponentOperators
 from spectral_probe.spectrum.energy import spectral_energy
+from spectral_probe.spectrum.nodes import MeasuredNodes
 from spectral_probe.storage.hashing import settings_hash
 from tests.spectral_probe.tiny_models import MixingModel
 from tests.spectral_probe.worlds import make_world
@@ -61,9 +63,11 @@ def test_main_path_equals_the_steps_by_hand(dataset: Dataset) -> None:
         item_counts=graph.item_counts,
     )
     for nodes, items in (("carried", probe.inputs), ("foreseen", probe.targets)):
-        bases = graph.local_bases(items, probe.lengths, users=probe.users)
-        match = PopularityMatch.draw(graph, items, probe.lengths, probe.users)
-        energy = spectral_energy(grams, bases, matched=match)
+        measured = MeasuredNodes.of(items, probe.lengths, drop_first=1, min_nodes=3)
+        bases = graph.local_bases(measured.items[:, : measured.width], measured.lengths, users=probe.users)
+        match = PopularityMatch.draw(graph, measured.items, measured.n_nodes, probe.users)
+        operators = ComponentOperators.build(bases, match)
+        energy = spectral_energy(measured.select(grams), bases, matched=operators)
         by_hand = DecayProfile.from_energy(energy, nodes=nodes, **FAST)
         table = profile.table[profile.table["nodes"] == nodes].reset_index(drop=True)
         for column in ("share", "excess", "excess_low", "retention_high", "n_users", "n_effective", "rayleigh"):

@@ -157,5 +157,5 @@ def test_the_heat_kernel_is_one_at_zero_falls_and_is_zero_in_the_padding():
 
 @pytest.mark.parametrize("tau", [0, -1.0, np.inf, np.nan])
 def test_a_diffusion_time_that_is_not_positive_is_refused(tau):
-    with pytest.raises(ConfigError, match=r"tau must be a positive number; got .* default is 5"):
+    with pytest.raises(ConfigError, match=r"tau must be a positive number; got "):
         heat_kernel(np.zeros(2), tau)
