@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 
 from frellm4rec.experiments.grid import short_name
-from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.published import published
+from spectral_probe.analysis.measure import measure
+from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.comparison.paired import SITES
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.bootstrap import percentile_interval, resampled_means
@@ -111,20 +111,25 @@ def published_changes(runs: Sequence[AnalysisRun], names: Sequence[str]) -> pd.D
 def _published_shares(run: AnalysisRun) -> tuple[np.ndarray, np.ndarray, AnalysisOptions]:
     """Return histories, lowest tenth of the published curve (n_users, 3 sites; NaN off the curve), options."""
     source = run.grams_run()
-    options = AnalysisOptions.from_mapping(source.config()["options"])
+    options = AnalysisOptions.from_saved(source.config()["options"])
     captures = source.load_captures()
     if "paper" not in captures:
         raise DataError(f"{run.path} lacks the published curve. Analyse its model again with --preset paper.")
-    energy = published(captures["paper"], source.load_graph(), options, {}).energy
+    paper, main = captures["paper"], captures[MAIN]
+    profile = measure(captures, source.load_graph(), options, {})
+    headline, energy = profile.energy, profile.controls["paper"].energy
     assert energy is not None
-    share = np.full(energy.total.shape, np.nan)
+    assert headline is not None
+    # The published curve is of the users of the headline.
+    users = headline.is_valid if headline.split else np.ones(len(main.lengths), dtype=bool)
+    rows = np.flatnonzero(np.isin(paper.users, main.users[users]))
     lowest = Bands.parse("deciles").weights(energy.eigenvalues[energy.is_valid])[..., 0]
-    share[energy.is_valid] = np.einsum("nlk,nk->nl", energy.energy[energy.is_valid], lowest)
-    share /= energy.total
+    of_users = np.einsum("nlk,nk->nl", energy.energy[energy.is_valid], lowest) / energy.total[energy.is_valid]
+    share = np.full((len(paper.lengths), energy.total.shape[1]), np.nan)
+    share[rows[energy.is_valid]] = of_users
     at_sites = np.stack([share[:, 0], share[:, -1], share[:, -1] - share[:, 0]], axis=1)
-    targets = captures["paper"].targets
-    assert targets is not None
-    return targets, at_sites, options
+    assert paper.targets is not None
+    return paper.targets, at_sites, options
 
 
 def _settings(comparison: AnalysisRun) -> dict[str, Any]:

@@ -46,6 +46,8 @@ _SMALLEST_CHANGE = 1e-6
 _N_REFERENCES = 256
 #: The values of a user at a layer; ``before`` and ``after`` the filter.
 _VALUES = ("before", "after", "other_falls", "other_change", "shuffled_before", "shuffled_after")
+#: A correlation up to this size is rounding of one that is 0.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def rayleigh_report(
     known = correlations[~np.isnan(correlations)]
     low, high = percentile_interval(resampled_means(known, n_bootstrap=n_bootstrap, seed=seed))
     interval = Interval(float(known.mean()), float(low), float(high))
-    return RayleighReport(pd.DataFrame(rows), interval, float((known > 0).mean()), len(known))
+    return RayleighReport(pd.DataFrame(rows), interval, float((known > ROUNDING).mean()), len(known))
 
 
 def history_operator(T: int, mode: str, cutoff: float, order: int = 2, n_layers: int = 1) -> FloatArray:

@@ -321,6 +321,23 @@ def test_states_of_taste_and_states_of_popularity_are_told_apart() -> None:
     assert means_and_z("popularity", treated=False)["taste"][1] > 3.5
 
 
+def test_in_random_order_what_is_foreseen_is_below_zero() -> None:
+    """The operator of taste sums to 0 along diagonals: an item that is carried counts against the next one."""
+    grams, graph = world_of("taste", n_users=400, treated=True)
+    ratios = {}
+    for T in (6, 14):
+        cut = replace(grams, lengths=np.minimum(grams.lengths, T))
+        means = {}
+        for nodes in ("carried", "foreseen"):
+            result = components_of(cut, graph, nodes=nodes, n_pseudo=8)
+            rows = result.is_valid
+            taste = result.component_excess["taste"][rows, 0]
+            means[nodes] = np.average(taste, weights=result.weights[rows])
+            length = np.average(result.measured, weights=result.weights)
+        ratios[T] = means["foreseen"] / means["carried"] * (length - 1)
+    assert all(-2.5 < ratio < -0.5 for ratio in ratios.values()), ratios
+
+
 def test_what_cannot_be_split_is_refused(small) -> None:
     graph = ItemGraph.from_interactions(small.dataset.train.user_items)
     grams = grams_of(small)
