@@ -171,10 +171,10 @@ def _foreseen(probed: list[Probed]) -> list[str]:
         "It has no retention: at the input nothing of the next item is known.",
         "",
         "A short history has a negative offset here. The lag profile is removed, so the operator of taste sums to 0 "
-        "along every diagonal, and what a row carries of its own item counts against the item one step later: in random "
-        "order the excess is below 0 by one to two parts in T − 1 of the carried taste, for histories of T nodes "
-        "(`test_in_random_order_what_is_foreseen_is_below_zero`). Luxury_Beauty has short histories and no time stamps; "
-        "its values are this offset.",
+        "along every diagonal, and what a row carries of its own item counts against the item one step later: in "
+        "random order the excess is below 0 by one to two parts in T − 1 of the carried taste, for histories of T "
+        "nodes (`test_in_random_order_what_is_foreseen_is_below_zero`). Luxury_Beauty has short histories and no time "
+        "stamps; its values are this offset.",
         "",
         "| data set | model | input | largest block | last block |",
         "|---|---|---|---|---|",

@@ -32,9 +32,10 @@ class Case(NamedTuple):
 CASES = {
     "bases-networkx": Case("local graphs + eigenbases, T = 48, LastFM: NetworkX loop / ours"),
     "bases-pygsp": Case("local graphs + eigenbases, T = 48, LastFM: PyGSP loop / ours"),
-    "capture-time": Case("forward + hooks + Grams / bare forward, Qwen2 width 896, 6 layers, 32 × 50"),
+    "capture-time": Case("forward + plain and treated Grams / bare forward, Qwen2, 6 layers, 32 × 50"),
     "capture-memory": Case("peak memory of the same two, each in its own process"),
-    "pipeline": Case("capture + bases + energies + nulls / bare forward passes, MiniLM on LastFM"),
+    "pipeline": Case("whole analysis after the capture / bare forward passes, MiniLM on LastFM"),
+    "smollm2": Case("capture of SmolLM2 in bfloat16 on all of LastFM, with its pilot"),
     "cooccurrence": Case("W of 309,555 users, 86,678 items, 1.7 M interactions: seconds; peak memory / bytes of W"),
     "tfm-operator": Case("TFM / rfft → gain → irfft, 32 × 50 × 896", 1),
     "tfm-ragged": Case("TFM / the same for each length, 32 histories of 5 to 50, width 896", 1),

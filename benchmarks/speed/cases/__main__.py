@@ -17,6 +17,7 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "memory-bare": lambda _: instrument.memory_of("bare"),
     "memory-captured": lambda _: instrument.memory_of("captured"),
     "pipeline": instrument.pipeline,
+    "smollm2": instrument.smollm2,
     "cooccurrence": instrument.cooccurrence,
     "tfm-operator": filters.tfm_operator,
     "tfm-ragged": filters.tfm_ragged,

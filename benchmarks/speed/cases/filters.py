@@ -110,7 +110,7 @@ def tfm_layer(_folder: str) -> dict[str, Any]:
 
     from frellm4rec.modules import TemporalFrequencyModulation
 
-    model, inputs, lengths = qwen2(1)
+    model, inputs, lengths = qwen2(n_blocks=1)
     tfm = TemporalFrequencyModulation(CUTOFF, ORDER)
     block = next(module for _, kind, module in model.layers() if kind == "block")
     calls: list[Any] = []

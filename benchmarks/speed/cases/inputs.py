@@ -42,8 +42,11 @@ def large_log() -> Any:
     return R
 
 
-def qwen2(n_blocks: int = 6) -> tuple[Any, Any, Any]:
-    """Return a random Qwen2 of width 896 with some blocks, inputs of 32 × 50 vectors, and their lengths."""
+def qwen2(width: int = 896, n_blocks: int = 6) -> tuple[Any, Any, Any]:
+    """Return a random Qwen2 with some blocks, inputs of 32 × 50 vectors, and their lengths.
+
+    Heads are 64 wide and the inner width grows with ``width`` as in Qwen2.5-0.5B.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -52,13 +55,13 @@ def qwen2(n_blocks: int = 6) -> tuple[Any, Any, Any]:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         "qwen2",
-        hidden_size=896,
-        intermediate_size=4864,
+        hidden_size=width,
+        intermediate_size=4864 * width // 896,
         num_hidden_layers=n_blocks,
-        num_attention_heads=14,
-        num_key_value_heads=2,
+        num_attention_heads=width // 64,
+        num_key_value_heads=1 if width // 64 % 2 else 2,
         vocab_size=1000,
     )
-    model = HFDecoder(AutoModel.from_config(config), name=f"qwen2-{n_blocks}x896")
-    inputs = torch.randn(32, 50, 896) * 0.02
+    model = HFDecoder(AutoModel.from_config(config), name=f"qwen2-{n_blocks}x{width}")
+    inputs = torch.randn(32, 50, width) * 0.02
     return model.eval(), inputs, torch.full((32,), 50)
