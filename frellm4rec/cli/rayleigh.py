@@ -37,7 +37,7 @@ def rayleigh(
 ) -> None:
     """Report how often and how much TFM lowers the Rayleigh quotient of saved states, and on whose graphs.
 
-    The same states on other users' graphs are the yardstick: a fall that any graph sees is not about collaboration.
+    The same states on other users' graphs are the yardstick: a fall that any graph sees is not about this user's items.
     """
     if mode not in MODES:
         raise ConfigError(f"--mode must be one of {list(MODES)}; got {mode!r}.{did_you_mean(mode, MODES)}")

@@ -18,7 +18,7 @@ def compare(
 ) -> None:
     """Draw finished runs on one axis, and say what changes from the first to each other.
 
-    A higher low-pass share may be preserved collaboration, or smoothing by construction: the report says which.
+    A higher low-pass share may be more taste carried, or smoothing by construction: the report says which.
     """
     from spectral_probe.cli.printing import print_comparison
     from spectral_probe.comparison.comparison import compare as compare_profiles

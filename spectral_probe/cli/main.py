@@ -10,7 +10,7 @@ from spectral_probe.cli.listing import datasets, models
 from spectral_probe.cli.report import report
 
 app = new_app(
-    "spectral-probe", "Does the collaborative signal survive the layers of a model? Measured with exact nulls."
+    "spectral-probe", "What do the layers of a model carry of taste and of popularity? Measured with exact nulls."
 )
 for command in (analyze, compare, report, models, datasets, doctor):
     app.command()(command)

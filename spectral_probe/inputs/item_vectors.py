@@ -104,7 +104,7 @@ def id_inputs(model: HFDecoder, vectors: npt.ArrayLike, *, seed: int = 0) -> Flo
     Notes
     -----
     Source: FreLLM4Rec section 3, e_id of Eq. (2). Deviation: a fixed isometry replaces the learned fusion, so that
-    the measured change of the collaborative signal is that of the layers, not of a trained fusion.
+    the measured change is that of the layers, not of a trained fusion.
     """
     return scaled_inputs(model, vectors, seed=seed)
 
