@@ -130,9 +130,11 @@ def _opening() -> list[str]:
         "",
         "FreLLM4Rec, arXiv 2508.10312: what it claims, what was run here, and what came out. Every number is read from "
         "a committed table. *Published share*: the paper's quantity, without a null. *Taste* and *popularity*: the two "
-        "parts of what the states carry of the items that were read ([results.md](results.md), "
-        "[method.md](method.md)). *Retention* is the value at the last block as a part of that at the input. Brackets "
-        "are 95 % intervals over users.",
+        "parts of what the states carry of the items that were read, or foresee of the items that are predicted "
+        "([results.md](results.md), [method.md](method.md)). All are shares of the energy of the states: unrelated "
+        "energy that grows makes them smaller. *Retention* is the value at the last block as a part of that at the "
+        "input. A step leads from one block to the next; the intervals of two blocks are *apart* if they do not "
+        "overlap. Brackets are 95 % intervals over users; differences are paired.",
         "",
         *(f"- **{start.strip(' :')}**: {meaning}." for start, meaning in VERDICTS.items()),
         "",
