@@ -6,8 +6,9 @@ A reference stands in braces and has four parts: ``{FILE | ROWS | QUANTITY | FOR
 - ``ROWS``: conditions joined by ``&``, each ``column=value`` or ``column!=value``, compared as text.
 - ``QUANTITY``: a column, then at most one word before it that says what is done with the rows. Alone, or with
   ``minus`` (the value with the other sign), there must be one row. ``mean`` and ``count`` take any rows. ``first``,
-  ``last``, ``change`` (last minus first), ``falls`` and ``rises`` (steps in which the value does), ``clear_rises``
-  (those in which the interval lies above the one before) and ``steps`` take one row per ``layer``, in its order.
+  ``last``, ``change`` (last minus first), ``falls`` and ``rises`` (steps in which the value does), ``clear_falls`` and
+  ``clear_rises`` (those in which the interval does not overlap the one before) and ``steps`` take one row per
+  ``layer``, in its order.
   ``lead`` is by how much the row of the model ``FreLLM4Rec`` exceeds the best other, as a part of the latter.
 - ``FORM``: a format as in Python, ``.2f``; in brackets, ``[.2f]``, with the interval of the column, where the quantity
   is the value of one row; after an arrow, ``→.2f``, from the first to the last layer. Left out in a condition.
@@ -28,7 +29,7 @@ from spectral_probe.errors import DataError, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = re.compile(r"\{([^{}]*)\}")
-BY_LAYER = ("first", "last", "change", "falls", "rises", "clear_rises", "steps")
+BY_LAYER = ("first", "last", "change", "falls", "rises", "clear_falls", "clear_rises", "steps")
 ACTIONS = ("minus", "mean", "count", "lead", *BY_LAYER)
 #: Quantities that are the value of one row, and have the interval of that row.
 ONE_ROW = ("", "minus", "first", "last")
@@ -129,9 +130,9 @@ class Reference:
             if is_model.sum() != 1 or len(df) < 2:
                 raise DataError(f"{self.path} must have FreLLM4Rec once and another model for a lead; see {self!r}.")
             return float(values[is_model].iloc[0] / values[~is_model].max() - 1)
-        if self.action == "clear_rises":
+        if self.action.startswith("clear_"):
             low, high = self._ends(df)
-            return float((low > high.shift()).sum())
+            return float(((high < low.shift()) if self.action == "clear_falls" else (low > high.shift())).sum())
         return {
             "": values.iloc[0],
             "minus": -values.iloc[0],

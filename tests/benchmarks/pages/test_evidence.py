@@ -44,12 +44,14 @@ def root(tmp_path) -> Path:
         # From layer 2 to layer 10 the interval rises as well.
         ("t.csv | model=a | rises value | .0f", "1"),
         ("t.csv | model=a | clear_rises value | .0f", "1"),
+        ("t.csv | model=a | clear_falls value | .0f", "2"),
         ("t.csv | model=a | clear_rises gain | .0f", "0"),
         ("t.csv | model=a & layer!=0 | rises value | .0f", "1"),
         ("t.csv | model=a & layer!=10 | rises value | .0f", "0"),
         # The value rises, but its interval begins below the end of the one before.
         ("t.csv | model=a | rises wide | .0f", "1"),
         ("t.csv | model=a | clear_rises wide | .0f", "0"),
+        ("t.csv | model=a | clear_falls wide | .0f", "1"),
         ("t.csv | model=a | steps value | .0f", "3"),
         ("t.csv | model=a | first value | [.1f]", "1.0 [0.9, 1.1]"),
         ("t.csv | model=a & state!=final_norm | last value | [.2f]", "0.25 [0.20, 0.30]"),
