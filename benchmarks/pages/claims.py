@@ -114,12 +114,17 @@ def page(path: Path = TABLE) -> str:
     refuted = refuted_verdicts(table)
     if refuted:
         raise DataError(f"A verdict must follow from the tables; {'; '.join(refuted)}. Change the verdict or the rows.")
-    commands = list(dict.fromkeys(command for command in table["command"] if command))
+    commands = list(dict.fromkeys(command for text in table["command"] for command in commands_of(text)))
     lines = [*_opening(), *_overview(table), ""]
     for claim in CLAIMS:
         lines += [*_claim(table[table["id"] == claim], commands), ""]
     lines += ["## Commands", "", *(f"{n}. `{command}`" for n, command in enumerate(commands, start=1)), ""]
     return "\n".join(lines)
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the commands of a row, which are joined by ``&&``."""
+    return [command.strip() for command in text.split("&&") if command.strip()]
 
 
 def _opening() -> list[str]:
@@ -130,9 +135,12 @@ def _opening() -> list[str]:
         "",
         "FreLLM4Rec, arXiv 2508.10312: what it claims, what was run here, and what came out. Every number is read from "
         "a committed table. *Published share*: the paper's quantity, without a null. *Taste* and *popularity*: the two "
-        "parts of what the states carry of the items that were read ([results.md](results.md), "
-        "[method.md](method.md)). *Retention* is the value at the last block as a part of that at the input. Brackets "
-        "are 95 % intervals over users.",
+        "parts of what the states carry of the items that were read, or foresee of the items that are predicted "
+        "([results.md](results.md), [method.md](method.md)). All are shares of the energy of the states: unrelated "
+        "energy that grows makes them smaller. *Retention* is the value at the last block as a part of that at the "
+        "input. A step leads from one block to the next; the intervals of two blocks are *apart* if they do not "
+        "overlap. Brackets are 95 % intervals over users; differences are paired. Language models read ID embeddings "
+        "unless *id+text* says otherwise. MiniLM is an encoder that is run causally.",
         "",
         *(f"- **{start.strip(' :')}**: {meaning}." for start, meaning in VERDICTS.items()),
         "",
@@ -163,9 +171,10 @@ def _claim(rows: pd.DataFrame, commands: list[str]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows.to_dict("records"):
-        command = f"[{commands.index(row['command']) + 1}](#commands)" if row["command"] else "–"
+        numbers = [commands.index(command) + 1 for command in commands_of(row["command"])]
+        links = ", ".join(f"[{number}](#commands)" for number in numbers) or "–"
         cells = (row["run"], row["data"], row["model"], row["component"] or "–", f"**{row['verdict']}**")
-        lines.append(f"| {' | '.join(cells)} | {fill(row['evidence']) or '–'} | {command} |")
+        lines.append(f"| {' | '.join(cells)} | {fill(row['evidence']) or '–'} | {links} |")
     return lines
 
 

@@ -6,11 +6,12 @@ A reference stands in braces and has four parts: ``{FILE | ROWS | QUANTITY | FOR
 - ``ROWS``: conditions joined by ``&``, each ``column=value`` or ``column!=value``, compared as text.
 - ``QUANTITY``: a column, then at most one word before it that says what is done with the rows. Alone, or with
   ``minus`` (the value with the other sign), there must be one row. ``mean`` and ``count`` take any rows. ``first``,
-  ``last``, ``change`` (last minus first), ``falls`` (steps in which the value falls) and ``steps`` take one row per
-  ``layer``, in its order. ``lead`` is by how much the row of the model ``FreLLM4Rec`` exceeds the best other, as a part
-  of the latter.
-- ``FORM``: a format as in Python, ``.2f``; in brackets, ``[.2f]``, with the interval of the column; after an arrow,
-  ``→.2f``, from the first to the last layer. Left out in a condition.
+  ``last``, ``change`` (last minus first), ``falls`` and ``rises`` (steps in which the value does), ``clear_falls`` and
+  ``clear_rises`` (those in which the interval does not overlap the one before) and ``steps`` take one row per
+  ``layer``, in its order.
+  ``lead`` is by how much the row of the model ``FreLLM4Rec`` exceeds the best other, as a part of the latter.
+- ``FORM``: a format as in Python, ``.2f``; in brackets, ``[.2f]``, with the interval of the column, where the quantity
+  is the value of one row; after an arrow, ``→.2f``, from the first to the last layer. Left out in a condition.
 
 A condition compares two of them, or one with a number: ``{…} > 1``, ``{…} = {…}``; several are joined by ``;``.
 """
@@ -28,8 +29,10 @@ from spectral_probe.errors import DataError, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = re.compile(r"\{([^{}]*)\}")
-ACTIONS = ("minus", "mean", "count", "first", "last", "change", "falls", "steps", "lead")
-BY_LAYER = ("first", "last", "change", "falls", "steps")
+BY_LAYER = ("first", "last", "change", "falls", "rises", "clear_falls", "clear_rises", "steps")
+ACTIONS = ("minus", "mean", "count", "lead", *BY_LAYER)
+#: Quantities that are the value of one row, and have the interval of that row.
+ONE_ROW = ("", "minus", "first", "last")
 COMPARISONS = {
     "<": lambda left, right: left < right,
     ">": lambda left, right: left > right,
@@ -127,8 +130,9 @@ class Reference:
             if is_model.sum() != 1 or len(df) < 2:
                 raise DataError(f"{self.path} must have FreLLM4Rec once and another model for a lead; see {self!r}.")
             return float(values[is_model].iloc[0] / values[~is_model].max() - 1)
-        if self.action == "falls":
-            return float((values.diff().dropna() < 0).sum())
+        if self.action.startswith("clear_"):
+            low, high = self._ends(df)
+            return float(((high < low.shift()) if self.action == "clear_falls" else (low > high.shift())).sum())
         return {
             "": values.iloc[0],
             "minus": -values.iloc[0],
@@ -136,15 +140,32 @@ class Reference:
             "first": values.iloc[0],
             "last": values.iloc[-1],
             "change": values.iloc[-1] - values.iloc[0],
+            "falls": float((values.diff() < 0).sum()),
+            "rises": float((values.diff() > 0).sum()),
             "steps": float(len(values) - 1),
         }[self.action]
 
     def interval(self, root: Path = ROOT) -> tuple[float, float]:
-        """Return the ends of the column's interval: ``COLUMN_low`` and ``COLUMN_high``, else ``low`` and ``high``."""
-        df = self.table(root)
-        prefix = f"{self.column}_" if f"{self.column}_low" in df.columns else ""
-        low, high = (float(df[f"{prefix}{end}"].iloc[0]) for end in ("low", "high"))
+        """Return the ends of the column's interval: ``COLUMN_low`` and ``COLUMN_high``, else ``low`` and ``high``.
+
+        Raises
+        ------
+        DataError
+            If the quantity is computed from several rows: the table has no interval of it.
+        """
+        if self.action not in ONE_ROW:
+            raise DataError(
+                f"Only the value of one row has an interval, not {self.action!r} of {self.column!r} in {self.path}. "
+                "Take the brackets from the form, in the table of claims."
+            )
+        row = -1 if self.action == "last" else 0
+        low, high = (float(ends.iloc[row]) for ends in self._ends(self.table(root)))
         return (-high, -low) if self.action == "minus" else (low, high)
+
+    def _ends(self, df: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        """Return the lower and the upper ends of the column's intervals, one per row."""
+        prefix = f"{self.column}_" if f"{self.column}_low" in df.columns else ""
+        return df[f"{prefix}low"].astype(float), df[f"{prefix}high"].astype(float)
 
     def text(self, root: Path = ROOT) -> str:
         """Return the number as it is written, with its interval or from first to last where the form says so."""

@@ -66,6 +66,14 @@ def test_a_claim_without_a_row_is_refused(changed, claim) -> None:
         claims.page(changed(without=claim))
 
 
+def straight(table: pd.DataFrame, reference: evidence.Reference, *, is_falling: bool) -> pd.DataFrame:
+    """Let the column and its interval fall, or rise, in every step: steps are counted as all or none."""
+    sign = -1 if is_falling else 1
+    for name in (reference.column, f"{reference.column}_low", f"{reference.column}_high"):
+        table[name] = [str(sign * int(layer)) for layer in table["layer"]]
+    return table
+
+
 def test_no_number_is_left_when_its_source_changes(table, monkeypatch) -> None:
     """Every column that a reference names is turned round, and every number of the page must change with it."""
     named = {reference: None for text in table["evidence"] for reference in evidence.references(text)}
@@ -79,6 +87,9 @@ def test_no_number_is_left_when_its_source_changes(table, monkeypatch) -> None:
             return pd.concat([turned, turned])
         if reference.action == "steps":
             return turned[turned["layer"] != "0"]
+        if reference.action.endswith(("falls", "rises")):
+            is_none = before[reference] == "0"
+            return straight(turned, reference, is_falling=is_none == reference.action.endswith("falls"))
         values = turned[reference.column]
         turned[reference.column] = [str(1.7137 - float(value)) if value else value for value in values]
         return turned
@@ -137,8 +148,7 @@ def test_named_tests_and_commands_exist(table) -> None:
     named = re.findall(r"`(test_\w+)`", " ".join(table["evidence"]))
     assert named
     assert [name for name in named if f"def {name}(" not in sources] == []
-    commands = set(table["command"]) - {""}
-    for command in commands:
+    for command in {command for text in table["command"] for command in claims.commands_of(text)}:
         words = command.split()
         if words[0] == "python":
             assert importlib.util.find_spec(words[2]) is not None, command

@@ -9,12 +9,12 @@ import pytest
 from benchmarks.pages.evidence import Reference, broken_conditions, fill, references
 from spectral_probe.errors import DataError
 
-TABLE = """model,layer,state,value,value_low,value_high,low,high,gain
-a,2,block,0.25,0.2,0.3,1,2,-3
-a,0,embed,1.0,0.9,1.1,1,2,-3
-a,1,block,0.5,0.4,0.6,1,2,-3
-a,10,final_norm,0.75,0.7,0.8,1,2,-3
-FreLLM4Rec,0,embed,1.2,1,2,1,2,-0.001
+TABLE = """model,layer,state,value,value_low,value_high,low,high,gain,wide,wide_low,wide_high
+a,2,block,0.25,0.2,0.3,1,2,-3,0.25,0.0,0.9
+a,0,embed,1.0,0.9,1.1,1,2,-3,1.0,0.9,1.1
+a,1,block,0.5,0.4,0.6,1,2,-3,0.5,0.4,0.6
+a,10,final_norm,0.75,0.7,0.8,1,2,-3,0.75,0.7,0.8
+FreLLM4Rec,0,embed,1.2,1,2,1,2,-0.001,1,1,1
 """
 
 
@@ -41,7 +41,20 @@ def root(tmp_path) -> Path:
         ("t.csv | model=a | last value | .2f", "0.75"),
         ("t.csv | model=a | change value | +.2f", "−0.25"),
         ("t.csv | model=a | falls value | .0f", "2"),
+        # From layer 2 to layer 10 the interval rises as well.
+        ("t.csv | model=a | rises value | .0f", "1"),
+        ("t.csv | model=a | clear_rises value | .0f", "1"),
+        ("t.csv | model=a | clear_falls value | .0f", "2"),
+        ("t.csv | model=a | clear_rises gain | .0f", "0"),
+        ("t.csv | model=a & layer!=0 | rises value | .0f", "1"),
+        ("t.csv | model=a & layer!=10 | rises value | .0f", "0"),
+        # The value rises, but its interval begins below the end of the one before.
+        ("t.csv | model=a | rises wide | .0f", "1"),
+        ("t.csv | model=a | clear_rises wide | .0f", "0"),
+        ("t.csv | model=a | clear_falls wide | .0f", "1"),
         ("t.csv | model=a | steps value | .0f", "3"),
+        ("t.csv | model=a | first value | [.1f]", "1.0 [0.9, 1.1]"),
+        ("t.csv | model=a & state!=final_norm | last value | [.2f]", "0.25 [0.20, 0.30]"),
         ("t.csv | model=a | mean value | .3f", "0.625"),
         ("t.csv | model=a | count value", "4"),
         ("t.csv | | lead value | .0%", "20%"),
@@ -61,6 +74,8 @@ def test_a_reference_is_written_as_it_says(root, reference, text) -> None:
         ("t.csv | model=b | mean value | .2f", r"must have rows where model=b; it has 0"),
         ("t.csv | layer=0 | steps value | .2f", "more than one row of a layer"),
         ("t.csv | model=a | lead value | .2f", "FreLLM4Rec once"),
+        ("t.csv | model=a | change value | [.2f]", "Only the value of one row has an interval"),
+        ("t.csv | model=a | mean value | [.2f]", "Only the value of one row has an interval"),
         ("t.csv | model=a | chnge value | .2f", "Did you mean 'change'"),
         ("t.csv | model | value | .2f", "column=value"),
         ("t.csv | model=a", "FILE . ROWS . QUANTITY . FORM"),
