@@ -25,6 +25,8 @@ from spectral_probe.storage.atomic import write_csv, write_text
 
 #: Settings that contain a path on the machine of the run.
 _PATH_SETTINGS = ("model",)
+#: Models of the README's figure: a recommender trained from scratch, and a language model.
+HEADLINE = ["sasrec", "smollm2"]
 #: Columns that are one value per file, or not shown.
 _LEFT_OUT = ("revision", "own_user", "band_low", "band_high", "energy", "rayleigh", "weights")
 
@@ -51,10 +53,13 @@ def collect(runs: Sequence[Path], folder: Path) -> None:
 def draw(folder: Path) -> None:
     """Draw the figure of a data set from its tables."""
     table, foreseen = load(folder)
-    curves = {str(model): rows for model, rows in foreseen.groupby("model", sort=False)}
-    figure = decay_figure([table], foreseen=curves)
-    save_figure(figure, folder / "decay", table)
-    (folder / "decay.csv").unlink()  # curves.csv has the data of the figure
+    for name, models in (("decay", list(table["model"].unique())), ("headline", HEADLINE)):
+        if not set(models) <= set(table["model"]):
+            continue
+        shown = table[table["model"].isin(models)]
+        curves = {model: foreseen[foreseen["model"] == model] for model in models}
+        save_figure(decay_figure([shown], foreseen=curves), folder / name, shown)
+        (folder / f"{name}.csv").unlink()  # curves.csv has the data of the figure
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
