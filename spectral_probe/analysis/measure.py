@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spectral_probe.analysis.node_graphs import NodeGraphs
+from spectral_probe.analysis.node_graphs import N_DROPPED, NodeGraphs
 from spectral_probe.analysis.options import LONG_HISTORY, MAIN, AnalysisOptions
 from spectral_probe.analysis.published import leading_block, published, raw_energy
 from spectral_probe.analysis.split_graph import split_graph_energy
@@ -103,7 +103,8 @@ class Measurement:
         for name in options.controls:
             if name == "long-histories":
                 least = max(LONG_HISTORY, options.min_targets)
-                controls[name] = self.profile(graphs.energy(main, min_targets=least, nulls=("swap",)), name)
+                if (graphs.measured.measured >= least - N_DROPPED).any():
+                    controls[name] = self.profile(graphs.energy(main, min_targets=least, nulls=("swap",)), name)
             elif name == "path-graph":
                 # A graph that is the same for all users has no excess over swap by construction.
                 controls[name] = self.profile(graphs.path_energy(main), name, null=None)
@@ -201,7 +202,7 @@ def measure(
         "positions": n_positions,
         **_pilot_protocol(main),
     }
-    caveats = _caveats(headline, controls["raw"], main, massive)
+    caveats = _caveats(headline, controls["raw"], main, massive, options)
     return replace(headline, controls=controls, caveats=caveats, protocol=protocol)
 
 
@@ -237,9 +238,14 @@ def _pilot_protocol(grams: LayerGrams) -> dict[str, Any]:
 
 
 def _caveats(
-    headline: DecayProfile, raw: DecayProfile, grams: LayerGrams, massive: Mapping[str, int]
+    headline: DecayProfile,
+    raw: DecayProfile,
+    grams: LayerGrams,
+    massive: Mapping[str, int],
+    options: AnalysisOptions,
 ) -> tuple[str, ...]:
     note = str(grams.settings.get("note", ""))
+    is_asked = "long-histories" in options.controls and grams.is_causal
     swap = headline.curve("whole", nodes=str(headline.table["nodes"].iloc[0]))
     match_error = headline.protocol.get("match_error", 0.0)
     codes = {
@@ -252,6 +258,7 @@ def _caveats(
         "popularity-match-poor": match_error > POOR_MATCH,
         "massive-positions": bool(massive),
         "few-users": headline.n_users < FEW_USERS,
+        "no-long-histories": is_asked and "long-histories" not in headline.controls,
         "no-swap-null": bool(np.any(swap["n_users"] < headline.n_users)),
         "random-weights-model": str(grams.settings.get("model", "")).startswith("tiny-random"),
     }

@@ -214,3 +214,11 @@ def test_grams_without_treated_states_have_curves_and_no_verdict(long_alone) -> 
     assert curve["excess"].notna().all()
     assert isinstance(profile.retention["taste"], Interval)
     assert math.isfinite(profile.retention["taste"].value)
+
+
+def test_a_control_that_nobody_is_long_enough_for_is_left_out_and_named() -> None:
+    dataset, taste = tastes([8 + u % 3 for u in range(40)])
+    profile = analyze(knowing(dataset, taste), dataset, controls=("long-histories",), **FAST)
+    assert "long-histories" not in profile.controls
+    assert "no-long-histories" in profile.caveats
+    assert profile.verdict.label != "none"
