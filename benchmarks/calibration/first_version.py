@@ -33,7 +33,7 @@ class _Group:
     references: IntArray
     is_reference: FloatArray
     operators: FloatArray
-    total: FloatArray
+    of_references: FloatArray
 
 
 class FirstVersion:
@@ -61,7 +61,7 @@ class FirstVersion:
             P = centre(heat_operator(bases.adjacency[every, 1:length, 1:length], TAU)).reshape(len(every), -1)
             operators, reference = P[np.searchsorted(every, rows)], P[np.searchsorted(every, references)]
             is_reference = np.isin(rows, references).astype(float)
-            self._groups.append(_Group(rows, length - 1, references, is_reference, operators, reference.sum(axis=0)))
+            self._groups.append(_Group(rows, length - 1, references, is_reference, operators, reference))
 
     def excess(self, grams: npt.NDArray[np.float32]) -> FloatArray:
         """Return the excess (n, n_layers) of plain Grams (n, n_layers, T, T); NaN for users who are left out."""
@@ -75,13 +75,16 @@ class FirstVersion:
 
     def _of(self, group: _Group, G: FloatArray, traces: FloatArray) -> FloatArray:
         m, references = group.m, group.references
+        # A reference without variation is none.
+        varies = np.isfinite(traces[references, m - 1])
+        total, references = group.of_references[varies].sum(axis=0), references[varies]
         scale = 1.0 / traces[references, m - 1]
         states = np.tensordot(scale, G[references, :m, :m], axes=1).ravel()
         own_states = G[group.rows, :m, :m].reshape(len(group.rows), -1) / traces[group.rows, m - 1][:, None]
         low = (group.operators * own_states).sum(axis=1)
-        own_graph, all_graphs = group.operators @ states, own_states @ group.total
+        own_graph, all_graphs = group.operators @ states, own_states @ total
         # Means over the references without the user.
         inside = group.is_reference
         count = len(references) - inside
-        both = group.total @ states - inside * (own_graph + all_graphs - low)
+        both = total @ states - inside * (own_graph + all_graphs - low)
         return np.asarray(low - (own_graph + all_graphs - 2 * inside * low) / count + both / count**2)

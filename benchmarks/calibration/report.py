@@ -96,21 +96,24 @@ def _summary(t: pd.DataFrame) -> str:
 
 
 def _failures(t: pd.DataFrame) -> str:
-    lines, n_chance = [], 0
+    beyond, chance = [], []
     for _, row in t.iterrows():
         missed = failures(row)
-        beyond = [f.text for f in missed if not f.is_chance]
-        n_chance += bool(missed) and not beyond
-        if missed:
-            texts = [f.text + (" (within chance)" if f.is_chance else "") for f in missed]
-            lines.append(f"{row['dataset']}, {row['world']}: {', '.join(texts)}")
-    if not lines:
+        if not missed:
+            continue
+        name, is_beyond = f"{row['dataset']}, {row['world']}", any(not f.is_chance for f in missed)
+        texts = [f.text + (" (within chance)" if f.is_chance and is_beyond else "") for f in missed]
+        (beyond if is_beyond else chance).append(f"{name}: {', '.join(texts)}")
+    if not beyond and not chance:
         return "Every cell of this measure meets all its limits."
     intro = filled(
-        f"""Cells of this measure that miss a limit, {len(lines)} of {len(t)}. "Within chance": the limit lies inside
-        the 95 % interval of the number for so many draws, which is so for {n_chance} of them."""
+        f"""Cells of this measure that miss a limit, {len(beyond) + len(chance)} of {len(t)}. "Within chance": the limit
+        lies inside the 95 % interval of the number for so many draws, which is so for {len(chance)} of them."""
     )
-    return intro + "\n\n" + "\n".join(f"- {line}" for line in lines)
+    parts = [intro, "\n".join(f"- {line}" for line in beyond)]
+    if chance:
+        parts.append(filled(f"Within chance: {'; '.join(chance)}."))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _null(t: pd.DataFrame) -> str:
