@@ -110,12 +110,13 @@ def _curve_table(profile: DecayProfile) -> Table:
     first = profile.table.iloc[0]
     title = f"{first['model']} on {first['dataset']}, inputs {first['inputs']}"
     changes = changes_in_words(profile)
-    title = f"{title}\n{changes}" if changes else title
+    title = f"{title}\n{changes.rstrip('.')}" if changes else title
     if profile.component == "whole" or "taste" not in set(profile.table["component"]):
         return _share_table(profile, title)
     nodes = profile.protocol.get("options", {}).get("nodes", "carried")
     verb = "carried" if nodes == "carried" else "foreseen"
-    table = Table(title=escape(f"{title}: what is {verb}, excess x 1000 [95 % CI] and its part of the input's"))
+    part = " and its part of the input's" if nodes == "carried" else ""
+    table = Table(title=escape(f"{title}: what is {verb}, excess x 1000 [95 % CI]{part}"))
     components = [profile.component, *(name for name in ("taste", "popularity") if name != profile.component)]
     table.add_column("layer", no_wrap=True)
     for component in components:

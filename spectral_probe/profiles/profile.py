@@ -189,8 +189,9 @@ class DecayProfile:
             if component == "taste" and embed_sd > 1:
                 tested = replace(tested, low=tested.value - embed_sd * (tested.value - tested.low))
             verdicts[component] = judge(
-                *(tested, retention[component], int(last["n_users"])),
-                n_effective=float(last["n_effective"]),
+                # Without references nobody has an excess, and the verdict is on the users of the curve.
+                *(tested, retention[component], int(last["n_users"]) or self.n_users),
+                n_effective=float(last["n_effective"]) or None,
                 component=component,
             )
         return replace(

@@ -98,6 +98,7 @@ def test_fewer_than_21_users_have_a_curve_and_an_inconclusive_verdict(n, is_meas
     profile = analyze(knowing(dataset, taste), dataset, **FAST)
     assert profile.users["measured"] == n
     assert {verdict.label == "inconclusive" for verdict in profile.verdicts.values()} == {not is_measurable}
+    assert {verdict.n_users for verdict in profile.verdicts.values()} == {n}
     assert profile.curve("taste")["excess"].notna().all() == is_measurable
     whole = profile.curve("whole", null="cyclic")
     assert whole["share"].notna().all()
