@@ -22,6 +22,7 @@ from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.registry import plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
+from spectral_probe.recording.pilot import PILOT_POSITIONS
 
 #: Resident bytes of Python, PyTorch and transformers without a model, measured on Linux with the CPU build.
 RUNTIME_BYTES = 460 * 2**20
@@ -48,7 +49,7 @@ class CapturePlan:
     is_by_prefix : bool
         Whether every prefix of a history is run as a separate sequence.
     gram_bytes : int
-        Grams of all captures, in memory; on disk, each shard is cut to its longest sequence.
+        Grams of all captures, plain and treated, in memory; on disk, each shard is cut to its longest sequence.
     forward_flops, gram_flops : int
         Multiplications and additions of the forward passes, and of the reduction of the states to Grams.
     activation_bytes : int
@@ -108,6 +109,7 @@ def plan(
     revision: str | None = None,
     layers: Sequence[str] | None = None,
     n_captures: int = 1,
+    n_treated: int = 0,
     prefixes: bool | Literal["auto"] = "auto",
     n_items: int = 0,
 ) -> CapturePlan:
@@ -129,6 +131,8 @@ def plan(
         As in :func:`spectral_probe.recording.capture.capture` and :func:`spectral_probe.backbones.load_backbone`.
     n_captures : int
         1, and one more for each control that runs the model again.
+    n_treated : int
+        How many of them record treated states too: as many Grams again, and a pilot that is run first.
     n_items : int
         Rows of the table of item vectors held beside the model.
 
@@ -155,7 +159,10 @@ def plan(
     by_prefix = (not sizes.is_causal) if prefixes == "auto" else bool(prefixes)
     n_states = sizes.n_states if layers is None else len({*layers, "embed", f"block {sizes.n_blocks}"})
     weights = _weights(sizes, size, quantize)
-    grams = 4 * n_captures * n_users * n_states * max_length**2
+    n_grams = (n_captures + n_treated) * n_users * n_states * max_length**2
+    # Users of the pilot, whose histories are run twice.
+    n_pilot = min(n_users, -(-PILOT_POSITIONS // max(max_length - 1, 1)))
+    n_forwards = n_captures * n_users + n_treated * n_pilot
     activations = _activations(sizes, batch_size, max_length, size, n_states)
     analysis = 6 * 8 * n_users * max_length**2
     device_bytes = weights + activations + n_items * sizes.width * size
@@ -175,13 +182,16 @@ def plan(
         batch_size=batch_size,
         n_captures=n_captures,
         is_by_prefix=by_prefix,
-        gram_bytes=grams,
-        forward_flops=n_captures * _forward_flops(sizes, n_users, max_length, by_prefix=by_prefix),
-        gram_flops=2 * n_captures * n_users * n_states * max_length**2 * sizes.width,
+        gram_bytes=4 * n_grams,
+        forward_flops=_forward_flops(sizes, n_forwards, max_length, by_prefix=by_prefix),
+        gram_flops=2 * n_grams * sizes.width,
         activation_bytes=activations,
         analysis_bytes=analysis,
         peak_device_bytes=device_bytes,
-        peak_host_bytes=RUNTIME_BYTES + grams + analysis + (device_bytes if torch_device.type == "cpu" else weights),
+        peak_host_bytes=RUNTIME_BYTES
+        + 4 * n_grams
+        + analysis
+        + (device_bytes if torch_device.type == "cpu" else weights),
     )
 
 
@@ -295,6 +305,7 @@ def plan_analysis(
         revision=options.revision,
         layers=options.layers,
         n_captures=len(captures),
+        n_treated=sum(name != "paper" for name in captures),
         prefixes=options.prefixes,
     ).to_frame()
     return [*head, *(row for row in sizes.to_dict("records") if row["quantity"] != "n_users")]

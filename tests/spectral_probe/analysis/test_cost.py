@@ -53,6 +53,12 @@ def test_a_capture_takes_what_was_planned(tmp_path):
     on_disk = sum(path.stat().st_size for path in (tmp_path / "grams").iterdir())
     assert cost.gram_bytes <= on_disk <= cost.gram_bytes + 20_000
     assert cost.weight_bytes == sum(parameter.nbytes for parameter in model.model.parameters())
+    items = np.random.default_rng(1).integers(0, 50, (40, 30))
+    treated = capture(model, inputs, np.full(40, 30), targets=items, items=items, item_counts=np.arange(1, 51))
+    assert treated.treated is not None
+    both = plan("tiny-random:qwen2", 40, 30, n_treated=1)
+    assert both.gram_bytes == treated.grams.nbytes + treated.treated.nbytes
+    assert both.forward_flops == 2 * cost.forward_flops  # 40 users have fewer positions than a pilot
     selected = capture(model, inputs, np.full(40, 30), layers=["block 1"])
     assert plan("tiny-random:qwen2", 40, 30, layers=["block 1"]).gram_bytes == selected.grams.nbytes
 
