@@ -111,16 +111,21 @@ def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
     if not len(values):
         return Changes(0, {}, {}, measure)
     n_bootstrap = int(base.protocol.get("n_bootstrap", 1000))
-    means = WeightedMeans.of(values, weights, n_bootstrap=n_bootstrap, seed=int(base.protocol.get("bootstrap_seed", 0)))
+    seed = int(base.protocol.get("bootstrap_seed", 0))
+    # Each profile on its own: a product with both would round equal columns differently.
+    means = [
+        WeightedMeans.of(np.ascontiguousarray(values[:, m]), weights, n_bootstrap=n_bootstrap, seed=seed)
+        for m in (0, 1)
+    ]
     at: dict[tuple[str, Site], Change] = {}
     for s, site in enumerate(SITES):
         for q, quantity in enumerate(quantities):
-            at[quantity, site] = _change(quantity, site, means[0, s, q], means[1, s, q])
+            at[quantity, site] = _change(quantity, site, means[0][s, q], means[1][s, q])
     retentions = {}
     for quantity in (*COMPONENT_QUANTITIES, EXCESS["swap"]):
         if quantity in quantities and all(getattr(at[quantity, "embed"], m).low > 0 for m in ("base", "other")):
             q = quantities.index(quantity)
-            ratios = [means[m, 1, q].ratio_to(means[m, 0, q]) for m in (0, 1)]
+            ratios = [means[m][1, q].ratio_to(means[m][0, q]) for m in (0, 1)]
             retentions[quantity] = _change(f"retention_{quantity}", "last block", *ratios)
     return Changes(len(values), at, retentions, measure)
 
