@@ -143,15 +143,9 @@ def plan(
     ModelError
         If the model is absent, not reachable, or not a decoder.
     """
-    for name, value in (("n_users", n_users), ("max_length", max_length), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1; got {value}.")
+    _check_positive(n_users=n_users, max_length=max_length, batch_size=batch_size)
     label, source, sizes, wanted = _resolve(model, revision)
-    if sizes.n_positions is not None and max_length > sizes.n_positions:
-        raise ConfigError(
-            f"{label!r} has {sizes.n_positions} positions; got max_length {max_length}. "
-            f"Use --max-length {sizes.n_positions}."
-        )
+    _check_positions(label, sizes, max_length)
     torch_device = parse_device(device)
     torch_dtype = parse_dtype(wanted if dtype == "auto" and wanted else dtype)
     dtype_name = str(torch_dtype or (sizes.dtype if torch_device.type != "cpu" else "float32")).removeprefix("torch.")
@@ -160,9 +154,7 @@ def plan(
     n_states = sizes.n_states if layers is None else len({*layers, "embed", f"block {sizes.n_blocks}"})
     weights = _weights(sizes, size, quantize)
     n_grams = (n_captures + n_treated) * n_users * n_states * max_length**2
-    # Users of the pilot, whose histories are run twice.
-    n_pilot = min(n_users, -(-PILOT_POSITIONS // max(max_length - 1, 1)))
-    n_forwards = n_captures * n_users + n_treated * n_pilot
+    n_forwards = n_captures * n_users + n_treated * _pilot_users(n_users, max_length)
     activations = _activations(sizes, batch_size, max_length, size, n_states)
     analysis = 6 * 8 * n_users * max_length**2
     device_bytes = weights + activations + n_items * sizes.width * size
@@ -193,6 +185,25 @@ def plan(
         + analysis
         + (device_bytes if torch_device.type == "cpu" else weights),
     )
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; got {value}.")
+
+
+def _check_positions(label: str, sizes: Architecture, max_length: int) -> None:
+    if sizes.n_positions is not None and max_length > sizes.n_positions:
+        raise ConfigError(
+            f"{label!r} has {sizes.n_positions} positions; got max_length {max_length}. "
+            f"Use --max-length {sizes.n_positions}."
+        )
+
+
+def _pilot_users(n_users: int, max_length: int) -> int:
+    """Return the users of a pilot, whose histories are run twice."""
+    return min(n_users, -(-PILOT_POSITIONS // max(max_length - 1, 1)))
 
 
 def _weights(sizes: Architecture, size: int, quantize: str | None) -> int:
