@@ -19,6 +19,7 @@ from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
@@ -129,11 +130,13 @@ def run_analysis(
         if run is not None:
             with disk_errors(run.path):
                 run.save_graph(graph, data.user_ids)
+        # Asked for before the model runs: a model without them is refused at once.
+        vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
         cache_dir = cache_root() / "heat"
         exchanged = None
-        if "exchanged-items" in options.controls and captures[MAIN].is_causal:
-            exchanged = exchange_items(item_vectors(layered), captures[MAIN], graph, options, cache_dir=cache_dir)
+        if vectors is not None and captures[MAIN].is_causal:
+            exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
         profile = _with_users(profile, captures[MAIN], data)
@@ -259,6 +262,9 @@ def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captur
     wanted = {"paper"} if after.preset == "paper" else set()
     wanted |= {name for name in after.controls if name in CAPTURED_CONTROLS}
     wanted |= {name for name in after.controls if name in VECTOR_CONTROLS}
+    if "split-graph" in after.controls and captures[MAIN].settings.get("has_graph"):
+        # The saved states went through the model's own graph, of all users.
+        wanted |= {capture_name(half) for half in (0, 1)}
     missing = sorted(wanted - captures.keys())
     if missing:
         raise ConfigError(

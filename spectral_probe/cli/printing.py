@@ -13,8 +13,8 @@ from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.report.words import (
-    CAVEATS,
     QUANTITIES_IN_WORDS,
+    caveat_in_words,
     changes_in_words,
     nulls_in_words,
     paired_in_words,
@@ -99,7 +99,7 @@ def print_profile(profile: DecayProfile) -> None:
             lines.append(f"control {name}: {'; '.join(words)}")
     if profile.protocol.get("number_format"):
         lines.append(f"weights: {profile.protocol['number_format']}")
-    lines += [f"note [{code}]: {CAVEATS[code]}" for code in profile.caveats]
+    lines += [f"note [{code}]: {caveat_in_words(profile, code)}" for code in profile.caveats]
     for line in lines:
         if line:
             console.print(line, highlight=False, markup=False)

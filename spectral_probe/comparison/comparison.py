@@ -126,8 +126,12 @@ def _compare(base: DecayProfile, other: DecayProfile) -> ProfileComparison:
 def _by_dtype(base: DecayProfile, other: DecayProfile) -> list[str]:
     """Return a sentence for each setting of the numbers themselves that differs."""
     lines = []
-    for name, words in (("dtype", "dtype"), ("number_format", "number format of the weights")):
-        values = [str(profile.protocol.get(name) or "") for profile in (base, other)]
+    # A run without a number format has weights that no file of rounded numbers was made of; one without a dtype is old.
+    for name, words, default in (
+        ("dtype", "dtype", ""),
+        ("number_format", "number format of the weights", "not rounded"),
+    ):
+        values = [str(profile.protocol.get(name) or default) for profile in (base, other)]
         if values[0] != values[1] and all(values):
             lines.append(f"The {words} differs: {values[1]} against {values[0]}.")
     return lines

@@ -106,6 +106,8 @@ def settings_of(
     for name in ("hub_revision", "adapter", "quantization", "number_format"):
         if getattr(model, name, None) is not None:
             settings[name] = str(getattr(model, name))
+    if getattr(model, "has_graph", False):
+        settings["has_graph"] = True
     return settings
 
 

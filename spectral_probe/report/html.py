@@ -15,9 +15,9 @@ from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.report.words import (
-    CAVEATS,
     CONTROLS_IN_WORDS,
     QUANTITIES_IN_WORDS,
+    caveat_in_words,
     changes_in_words,
     nulls_in_words,
     paired_in_words,
@@ -96,7 +96,7 @@ def _content(profile: DecayProfile) -> dict[str, Any]:
         ],
         "users": _extreme_users(profile),
         "in_words": users_in_words(profile),
-        "caveats": [(code, CAVEATS[code]) for code in profile.caveats],
+        "caveats": [(code, caveat_in_words(profile, code)) for code in profile.caveats],
         "protocol": _flat(profile.protocol),
     }
 

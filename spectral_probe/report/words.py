@@ -25,8 +25,8 @@ CAVEATS = {
         "are told apart less well."
     ),
     "massive-positions": (
-        "Some positions beyond the first have a norm over 10 times the median of their layer; their number is in the "
-        "protocol (massive_positions). Taste and popularity use rows of unit norm; the whole excess does not."
+        "Some positions beyond the first have a norm over 10 times the median of their layer. Taste and "
+        "popularity use rows of unit norm; the whole excess does not."
     ),
     "encoder-run-causally": (
         "The model is an encoder run causally; its states are block outputs after their norm, not a raw residual."
@@ -143,6 +143,15 @@ def nulls_in_words(profile: DecayProfile) -> str:
         return ""
     parts = ", ".join(f"{null} {value:.2f}" for null, value in left.items())
     return f"Whole excess left at {profile.retention_layer or 'the last block'}, by null: {parts}."
+
+
+def caveat_in_words(profile: DecayProfile, code: str) -> str:
+    """Return the sentence of a caveat; for massive positions with their number at the layer that has the most."""
+    counts = profile.protocol.get("massive_positions")
+    if code != "massive-positions" or not counts:
+        return CAVEATS[code]
+    layer = max(counts, key=lambda name: counts[name])
+    return f"{CAVEATS[code]} Most at {layer}: {counts[layer]:,} of {profile.protocol['positions']:,} positions."
 
 
 def users_in_words(profile: DecayProfile) -> str:

@@ -21,7 +21,7 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.report.words import users_in_words
+from spectral_probe.report.words import caveat_in_words, users_in_words
 from tests.spectral_probe.tiny_models import MixingModel
 
 FAST = {"n_bootstrap": 100, "n_pseudo": 4}
@@ -197,6 +197,8 @@ def test_massive_positions_and_zero_rows_are_in_the_protocol(long_alone) -> None
     profile = measure({MAIN: replace(main, treated=treated, grams=loud)}, graph, AnalysisOptions(**FAST), {})
     assert profile.protocol["massive_positions"] == {"block 2": 1}
     assert "massive-positions" in profile.caveats
+    counted = f"Most at block 2: 1 of {int((probe.lengths - 1).sum())} positions."
+    assert caveat_in_words(profile, "massive-positions").endswith(counted)
     pilot = profile.protocol["pilot"]
     assert pilot["zero_rows"] == {"block 1": 1}
     assert (pilot["users"], pilot["positions"]) == (65, int((probe.lengths - 1).sum()))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
+from spectral_probe.analysis.pipeline import analyze, reanalyze
 from spectral_probe.analysis.split_graph import split_graph_energy, user_halves
+from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import ISOLATED, PopularityMatch
 from spectral_probe.recording.capture import capture
@@ -144,3 +147,35 @@ def test_a_model_with_a_graph_of_its_own_is_probed_on_the_other_half(small) -> N
     valid = alone.is_valid
     assert not np.allclose(mixed[valid, 1], first[valid])
     assert not np.allclose(mixed[valid, 1], rest[valid])
+
+
+class OwnGraph(MixingModel):
+    """A model whose item vectors depend on the interactions of the training."""
+
+    has_graph = True
+
+    def on_graph(self, other, training) -> MixingModel:
+        assert other.nnz < training.nnz
+        twin = MixingModel(len(self.table.weight))
+        twin.table.weight.data += torch.from_numpy(np.asarray(other.sum(axis=0), dtype=np.float32))[:, None]
+        return twin
+
+
+def test_a_model_with_a_graph_of_its_own_is_run_again_on_the_other_half(small, tmp_path) -> None:
+    world, _, _ = small
+    fast = {"n_bootstrap": 100, "n_pseudo": 2}
+    model, controls = OwnGraph(world.dataset.n_items), ("split-graph",)
+    made = analyze(model, world.dataset, controls=controls, out=tmp_path / "a", **fast)
+    run = next((tmp_path / "a").iterdir())
+    assert {path.name for path in (run / "grams").iterdir()} == {MAIN, "split-graph-1", "split-graph-2"}
+    first, second = (LayerGrams.load(run / "grams" / f"split-graph-{half}") for half in (1, 2))
+    assert np.abs(first.grams - second.grams).max() > 1e-3
+    assert made.controls["split-graph"].retention["taste"] != made.retention["taste"]
+    # Its saved states went through the graph of all users, so the control cannot be taken from them later.
+    analyze(OwnGraph(world.dataset.n_items), world.dataset, out=tmp_path / "b", **fast)
+    with pytest.raises(ConfigError, match="must run the model again"):
+        reanalyze(next((tmp_path / "b").iterdir()), {"controls": ["split-graph"]})
+    plain = tmp_path / "c"
+    analyze(MixingModel(world.dataset.n_items), world.dataset, out=plain, **fast)
+    again = reanalyze(next(plain.iterdir()), {"controls": ["split-graph"]})
+    assert "split-graph" in again.profile.controls

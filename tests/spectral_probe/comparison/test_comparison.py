@@ -423,3 +423,17 @@ def test_the_words_say_who_was_probed_prefix_by_prefix(base, kept) -> None:
     by_prefix = replace(kept, protocol={**kept.protocol, "prefix_by_prefix": True})
     assert compare([base, by_prefix])[0].words.endswith("so that no row has seen its answer: kept.")
     assert "prefix" not in compare([base, kept])[0].words
+
+
+def test_a_dtype_and_a_number_format_that_differ_are_named(base, kept) -> None:
+    def with_numbers(profile: DecayProfile, **values) -> DecayProfile:
+        return replace(profile, protocol={**profile.protocol, **values})
+
+    single, half = with_numbers(base, dtype="float32"), with_numbers(kept, dtype="bfloat16", number_format="Q8_0")
+    (comparison,) = compare([single, half])
+    assert "The dtype differs: bfloat16 against float32." in comparison.words
+    assert "The number format of the weights differs: Q8_0 against not rounded." in comparison.words
+    (comparison,) = compare([with_numbers(single, number_format="F16"), half])
+    assert "The number format of the weights differs: Q8_0 against F16." in comparison.words
+    (comparison,) = compare([single, with_numbers(kept, dtype="float32")])
+    assert "differs:" not in comparison.words
