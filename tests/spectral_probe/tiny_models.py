@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from spectral_probe.recording.shards import ShardFolder
 from spectral_probe.types import LayerState
 
 WIDTH, N_BLOCKS, N_ITEMS = 32, 3, 30
@@ -199,3 +200,16 @@ class MixingModel(nn.Module):
         for block in self.blocks:
             state = block(state)
         return self.norm(state)
+
+
+def stop_in(monkeypatch, method: str, call: int = 1) -> None:
+    """Press Ctrl-C at the beginning of the given call of a method of the folder of shards."""
+    original, calls = getattr(ShardFolder, method), []
+
+    def stopped(self, *arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(ShardFolder, method, stopped)

@@ -112,3 +112,12 @@ def test_through_analyze_the_numbers_are_in_the_protocol(world, monkeypatch) -> 
     assert numbers["z"] > 6
     with pytest.raises(ConfigError, match="has no item_embeddings"):
         item_vectors(MixingModel(100))
+
+
+def test_a_model_without_item_vectors_is_refused_before_it_runs(world, monkeypatch) -> None:
+    def forward(self, inputs, lengths):
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(MixingModel, "forward_sequences", forward)
+    with pytest.raises(ConfigError, match="has no item_embeddings"):
+        analyze(MixingModel(100), world[0], controls=["exchanged-items"], n_bootstrap=100, n_pseudo=4)

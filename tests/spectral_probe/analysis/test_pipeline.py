@@ -27,7 +27,7 @@ from spectral_probe.spectrum.components import ComponentOperators
 from spectral_probe.spectrum.energy import spectral_energy
 from spectral_probe.spectrum.nodes import MeasuredNodes
 from spectral_probe.storage.hashing import settings_hash
-from tests.spectral_probe.tiny_models import MixingModel
+from tests.spectral_probe.tiny_models import MixingModel, stop_in
 from tests.spectral_probe.worlds import make_world
 
 
@@ -154,17 +154,7 @@ def test_interrupted_run_is_resumed_to_the_same_bytes(dataset: Dataset, tmp_path
     options = AnalysisOptions(batch_size=4, controls=("shuffled-history",), **FAST)
     straight = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path / "a")
 
-    from spectral_probe.recording.shards import ShardFolder
-
-    original, calls = getattr(ShardFolder, method), []
-
-    def stopped(self, *arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(ShardFolder, method, stopped)
+    stop_in(monkeypatch, method, call)
     with pytest.raises(KeyboardInterrupt):
         run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path / "b")
     monkeypatch.undo()

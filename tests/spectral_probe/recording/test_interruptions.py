@@ -16,8 +16,7 @@ import torch
 from spectral_probe.errors import DataError, ModelError, ResourceError
 from spectral_probe.recording.capture import LayerGrams, capture
 from spectral_probe.recording.pilot import Pilot, PilotSums
-from spectral_probe.recording.shards import ShardFolder
-from tests.spectral_probe.tiny_models import N_ITEMS, Toy
+from tests.spectral_probe.tiny_models import N_ITEMS, Toy, stop_in
 
 KILLED = """
 import os, signal, sys
@@ -101,19 +100,6 @@ def test_a_capture_goes_on_with_the_threads_it_began_with(threads, tmp_path, mon
         torch.set_num_threads(before)
     assert set(seen) == {threads}
     assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
-
-
-def stop_in(monkeypatch, method: str, call: int = 1) -> None:
-    """Press Ctrl-C at the beginning of the given call of a method of the folder of shards."""
-    original, calls = getattr(ShardFolder, method), []
-
-    def stopped(self, *arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(ShardFolder, method, stopped)
 
 
 @pytest.mark.parametrize(
