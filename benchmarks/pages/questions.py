@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Probed:
     def rows(self, model: str) -> pd.DataFrame:
         """Return the curves of a model."""
         return self.table[self.table["model"] == model]
+
+    def published(self, model: str) -> pd.DataFrame:
+        """Return the published curve of a model in layer order."""
+        rows = self.rows(model)
+        return rows[rows["control"] == "paper"].sort_values("layer", kind="stable")
 
     def at_embed(self, model: str, component: str, *, nodes: str = "carried", treatment: str | None = None) -> Any:
         """Return the row of a component at the input, or None."""
@@ -144,23 +149,31 @@ def _popularity(probed: list[Probed]) -> list[str]:
     return ["## And popularity?", "", *_retention(probed, "popularity"), ""]
 
 
-def _retention(probed: list[Probed], component: str) -> list[str]:
-    lines = [
-        "| data set | model | retention | random weights | difference | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
+def _table(
+    probed: list[Probed], columns: Sequence[str], cells: Callable[[Probed, dict[str, Any]], Sequence[str] | None]
+) -> list[str]:
+    """Return a table with one row per run; ``cells`` gives those after data set and model, or None for no row."""
+    header = ("data set", "model", *columns)
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for data in probed:
         for entry in data.settings:
-            verdict = entry["verdicts"][component]
-            note = f" ({verdict['note']})" if verdict["note"] else ""
-            depends = f"; depends on: {', '.join(verdict['depends_on'])}" if verdict["depends_on"] else ""
-            pair = entry["paired"].get("random-weights", {}).get(component)
-            texts = [_interval(entry["retention"].get(component))]
-            texts += [_interval(pair["base"]), _interval(pair["difference"], signed=True)] if pair else ["", ""]
-            lines.append(
-                f"| {data.title} | {entry['model']} | {' | '.join(texts)} | **{verdict['label']}**{note}{depends} |"
-            )
+            row = cells(data, entry)
+            if row is not None:
+                lines.append(f"| {' | '.join((data.title, entry['model'], *row))} |")
     return lines
+
+
+def _retention(probed: list[Probed], component: str) -> list[str]:
+    def cells(_data: Probed, entry: dict[str, Any]) -> list[str]:
+        verdict = entry["verdicts"][component]
+        note = f" ({verdict['note']})" if verdict["note"] else ""
+        depends = f"; depends on: {', '.join(verdict['depends_on'])}" if verdict["depends_on"] else ""
+        pair = entry["paired"].get("random-weights", {}).get(component)
+        texts = [_interval(entry["retention"].get(component))]
+        texts += [_interval(pair["base"]), _interval(pair["difference"], signed=True)] if pair else ["", ""]
+        return [*texts, f"**{verdict['label']}**{note}{depends}"]
+
+    return _table(probed, ("retention", "random weights", "difference", "verdict"), cells)
 
 
 def _foreseen(probed: list[Probed]) -> list[str]:
@@ -176,23 +189,21 @@ def _foreseen(probed: list[Probed]) -> list[str]:
         "nodes (`test_in_random_order_what_is_foreseen_is_below_zero`). Luxury_Beauty has short histories and no time "
         "stamps; its values are this offset.",
         "",
-        "| data set | model | input | largest block | last block |",
-        "|---|---|---|---|---|",
     ]
-    for data in probed:
-        for entry in data.settings:
-            rows = data.foreseen[(data.foreseen["model"] == entry["model"]) & (data.foreseen["component"] == "taste")]
-            blocks = rows[rows["state"] == "block"]
-            if blocks.empty:
-                continue
-            largest = blocks.loc[blocks["value"].idxmax()]
-            texts = [
-                _interval(rows.iloc[0].to_dict(), digits=3),
-                f"{_interval(largest.to_dict(), digits=3)} ({largest['layer_name']})",
-                _interval(blocks.iloc[-1].to_dict(), digits=3),
-            ]
-            lines.append(f"| {data.title} | {entry['model']} | {' | '.join(texts)} |")
-    return [*lines, ""]
+
+    def cells(data: Probed, entry: dict[str, Any]) -> list[str] | None:
+        rows = data.foreseen[(data.foreseen["model"] == entry["model"]) & (data.foreseen["component"] == "taste")]
+        blocks = rows[rows["state"] == "block"]
+        if blocks.empty:
+            return None
+        largest = blocks.loc[blocks["value"].idxmax()]
+        return [
+            _interval(rows.iloc[0].to_dict(), digits=3),
+            f"{_interval(largest.to_dict(), digits=3)} ({largest['layer_name']})",
+            _interval(blocks.iloc[-1].to_dict(), digits=3),
+        ]
+
+    return [*lines, *_table(probed, ("input", "largest block", "last block"), cells), ""]
 
 
 def _published(probed: list[Probed]) -> list[str]:
@@ -203,23 +214,21 @@ def _published(probed: list[Probed]) -> list[str]:
         "nothing dropped or centred, every user with equal weight (`--preset paper`). It has no null: its level says "
         "how alike a user's states are, whatever the graph.",
         "",
-        "| data set | model | published share, first to last entry | carried taste, last block over input |",
-        "|---|---|---|---|",
     ]
-    for data in probed:
-        for entry in data.settings:
-            rows = data.rows(entry["model"])
-            curve = rows[rows["control"] == "paper"].sort_values("layer", kind="stable")
-            if curve.empty:
-                continue
-            first, last = curve["share"].iloc[0], curve["share"].iloc[-1]
-            way = "rises" if last > first else "falls"
-            taste = _interval(entry["retention"].get("taste"))
-            lines.append(
-                f"| {data.title} | {entry['model']} | {way} from {first:.3f} to {last:.3f} ({last / first - 1:+.0%}) | "
-                f"{taste} |"
-            )
-    return [*lines, ""]
+
+    def cells(data: Probed, entry: dict[str, Any]) -> list[str] | None:
+        curve = data.published(entry["model"])
+        if curve.empty:
+            return None
+        first, last = curve["share"].iloc[0], curve["share"].iloc[-1]
+        way = "rises" if last > first else "falls"
+        return [
+            f"{way} from {first:.3f} to {last:.3f} ({last / first - 1:+.0%})",
+            _interval(entry["retention"].get("taste")),
+        ]
+
+    columns = ("published share, first to last entry", "carried taste, last block over input")
+    return [*lines, *_table(probed, columns, cells), ""]
 
 
 def _nulls(probed: list[Probed]) -> list[str]:
@@ -229,15 +238,14 @@ def _nulls(probed: list[Probed]) -> list[str]:
         "What is left of the whole excess (popularity, lag profile and taste together; plain states, τ = 5) at the "
         "last block, under each null. Permutation and cyclic leave smoothness in time in the excess.",
         "",
-        "| data set | model | swap | cyclic | permutation |",
-        "|---|---|---|---|---|",
     ]
-    for data in probed:
-        for entry in data.settings:
-            left = entry["whole_retention"]
-            texts = (f"{left[null]:.2f}" if null in left else "" for null in ("swap", "cyclic", "permutation"))
-            lines.append(f"| {data.title} | {entry['model']} | {' | '.join(texts)} |")
-    return [*lines, ""]
+    nulls = ("swap", "cyclic", "permutation")
+
+    def cells(_data: Probed, entry: dict[str, Any]) -> list[str]:
+        left = entry["whole_retention"]
+        return [f"{left[null]:.2f}" if null in left else "" for null in nulls]
+
+    return [*lines, *_table(probed, nulls, cells), ""]
 
 
 def _choices(probed: list[Probed]) -> list[str]:
@@ -248,21 +256,23 @@ def _choices(probed: list[Probed]) -> list[str]:
         "unit norm without popularity residuals; on plain states; and on raw states (the whole excess, nothing "
         "dropped).",
         "",
-        "| data set | model | headline | equal weights | rows | plain | raw, whole excess |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for data in probed:
-        for entry in data.settings:
-            controls = entry["control_verdicts"]
-            texts = [f"{entry['verdicts']['taste']['label']} {_value(entry['retention'].get('taste'))}"]
-            for name, component in (
-                *(("equal-weights", "taste"), ("normalized-rows", "taste"), ("plain", "taste"), ("raw", "whole")),
-            ):
-                control = controls.get(name, {}).get(component)
-                word = "" if control is None else control["verdict"].partition(" (")[0]
-                texts.append("" if control is None else f"{word} {_value(control['retention'])}")
-            lines.append(f"| {data.title} | {entry['model']} | {' | '.join(texts)} |")
-    return [*lines, ""]
+    controls = {
+        "equal weights": ("equal-weights", "taste"),
+        "rows": ("normalized-rows", "taste"),
+        "plain": ("plain", "taste"),
+        "raw, whole excess": ("raw", "whole"),
+    }
+
+    def cells(_data: Probed, entry: dict[str, Any]) -> list[str]:
+        texts = [f"{entry['verdicts']['taste']['label']} {_value(entry['retention'].get('taste'))}"]
+        for name, component in controls.values():
+            control = entry["control_verdicts"].get(name, {}).get(component)
+            word = "" if control is None else control["verdict"].partition(" (")[0]
+            texts.append("" if control is None else f"{word} {_value(control['retention'])}")
+        return texts
+
+    return [*lines, *_table(probed, ("headline", *controls), cells), ""]
 
 
 def _follows(probed: list[Probed]) -> list[str]:
@@ -302,8 +312,7 @@ def _pretraining(data: Probed) -> list[str]:
 def _direction(data: Probed) -> list[str]:
     opposite = []
     for entry in data.settings:
-        curve = data.rows(entry["model"])
-        curve = curve[curve["control"] == "paper"].sort_values("layer", kind="stable")
+        curve = data.published(entry["model"])
         retention = entry["retention"].get("taste")
         if curve.empty or retention is None or not _known(retention["high"]):
             continue
