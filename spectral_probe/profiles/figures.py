@@ -225,8 +225,11 @@ def _components(table: pd.DataFrame, foreseen: Mapping[str, pd.DataFrame]) -> Fi
         grid["published"].set_title("As published: raw states, no null", fontsize=10)
     handles, names = grid["taste"].get_legend_handles_labels()
     marks = {"input of block 1 (embed)": "D", "after the final norm": "X"}
-    proxies = [*handles, *(proxy(marker=marker) for marker in marks.values()), proxy(linestyle="--")]
-    names = [*names, *marks, "carried: random weights"]
+    proxies = [*handles, *(proxy(marker=marker) for marker in marks.values())]
+    names = [*names, *marks]
+    if (table["control"] == "random-weights").any():
+        proxies.append(proxy(linestyle="--"))
+        names.append("carried: random weights")
     proxies += [proxy(linestyle=style) for style in NULL_STYLES.values()]
     names += [f"whole: over {null}" for null in NULL_STYLES]
     figure.legend(proxies, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -281,7 +284,9 @@ def heat_figure(maps: Mapping[str, pd.DataFrame], *, null: str) -> Figure:
     """Return one frequency map per model, side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(6.5, 5.5 * len(maps)), 4.2), layout="constrained")
+    # A row of the tallest map needs so much height for its label to be read.
+    height = max(4.2, 1.2 + 0.18 * max(len(excess) for excess in maps.values()))
+    figure = Figure(figsize=(max(6.5, 5.5 * len(maps)), height), layout="constrained")
     for ax, (model, excess) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
         frequency_map(excess, ax=ax)
         ax.set_title(f"{model}: excess over the {null} null", fontsize=10)

@@ -89,7 +89,7 @@ def _content(profile: DecayProfile) -> dict[str, Any]:
             {
                 "name": name,
                 "words": CONTROLS_IN_WORDS.get(name, ""),
-                "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items()),
+                "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
                 "retention": "; ".join(f"{c} {x}" for c, x in control.retention.items()),
             }
             for name, control in profile.controls.items()

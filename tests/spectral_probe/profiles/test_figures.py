@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from spectral_probe.profiles.figures import (
     decay_figure,
     excess_curve,
     foreseen_curve,
+    heat_figure,
     nulls_curve,
     published_curve,
     relative_depth,
@@ -272,6 +275,8 @@ def test_the_figure_of_a_run_with_components_has_a_panel_for_each_question(profi
     names = [text.get_text() for text in legend.get_texts()]
     assert names[:4] == ["toy", "input of block 1 (embed)", "after the final norm", "carried: random weights"]
     assert names[4:] == [f"whole: over {null}" for null in NULL_STYLES]
+    without = decay_figure([table[table["control"] != "random-weights"]])
+    assert "carried: random weights" not in [text.get_text() for text in without.legends[0].get_texts()]
     assert plt.get_fignums() == []
 
 
@@ -294,3 +299,15 @@ def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files
     assert numbers["band"].tolist() == profile.table["band"].tolist()
     for name in written:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_every_layer_of_a_deep_map_has_a_label_that_can_be_read():
+    names = ["embed", *(f"block {i}" for i in range(1, 31)), "final_norm"]
+    deep = pd.DataFrame(np.zeros((32, 4)), index=names, columns=["0.1", "0.4", "0.6", "0.9"])
+    deep.iloc[0, 0] = 1.0
+    figure = heat_figure({"deep": deep, "flat": deep.iloc[:3]}, null="swap")
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 32
+    heights = sorted(boxes, key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(heights))
