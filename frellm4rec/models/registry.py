@@ -1,28 +1,65 @@
-"""Load the recommender of a folder: a saved model, or a training run with one in ``model/``."""
+"""The one list of models: names and classes by entry points, and the model that a folder holds."""
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frellm4rec.models.base import CONFIG_FILE
-from spectral_probe.errors import ModelError, did_you_mean
+from frellm4rec.models.config import CONFIG_FILE
+from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
-    from frellm4rec.models.sequential import SequentialRecommender
+    from frellm4rec.models.base import Recommender
 
 #: Folder of the best model in a training run.
 MODEL_FOLDER = "model"
-#: Value of ``model`` in ``config.json`` → module and class; imported when a model is loaded.
-SAVED_MODELS = {
-    "frellm4rec": ("frellm4rec.models.frellm4rec.model", "FreLLM4Rec"),
-    "sasrec": ("frellm4rec.models.sasrec", "SASRec"),
-}
+#: Entry-point group: name of a model → its class.
+GROUP = "frellm4rec.models"
 
 
-def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommender:
+def model_names() -> list[str]:
+    """Return the names of all registered models, sorted; nothing is imported."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def model_entry(name: str) -> EntryPoint:
+    """Return the entry point of a registered model.
+
+    Raises
+    ------
+    ConfigError
+        If no installed package registers a model of this name.
+    """
+    entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    if not entries:
+        known = model_names()
+        raise ConfigError(f"model must be one of {known}; got {name!r}.{did_you_mean(str(name), known)}")
+    return entries[0]
+
+
+def model_class(name: str) -> type[Recommender]:
+    """Return the class of a registered model, which is imported now.
+
+    Raises
+    ------
+    ConfigError
+        If no installed package registers a model of this name.
+    MissingDependencyError
+        If its module cannot be imported.
+    """
+    entry = model_entry(name)
+    try:
+        loaded: type[Recommender] = entry.load()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The model {name!r} ({entry.value}) could not be imported: {error}. Reinstall the package of it."
+        ) from error
+    return loaded
+
+
+def load_model(folder: str | Path, *, device: str = "cpu") -> Recommender:
     """Return the recommender that a folder holds, in evaluation mode.
 
     Parameters
@@ -39,9 +76,7 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommen
         If its config has an unknown or forbidden setting.
     """
     path = model_folder(Path(folder))
-    module, name = SAVED_MODELS[_model_name(path)]
-    model_class: type[SequentialRecommender] = getattr(import_module(module), name)
-    return model_class.from_pretrained(path, device=device)
+    return model_class(_model_name(path)).from_pretrained(path, device=device)
 
 
 def model_folder(folder: Path) -> Path:
@@ -63,9 +98,10 @@ def _model_name(folder: Path) -> str:
             f"{folder / CONFIG_FILE} must name its model under the key 'model'; {type(error).__name__}: {error}. "
             "Restore the file, or train again."
         ) from error
-    if name not in SAVED_MODELS:
+    known = model_names()
+    if name not in known:
         raise ModelError(
-            f"{folder / CONFIG_FILE} names the model {name!r}; this version loads {sorted(SAVED_MODELS)}."
-            f"{did_you_mean(str(name), SAVED_MODELS)}"
+            f"{folder / CONFIG_FILE} names the model {name!r}; this version loads {known}."
+            f"{did_you_mean(str(name), known)}"
         )
     return str(name)
