@@ -12,6 +12,7 @@ from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
     from frellm4rec.evaluation import Evaluation
+    from frellm4rec.models.base import Recommender
 
 RANKINGS = ("99+1", "full")
 
@@ -57,7 +58,7 @@ def evaluate(
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
             typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
-        for rule in rankings:
+        for rule in _possible(rankings, trained.model, is_asked=bool(ranking)):
             result = evaluate_trained(
                 trained,
                 ranking=rule,
@@ -86,6 +87,14 @@ def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:
             f"--candidates holds {stored} candidates; got --ranking {', '.join(rankings)}. Leave out one of the two."
         )
     return rankings
+
+
+def _possible(rankings: list[str], model: Recommender, *, is_asked: bool) -> list[str]:
+    """Return the rankings that a model has; the full one is left out, with a note, of one that cannot rank all."""
+    if is_asked or model.traits.can_rank_all or "full" not in rankings:
+        return rankings
+    typer.echo(f"note: {model.name} rates given candidates only; the full ranking is left out.", err=True)
+    return [ranking for ranking in rankings if ranking != "full"]
 
 
 def _print(results: list[tuple[Path, Evaluation]]) -> None:

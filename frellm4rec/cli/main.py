@@ -7,6 +7,7 @@ from frellm4rec.cli.data import data
 from frellm4rec.cli.evaluate import evaluate
 from frellm4rec.cli.experiment import experiment
 from frellm4rec.cli.export import export
+from frellm4rec.cli.models import models
 from frellm4rec.cli.rayleigh import rayleigh
 from frellm4rec.cli.recommend import recommend
 from frellm4rec.cli.train import train
@@ -15,7 +16,7 @@ from spectral_probe.cli.app import new_app, run_command
 app = new_app(
     "frellm4rec", "Sequential recommendation with and without a language model: data, models, training, evaluation."
 )
-for command in (data, train, evaluate, recommend, export, compare, experiment, rayleigh):
+for command in (data, models, train, evaluate, recommend, export, compare, experiment, rayleigh):
     app.command()(command)
 
 

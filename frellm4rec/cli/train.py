@@ -13,6 +13,7 @@ from spectral_probe.cli.flags import Flag, given, with_flags
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
+    from frellm4rec.models.base import Recommender
     from frellm4rec.runs.train import TrainingRun
 
 
@@ -28,7 +29,7 @@ def _cutoff(text: str) -> float | None:
 
 #: Each sets a setting of the recipe.
 FLAGS = (
-    Flag("model", str, "frellm4rec or sasrec.", names=("--model", "-m")),
+    Flag("model", str, "Registered model, see `frellm4rec models`.", names=("--model", "-m")),
     Flag("dataset", str, "Data set, NAME:ARGUMENT, or a file.", names=("--dataset", "-d")),
     Flag("from_dir", Path, "Folder or zip with the raw files of the data set.", convert=str),
     Flag("backbone", str, "Language model: alias, folder or hub repository.", "architecture.backbone"),
@@ -96,10 +97,19 @@ def _print(run: TrainingRun, k: int, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"run": str(run.path), "revision": run.model.revision, **record.to_dict()}, indent=2))
         return
+    model = run.model
+    when = f"in epoch {record.best_epoch} of {record.epochs[-1]}" if model.traits.is_trained else "counted, not trained"
     typer.echo(f"run: {run.path}")
     typer.echo(
-        f"validation NDCG@{k} {record.best_ndcg:.4f} (full ranking) in epoch {record.best_epoch} "
-        f"of {record.epochs[-1]}; {run.model.name} {run.model.revision}, seed {record.seed}"
+        f"validation NDCG@{k} {record.best_ndcg:.4f} ({_ranking(model)}) {when}; {model.name} {model.revision}, "
+        f"seed {record.seed}"
     )
+    if model.note:
+        typer.echo(f"note: {model.note}")
     typer.echo(f"evaluate it: frellm4rec evaluate {run.path}")
-    typer.echo(f"probe it: spectral-probe analyze --model {run.path}")
+    if not model.why_no_layers:
+        typer.echo(f"probe it: spectral-probe analyze --model {run.path}")
+
+
+def _ranking(model: Recommender) -> str:
+    return "full ranking" if model.traits.can_rank_all else "99+1 candidates"

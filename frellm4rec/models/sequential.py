@@ -10,6 +10,7 @@ from torch import nn
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.batch import Batch
 from frellm4rec.models.losses import sampled_softmax_loss, softmax_loss, summed
+from spectral_probe.errors import ConfigError
 from spectral_probe.types import LayerState
 
 #: Rows of the item table that are scored together.
@@ -167,6 +168,22 @@ class SequentialRecommender(Recommender):
         # Some rows at a time: a copy of a large table in float64 would not fit in memory.
         blocks = [last @ rows.to(precise).T for rows in table.split(_ROWS_AT_ONCE)]
         return torch.cat(blocks, dim=1), tolerance, table.dtype
+
+
+def item_table_of(model: Recommender) -> torch.Tensor:
+    """Return the item table of a model whose scores are inner products, (n_items, feature).
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
+    if not isinstance(model, SequentialRecommender):
+        raise ConfigError(
+            f"{model.name} has no item embeddings: its scores are no inner products. Name a model that has an item "
+            "table, such as sasrec."
+        )
+    return model.item_embeddings()
 
 
 def with_ones(states: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.registry import model_class
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.sequential import item_table_of
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.runs.weight_cache import checkpoint_folder, load_checkpoint, save_checkpoint, training_key
 from frellm4rec.training.trainer import TrainingConfig, train
-from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,5 @@ def pretrained_item_table(
     ConfigError
         If the model has no item table.
     """
-    model = pretrained(name, dataset, seed=seed, device=device)
-    if not isinstance(model, SequentialRecommender):
-        raise ConfigError(f"{name} has no item table, so it gives no item embeddings. Name a model that has one.")
-    return model.item_embeddings().detach().cpu().numpy().astype(np.float32, copy=True)
+    table = item_table_of(pretrained(name, dataset, seed=seed, device=device))
+    return table.detach().cpu().numpy().astype(np.float32, copy=True)

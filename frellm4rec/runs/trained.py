@@ -58,11 +58,19 @@ class TrainedModel:
         return model
 
     def item_vectors(self) -> Float32Array:
-        """Return the table that scores are inner products with, (n_items, d); equal items have equal rows."""
+        """Return the table that scores are inner products with, (n_items, d); equal items have equal rows.
+
+        Raises
+        ------
+        ConfigError
+            If the scores of the model are no inner products.
+        """
         import torch
 
+        from frellm4rec.models.sequential import item_table_of
+
         with torch.no_grad():
-            return np.asarray(self.model.item_embeddings().float().cpu().numpy())
+            return np.asarray(item_table_of(self.model).float().cpu().numpy())
 
     @cached_property
     def weights(self) -> str:

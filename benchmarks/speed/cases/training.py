@@ -58,20 +58,23 @@ def random_batch(n_items: int, supervision: str) -> Any:
     """Return a batch of histories of 2 to 51 items."""
     import torch
 
-    from frellm4rec.training.batches import make_batch
+    from frellm4rec.training.batches import Samples, make_batch
+    from spectral_probe.interactions.log import Interactions
 
     generator = np.random.default_rng(0)
     windows = [generator.integers(0, n_items, n) for n in generator.integers(2, MAX_LENGTH + 2, BATCH_SIZE)]
-    return make_batch(windows, supervision, torch.device("cpu"))  # type: ignore[arg-type]
+    log = Interactions.from_sequences(windows, n_items=n_items)
+    samples = Samples(windows, np.arange(len(windows)), log.user_items)
+    return make_batch(samples, supervision, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def step(model: Any, batch: Any) -> float:
     """Run a batch forward and backward, as the trainer does, and return its loss."""
-    from frellm4rec.models.losses import softmax_loss
+    import torch
 
     model.zero_grad(set_to_none=True)
-    states = model(batch.inputs, batch.lengths)[batch.counts]
-    loss = softmax_loss(states, model.item_embeddings(), batch.targets[batch.counts])
+    total, n_targets = model.training_loss(batch, torch.Generator().manual_seed(0))
+    loss = total / n_targets
     loss.backward()
     return float(loss.detach())
 
@@ -121,14 +124,14 @@ def training_lengths(folder: str) -> dict[str, Any]:
 
     from frellm4rec.models.frellm4rec import model as module
     from frellm4rec.models.padding import rows_by_length
-    from frellm4rec.training.batches import batches, make_batch, training_windows
+    from frellm4rec.training.batches import make_batch, training_samples
     from spectral_probe.backbones import load_backbone
 
     dataset, n_pairs = lastfm(folder), 3
     model = recommender(load_backbone("minilm", device="cpu"), dataset.n_items, mode="causal")
-    windows = training_windows(dataset, MAX_LENGTH)
-    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0)).numpy()
-    drawn = [make_batch(part, "every", torch.device("cpu")) for part in batches(windows, order, BATCH_SIZE)]
+    samples = training_samples(dataset, MAX_LENGTH)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).split(BATCH_SIZE)
+    drawn = [make_batch(samples.select(rows.numpy()), "every", torch.device("cpu")) for rows in order]
     n_real = sum(int(batch.lengths.sum()) for batch in drawn)
     n_whole = sum(batch.inputs.numel() for batch in drawn)
     n_grouped = sum(

@@ -1,0 +1,85 @@
+"""``frellm4rec models``: which recommenders are installed, and the recipe of each."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Print the resolved recipe and the search grid of this one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """List the recommenders that can be trained or counted, and what each reads and offers.
+
+    With a name: all settings of its default run, as `frellm4rec train RECIPE` reads them, and what a search varies.
+    """
+    from frellm4rec.models.registry import model_names
+
+    if name is not None:
+        _print_recipe(name, as_json)
+        return
+    rows = [_describe(known) for known in model_names()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from spectral_probe.cli.tables import print_rows
+
+    print_rows([_cells(row) for row in rows])
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """Return what a registered model says of itself in its default configuration."""
+    from frellm4rec.models.registry import model_class
+    from frellm4rec.runs.defaults import model_defaults
+
+    kind, defaults = model_class(name), model_defaults(name)
+    traits = kind.traits
+    return {
+        "name": name,
+        "title": defaults.title,
+        "source": defaults.source,
+        "is_trained": traits.is_trained,
+        "is_causal": traits.is_causal,
+        "reads": sorted(traits.reads),
+        "is_inner_product": traits.is_inner_product,
+        "can_rank_all": traits.can_rank_all,
+        "why_no_layers": traits.why_no_layers,
+        "exceptions": dict(traits.exceptions),
+    }
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "model": row["name"],
+        "title": row["title"],
+        "trained": "yes" if row["is_trained"] else "no, counted",
+        "reads": ", ".join(row["reads"]),
+        "causal": "yes" if row["is_causal"] else "no",
+        "layers": f"none: {row['why_no_layers']}" if row["why_no_layers"] else "yes",
+        "source": row["source"],
+    }
+
+
+def _print_recipe(name: str, as_json: bool) -> None:
+    import yaml
+
+    from frellm4rec.models.registry import model_class
+    from frellm4rec.runs.defaults import model_defaults
+    from frellm4rec.runs.recipe import Recipe
+
+    left_out = {"name", "from_dir", *(() if model_class(name).traits.is_trained else ("training", "threads"))}
+    recipe = {key: value for key, value in Recipe(model=name).to_dict().items() if key not in left_out}
+    search = dict(model_defaults(name).search)
+    if as_json:
+        typer.echo(json.dumps({**_describe(name), "recipe": recipe, "search": search}, indent=2))
+        return
+    typer.echo(yaml.safe_dump(recipe, sort_keys=False).rstrip())
+    if search:
+        typer.echo("# what a search varies:")
+    for setting, values in search.items():
+        typer.echo(f"#   {setting}: {values}")
