@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from frellm4rec.data import read_recbole
-from tests.frellm4rec.tiny_recommenders import run
+from frellm4rec.models.registry import model_names
+from frellm4rec.runs.recipe import Recipe
+from tests.frellm4rec.tiny_recommenders import run, write_log
 
 
 @pytest.fixture
@@ -120,3 +122,45 @@ def test_help_imports_nothing_heavy(command, option):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert option in done.stdout
+
+
+def test_models_lists_every_registered_model_and_its_recipe(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(monkeypatch, capsys, "models", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert set(rows) == set(model_names())
+    assert rows["popularity"]["exceptions"] == dict.fromkeys(
+        ("order", "learns"), "popularity does not read the history"
+    )
+    assert "no states" in rows["markov"]["why_no_layers"]
+    _, out, _ = run(monkeypatch, capsys, "models")
+    for name, row in rows.items():
+        assert f"│ {name} " in out
+        assert row["title"] in out
+    code, out, _ = run(monkeypatch, capsys, "models", "sasrec")
+    assert code == 0
+    (tmp_path / "recipe.yaml").write_text(out)
+    assert Recipe.from_yaml(tmp_path / "recipe.yaml") == Recipe.from_dict(Recipe(model="sasrec").to_dict())
+    assert "#   architecture.n_blocks: [1, 2, 3]" in out
+    assert "training:" not in run(monkeypatch, capsys, "models", "markov")[1]
+    code, out, err = run(monkeypatch, capsys, "models", "sasrek")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'sasrec'" in err
+
+
+@pytest.mark.parametrize("name", ["popularity", "markov", "itemknn"])
+def test_a_floor_goes_through_every_command(name, monkeypatch, capsys, tmp_path):
+    log = write_log(tmp_path / "log.csv")
+    code, out, _ = run(monkeypatch, capsys, "train", "--model", name, "--dataset", log, "--out", tmp_path / "runs")
+    assert code == 0
+    assert "counted, not trained" in out
+    assert "probe it" not in out
+    (trained,) = (tmp_path / "runs").iterdir()
+    code, out, _ = run(monkeypatch, capsys, "evaluate", trained, "--ranking", "full", "--json")
+    assert (code, json.loads(out)[0]["model"]) == (0, name)
+    assert run(monkeypatch, capsys, "recommend", trained, "--user", "u1")[0] == 0
+    code, _, err = run(monkeypatch, capsys, "export", trained, "--out", tmp_path / "x.npy")
+    assert code == 2
+    assert "no item embeddings" in err
+    again = run(monkeypatch, capsys, "train", trained, "--resume", "--json")
+    assert (again[0], json.loads(again[1])["run"]) == (0, str(trained))

@@ -1,14 +1,20 @@
 """Recipes: what is read, what is refused, and that the resolved one is read back."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from frellm4rec.experiments.tables import read_table
 from frellm4rec.models.registry import model_names
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.runs.recipe import Recipe, parse_assignment
 from frellm4rec.runs.train import recipe_text
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError
+from spectral_probe.storage.hashing import settings_hash
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def write(folder, text):
@@ -134,3 +140,21 @@ def test_settings_on_the_command_line():
             parse_assignment(text)
     with pytest.raises(ConfigError, match="cannot be read"):
         parse_assignment("architecture.layers=[1")
+
+
+def test_the_hash_of_a_run_is_that_of_before_later_settings():
+    """The hashes in the committed tables are of runs that knew no supervision; they are made again from their settings."""
+    cells = read_table(ROOT / "figures" / "lastfm" / "recommender" / "cells.csv")
+    off = {"full": {}, "base": {"architecture.alpha": 0.0, "architecture.cutoff": None}}
+    # Other backbones are named by a folder, which is part of the hash.
+    rows = cells[(cells["backbone"] == "minilm") & (cells["ranking"] == "full")].to_dict("records")
+    assert len(rows) == 4
+    for row in rows:
+        settings = dict(parse_assignment(text) for text in row["settings"].split())
+        settings |= {"architecture.backbone": "minilm", "architecture.mode": row["mode"], **off[row["variant"]]}
+        recipe = Recipe(seed=int(row["seed"])).merged(settings)
+        content = {**recipe.identity(), "dataset": row["dataset"], "dataset_fingerprint": row["fingerprint"]}
+        assert settings_hash(content) == row["recipe_hash"]
+        later = recipe.merged({"training.supervision": "all-prefixes"})
+        assert later.identity()["training"]["supervision"] == "all-prefixes"
+        assert "supervision" not in recipe.identity()["training"]
