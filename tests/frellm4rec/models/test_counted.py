@@ -1,6 +1,7 @@
 """The floors, against slow versions of their definitions."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_popularity_counts_users_in_training(dataset):
 
 def test_markov_is_the_share_of_the_transitions(dataset):
     model = MarkovChain.from_dataset(MarkovConfig(N_ITEMS), dataset)
-    pairs = [(int(a), int(b)) for s in dataset.train.sequences() for a, b in zip(s[:-1], s[1:], strict=True)]
+    pairs = [(int(a), int(b)) for s in dataset.train.sequences() for a, b in pairwise(s)]
     popularity = [len(users) for users in users_of(dataset)]
     for last in range(N_ITEMS):
         followers = [b for a, b in pairs if a == last]

@@ -143,7 +143,7 @@ def test_settings_on_the_command_line():
 
 
 def test_the_hash_of_a_run_is_that_of_before_later_settings():
-    """The hashes in the committed tables are of runs that knew no supervision; they are made again from their settings."""
+    """The hashes in the committed tables are of runs that knew no supervision, and follow from their settings."""
     cells = read_table(ROOT / "figures" / "lastfm" / "recommender" / "cells.csv")
     off = {"full": {}, "base": {"architecture.alpha": 0.0, "architecture.cutoff": None}}
     # Other backbones are named by a folder, which is part of the hash.
