@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frellm4rec.experiments.definitions import BACKBONE_KEY, DEFAULT_MODE, MODE_KEY, SASREC, Experiment, Variant
+from frellm4rec.experiments.definitions import (
+    BACKBONE_KEY,
+    DEFAULT_MODE,
+    MODE_KEY,
+    Experiment,
+    Variant,
+    baseline,
+    check_baselines,
+)
 from frellm4rec.runs.evaluations import parse_ranking
 from spectral_probe.errors import ConfigError
 from spectral_probe.plugins.registry import plugin_names
@@ -33,8 +41,8 @@ class ExperimentRequest:
         Seeds 0…n_seeds − 1.
     settings : dict
         Dotted keys that hold for all variants.
-    with_sasrec : bool
-        Evaluate the ID network alone beside the variants.
+    baselines : tuple of str
+        Registered models that are evaluated alone beside the variants, besides those of the experiment.
     rankings : tuple of str
         ``full``, or ``99+1`` for 99 negatives.
     device : str or None
@@ -48,7 +56,7 @@ class ExperimentRequest:
     variants: tuple[str, ...] = ()
     n_seeds: int = 3
     settings: Mapping[str, Any] = field(default_factory=dict)
-    with_sasrec: bool = False
+    baselines: tuple[str, ...] = ()
     rankings: tuple[str, ...] = ("99+1", "full")
     device: str | None = None
 
@@ -59,6 +67,7 @@ class ExperimentRequest:
             raise ConfigError("At least one --ranking is needed: 99+1 or full.")
         for ranking in self.rankings:
             parse_ranking(ranking)
+        check_baselines(self.baselines)
         for key in self.settings:
             if key in _GRID_KEYS:
                 raise ConfigError(f"--set {key} is not allowed: the grid sets it for each cell. Use the option for it.")
@@ -71,13 +80,13 @@ class ExperimentRequest:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the grid, or the ID network alone (``variant.name`` is ``sasrec``).
+    """One training of the grid, or a baseline.
 
     Attributes
     ----------
     variant : Variant
     backbone, mode : str
-        Empty for the ID network.
+        Empty for a baseline, which has neither.
     seed : int
     overrides : dict
         Dotted keys of the training recipe.
@@ -93,9 +102,9 @@ class Cell:
     missing: str = ""
 
     @property
-    def is_sasrec(self) -> bool:
-        """Whether this is the ID network alone."""
-        return self.variant.name == SASREC
+    def is_baseline(self) -> bool:
+        """Whether this is a model evaluated alone beside the variants."""
+        return not self.backbone and not self.mode
 
     @property
     def backbone_label(self) -> str:
@@ -125,11 +134,10 @@ def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
         if key in varied:
             raise ConfigError(f"--set {key} is not allowed: the variants of {experiment.name!r} set it. Leave it out.")
     known = plugin_names("inputs")
-    has_sasrec = request.with_sasrec or experiment.with_sasrec
+    baselines = [baseline(name) for name in dict.fromkeys((*experiment.baselines, *request.baselines))]
     cells = []
     for seed in range(request.n_seeds):
-        if has_sasrec:
-            cells.append(Cell(Variant.of_sasrec(), "", "", seed, {}))
+        cells += [Cell(variant, "", "", seed, {}) for variant in baselines]
         for backbone in backbones:
             for mode in dict.fromkeys(request.modes) or (experiment.base.get(MODE_KEY, DEFAULT_MODE),):
                 for variant in variants:

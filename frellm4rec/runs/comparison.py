@@ -237,7 +237,8 @@ def _mean_row(dataset: str, group: ModelValues, metric: Metric, reference: str) 
 
 
 def _family(evaluations: Sequence[Evaluation], metric: Metric, reference: str) -> str:
-    datasets = " and ".join(dict.fromkeys(evaluation.dataset for evaluation in evaluations))
+    *others, last = dict.fromkeys(evaluation.dataset for evaluation in evaluations)
+    datasets = f"{', '.join(others)} and {last}" if others else last
     return f"{METRIC_NAMES[metric]}@{evaluations[0].k} from {reference} on {datasets}, {evaluations[0].ranking}"
 
 

@@ -1,4 +1,4 @@
-"""SASRec trained once per data set and seed, and its item embeddings."""
+"""Models trained once per data set and seed, and the item embeddings of SASRec."""
 
 from __future__ import annotations
 
@@ -7,12 +7,32 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
+from frellm4rec.models.registry import SAVED_MODELS
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
 from frellm4rec.runs.weight_cache import checkpoint_folder, load_checkpoint, save_checkpoint, training_key
 from frellm4rec.training.trainer import TrainingConfig, train
+from spectral_probe.errors import ConfigError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 
 logger = logging.getLogger(__name__)
+
+
+def pretrained(
+    name: str, dataset: Dataset, *, seed: int = 0, device: str = "cpu", training: TrainingConfig | None = None
+) -> SASRec:
+    """Return a registered model trained with its published settings, from the cache if it is there.
+
+    Raises
+    ------
+    ConfigError
+        If there are no published settings for a model of this name alone.
+    """
+    if name != SASRec.name:
+        raise ConfigError(
+            f"Only {SASRec.name} can be trained without a recipe; got {name!r}.{did_you_mean(name, SAVED_MODELS)} "
+            "Train other models with `frellm4rec train`."
+        )
+    return trained_sasrec(dataset, seed=seed, device=device, training=training)
 
 
 def trained_sasrec(

@@ -75,7 +75,7 @@ def test_holm_over_data_sets():
     tested = comparison.table[comparison.table["p_value"].notna()]
     np.testing.assert_allclose(tested["p_holm"].astype(float), holm(tested["p_value"]))
     assert len(comparison.protocols) == 3
-    assert comparison.family == "3 differences of NDCG@10 from sasrec base on a and b and c, 99+1"
+    assert comparison.family == "3 differences of NDCG@10 from sasrec base on a, b and c, 99+1"
     # Each data set is compared with its own reference.
     alone = compare_runs(results[2:4]).table
     assert alone["p_value"][1] == comparison.table["p_value"][3] == alone["p_holm"][1]
