@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, effect_of
+from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, THESE_TRAININGS, effect_of
 from frellm4rec.experiments.definitions import Experiment, model_title
 from frellm4rec.experiments.labels import LEAKY, difference_text, mode_label, modes_in_order, ranking_label
 from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
@@ -105,7 +105,7 @@ def _part_lines(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
             if has_paper:
                 printed = _printed(experiment, row)
                 entries.append("–" if printed is None else f"{printed:+.4f}")
-            lines.append(f"| {' | '.join(entries)} | **{row['effect']}** |")
+            lines.append(f"| {' | '.join(entries)} | **{row['effect']}**{_of_these_trainings(row)} |")
         fair = [row for row in part_rows if row["mode"] != LEAKY]
         if fair:
             claim_lines.append(_claim(part, fair, experiment))
@@ -166,4 +166,9 @@ def _backbone(row: dict[str, Any]) -> str:
 
 
 def _setting(row: dict[str, Any]) -> str:
-    return f"{_backbone(row)} {mode_label(row['mode'])}"
+    return f"{_backbone(row)} {mode_label(row['mode'])}{_of_these_trainings(row)}"
+
+
+def _of_these_trainings(row: dict[str, Any]) -> str:
+    """Return a remark where too few seeds say nothing of other trainings."""
+    return ", these trainings" if row["covers"] == THESE_TRAININGS else ""

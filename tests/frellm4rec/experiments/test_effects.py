@@ -105,6 +105,16 @@ def test_the_worth_of_a_part_is_with_minus_without(ablation, tables):
     assert (row["worth"], row["low"], row["high"], row["effect"]) == (-0.01, -0.018, -0.002, "hurts")
 
 
+def test_few_seeds_speak_of_these_trainings_only(ablation, tables):
+    tables.differences["covers"] = "users, these trainings"
+    text = "\n".join(effect_lines(ablation, tables))
+    assert "helps (stories260K prefix, these trainings)" in text
+    assert "| **helps**, these trainings |" in text
+    assert "SASRec** (stories260K prefix, these trainings, 99+1 candidates)" in text
+    tables.differences["covers"] = "users and trainings"
+    assert "these trainings" not in "\n".join(effect_lines(ablation, tables))
+
+
 def test_an_experiment_without_parts_says_higher_or_lower(tables):
     values = {"title": "Own", "source": "Table 3", "reference": "full", "backbones": ["stories260K"]}
     variants = [{"name": "full"}, {"name": "wo-tfm"}, {"name": "wo-glpf"}, {"name": "base"}]
