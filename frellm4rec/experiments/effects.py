@@ -38,8 +38,8 @@ def part_effects(experiment: Experiment, tables: ExperimentTables) -> pd.DataFra
         a part out.
     """
     parts = {variant.name: variant.leaves_out for variant in experiment.variants if variant.leaves_out}
-    rows = tables.select(experiment=experiment.name, against=experiment.reference).differences
-    rows = rows[rows["variant"].isin(list(parts))]
+    rows = tables.select(experiment=experiment.name).differences
+    rows = rows[(rows["against"] == experiment.reference) & rows["variant"].isin(list(parts))]
     effects = [effect_of(row["low"], row["high"], row["p_holm"]) for row in rows.to_dict("records")]
     return rows.assign(
         part=rows["variant"].map(parts),

@@ -70,12 +70,11 @@ class ExperimentTables:
         return cls(*map(typed, tables))
 
     def select(self, **values: Any) -> ExperimentTables:
-        """Return the rows with these values, in each of the three tables that has the column."""
+        """Return the rows with these values in all three tables."""
         tables = []
         for table in (self.cells, self.means, self.differences):
             for column, value in values.items():
-                if column in table.columns:
-                    table = table[table[column] == value]
+                table = table[table[column] == value]
             tables.append(table)
         return ExperimentTables(*tables)
 
