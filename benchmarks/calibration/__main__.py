@@ -1,4 +1,4 @@
-"""Run the calibration and write ``figures/calibration/cells.csv`` and ``docs/calibration.md``."""
+"""Run the calibration and write the tables in ``figures/calibration/`` and ``docs/calibration.md``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 from functools import cache
 from pathlib import Path
 
+from benchmarks.calibration.contrasts import read_contrasts, write_contrasts
 from benchmarks.calibration.probes import MAX_LENGTH, Probe, load_dataset
 from benchmarks.calibration.report import write_markdown
 from benchmarks.calibration.study import DATASETS, Study, cells, read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, TABLE = ROOT / "docs", ROOT / "figures" / "calibration" / "cells.csv"
+CONTRASTS = TABLE.with_name("contrasts.csv")
 
 
 def main() -> None:
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--world", action="append", help="only these")
     parser.add_argument("--cache", type=Path, help="folder for what depends on the data sets alone")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--contrasts", action="store_true", help="measure the intervals between models again")
     options = parser.parse_args()
 
     @cache
@@ -39,7 +42,9 @@ def main() -> None:
             if cell.dataset in (options.dataset or DATASETS) and cell.world in (options.world or [cell.world])
         ]
         Study(probe, options.csv, seed=options.seed).run(wanted)
-    write_markdown(read_table(options.csv), options.markdown)
+    if options.contrasts:
+        write_contrasts(CONTRASTS)
+    write_markdown(read_table(options.csv), read_contrasts(CONTRASTS), options.markdown)
 
 
 if __name__ == "__main__":

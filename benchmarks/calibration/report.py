@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmarks.calibration import worlds
 from benchmarks.calibration.acceptance import COVERAGE, MAX_FALSE, MAX_MEAN_Z, SD_Z, failures
+from benchmarks.calibration.contrasts import contrasts_section
 from benchmarks.calibration.measures import FIRST, TASTE
 from benchmarks.calibration.probes import MAX_LENGTH, REPEATED, REWIRED, WIDTH
 from benchmarks.calibration.study import DATASETS, N_SAMPLES, WORDS
@@ -18,16 +19,16 @@ from benchmarks.calibration.worlds import WORLDS, world
 from spectral_probe.storage.atomic import write_text
 
 
-def write_markdown(table: pd.DataFrame, path: Path) -> None:
-    """Write the report of the table to ``path``."""
-    write_text(path, markdown(table).removesuffix("\n"))
+def write_markdown(table: pd.DataFrame, contrasts: pd.DataFrame, path: Path) -> None:
+    """Write the report of both tables to ``path``."""
+    write_text(path, markdown(table, contrasts).removesuffix("\n"))
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     """Return the report; worlds that are not in the table are left out."""
     has_taste = table["world"].map(lambda name: world(name).has_taste)
     null, taste = table[~has_taste], table[has_taste]
-    sections = [_head(table), _summary(table), _null(null), _taste(taste), _worlds()]
+    sections = [_head(table), _summary(table), _null(null), _taste(taste), _worlds(), contrasts_section(contrasts)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -46,9 +47,10 @@ def _head(t: pd.DataFrame) -> str:
 
         How often is the verdict wrong? The states here are made up, so that the truth is known; histories and
         graphs are real: {users}. Regenerate with `python -m benchmarks.calibration --data FOLDER`, which continues
-        `figures/calibration/cells.csv`; without `--data` only this page is written again. Every number is read from
-        that file. Its {len(cells)} cells took {cells["seconds"].sum() / 60:.0f} minutes in one process
-        (OMP_NUM_THREADS={"/".join(map(str, threads))}) on a processor shared with other work, without the graphs,
+        `figures/calibration/cells.csv`; without `--data` only this page is written again. Every number up to
+        the last section is read from that file. Its {len(cells)} cells took {cells["seconds"].sum() / 60:.0f} minutes
+        in one process (OMP_NUM_THREADS={"/".join(map(str, threads))}) on a processor shared with other work, without
+        the graphs,
         which are computed once and stored. Draws are seeded by cell and number, so the order of the cells does not
         matter.
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks.pages.reprobe_words import FIRST_VERSION_LABELS, QUANTITY, change_of, gains, interval, signed, story
 from benchmarks.pages.theory import HEADLINE, MEASURED
-from frellm4rec.experiments.markdown import MODES, mode_label
+from frellm4rec.experiments.labels import MODES, mode_label
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
 
 #: Rows of the table: quantity, site, digits, name.

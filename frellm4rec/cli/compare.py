@@ -28,8 +28,8 @@ def compare(
 ) -> None:
     """Compare runs, grouped where they differ by seed only, with the group of the first one.
 
-    Per-user values are averaged over seeds; differences come with a 95 % interval and a p-value from a paired bootstrap
-    over users, and with Holm's correction over all tests of the table. What is not evaluated yet is evaluated first.
+    Differences are paired by user, with a 95 % interval and a p-value over other users and, from three seeds on, other
+    trainings; Holm's correction is over all differences of the table. What is not evaluated yet is evaluated first.
     """
     if len(runs) < 2:
         raise ConfigError(f"A comparison needs at least two runs; got {len(runs)}. Name another.")
@@ -53,7 +53,8 @@ def compare(
     comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
     if as_json:
         rows = json.loads(comparison.table.to_json(orient="records"))
-        typer.echo(json.dumps({"table": rows, "protocols": comparison.protocols, "notes": comparison.notes}, indent=2))
+        content = {"table": rows, "family": comparison.family}
+        typer.echo(json.dumps(content | {"protocols": comparison.protocols, "notes": comparison.notes}, indent=2))
     else:
         _print(comparison, k)
 
@@ -87,9 +88,10 @@ def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, d
 
 
 def _print(comparison: RunComparison, k: int) -> None:
+    from frellm4rec.runs.comparison import METRIC_NAMES
     from spectral_probe.cli.tables import print_rows
 
-    title = f"{'NDCG' if comparison.metric == 'ndcg' else 'Recall'}@{k}"
+    title = f"{METRIC_NAMES[comparison.metric]}@{k}"
     print_rows([_cells(row, title) for row in comparison.table.to_dict("records")])
     for protocol in comparison.protocols:
         typer.echo(f"protocol: {protocol}")
@@ -112,4 +114,5 @@ def _cells(row: dict[str, Any], title: str) -> dict[str, str]:
         "95 % CI": f"[{row['low']:+.4f}, {row['high']:+.4f}]",
         "p": f"{row['p_value']:.2g}",
         "p Holm": f"{row['p_holm']:.2g}",
+        "effect": row["effect"],
     }

@@ -37,9 +37,10 @@ def experiment(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="For all variants, as training.n_epochs=8; may be repeated."),
     ] = None,
-    with_sasrec: Annotated[
-        bool, typer.Option("--with-sasrec", help="Evaluate SASRec, which the ID inputs come from, beside them.")
-    ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Model to evaluate alone beside them, such as sasrec; may be repeated."),
+    ] = None,
     ranking: Annotated[
         list[str] | None, typer.Option(help="99+1, another N+1, or full; may be repeated. Left out: 99+1 and full.")
     ] = None,
@@ -71,7 +72,7 @@ def experiment(
         n_seeds=seeds,
         device=device,
         settings=dict(parse_assignment(text) for text in setting or ()),
-        with_sasrec=with_sasrec,
+        baselines=tuple(beside or ()),
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
     )
     run = _open(name, file, request, out)
@@ -134,10 +135,13 @@ def _print_plan(run: ExperimentRun, as_json: bool) -> None:
 
 
 def _content(run: ExperimentRun, tables: ExperimentTables) -> dict[str, Any]:
+    from frellm4rec.experiments.effects import part_effects
+
     parts = {name: getattr(tables, name) for name in ("cells", "means", "differences")}
     return {
         "experiment": run.experiment.name,
         "folder": str(run.folder),
         "exit_code": run.exit_code,
         **{name: json.loads(table.to_json(orient="records")) for name, table in parts.items()},
+        "parts": json.loads(part_effects(run.experiment, tables).to_json(orient="records")),
     }

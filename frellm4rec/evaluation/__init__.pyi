@@ -7,6 +7,18 @@ from .candidates import (
 from .candidates import (
     stored_candidates as stored_candidates,
 )
+from .contrasts import (
+    Contrast as Contrast,
+)
+from .contrasts import (
+    MeanEstimate as MeanEstimate,
+)
+from .contrasts import (
+    ModelValues as ModelValues,
+)
+from .contrasts import (
+    mean_estimate as mean_estimate,
+)
 from .evaluator import Evaluation as Evaluation
 from .evaluator import evaluate as evaluate
 from .metrics import (
@@ -24,6 +36,4 @@ from .metrics import (
 from .metrics import (
     tie_rate as tie_rate,
 )
-from .significance import PairedDifference as PairedDifference
 from .significance import holm as holm
-from .significance import paired_bootstrap as paired_bootstrap

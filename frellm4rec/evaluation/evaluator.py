@@ -53,6 +53,8 @@ class Evaluation:
         Digest of the saved model's files, where it was evaluated from a folder.
     note : str
         A caution of the model for a reader: random weights, trained with later items in view.
+    is_trained : bool
+        Whether another training could give other values; false for a model that the data determine.
     """
 
     ndcg: FloatArray
@@ -70,6 +72,7 @@ class Evaluation:
     candidates: str | None = None
     weights: str | None = None
     note: str = ""
+    is_trained: bool = True
 
     @property
     def n_users(self) -> int:
@@ -213,6 +216,7 @@ def evaluate(
         candidate_seed=None if candidates is None else candidates.seed,
         candidates=None if candidates is None else candidates.digest,
         note=model.note,
+        is_trained=model.traits.is_trained,
     )
 
 

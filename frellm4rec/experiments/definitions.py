@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from frellm4rec.models.registry import model_class, model_names
+from frellm4rec.runs.defaults import model_defaults
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
-#: Name of the variant for the ID network alone; no other variant may use it.
-SASREC = "sasrec"
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
 DEFAULT_MODE = "prefix"
@@ -34,6 +34,10 @@ class Variant:
         Columns of ``paper.csv`` and the values that select the paper's number; empty if it prints none.
     needs_input : str or None
         Plug-in of the group ``spectral_probe.inputs`` that the variant needs; without it the variant is left out.
+    leaves_out : str
+        Part of the reference that the variant does without, such as ``TFM``; empty if it differs otherwise.
+    model : str
+        Model that is trained.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Variant:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=dict)
     needs_input: str | None = None
+    leaves_out: str = ""
+    model: str = "frellm4rec"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -48,10 +54,43 @@ class Variant:
         if not self.label:
             object.__setattr__(self, "label", self.name)
 
-    @classmethod
-    def of_sasrec(cls) -> Variant:
-        """Return the variant for the ID network alone."""
-        return cls(SASREC, "SASRec", paper={"table": 2, "model": "SASRec"})
+    @property
+    def has_backbone(self) -> bool:
+        """Whether the model is made over a language model, which the grid varies together with its mode."""
+        return has_setting(self.model, BACKBONE_KEY)
+
+
+def has_setting(model: str, key: str) -> bool:
+    """Return whether the config of a registered model has a setting, such as ``architecture.backbone``."""
+    names = {entry.name for entry in fields(model_class(model).config_class)}
+    return key.removeprefix("architecture.") in names
+
+
+def model_title(name: str) -> str:
+    """Return the name that papers give a model; the registered name if the model is not installed."""
+    return model_defaults(name).title if name in model_names() else name
+
+
+def baseline(name: str) -> Variant:
+    """Return a registered model as a row of a table, with the paper's number for it."""
+    title = model_title(name)
+    return Variant(name, title, paper={"table": 2, "model": title}, model=name)
+
+
+def check_baselines(names: Iterable[str]) -> None:
+    """Refuse names of models that are not registered.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown.
+    """
+    known = model_names()
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"A baseline is one of the models {', '.join(known)}; got {name!r}.{did_you_mean(str(name), known)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,13 +113,13 @@ class Experiment:
     reference : str
         Variant that all others are compared with.
     backbones : tuple of str
-        Used if the request names none.
+        Used if the request names none; empty if no variant has a backbone.
     base : dict
         Dotted keys that hold for all variants.
     sweep : Sweep or None
         The setting whose values the variants are; None if they differ otherwise.
-    with_sasrec : bool
-        Whether the ID network alone is always evaluated beside the variants.
+    baselines : tuple of str
+        Registered models that are always evaluated alone beside the variants.
     note : str
         Text below the table.
     """
@@ -90,20 +129,27 @@ class Experiment:
     source: str
     variants: tuple[Variant, ...]
     reference: str
-    backbones: tuple[str, ...]
+    backbones: tuple[str, ...] = ()
     base: Mapping[str, Any] = field(default_factory=dict)
     sweep: Sweep | None = None
-    with_sasrec: bool = False
+    baselines: tuple[str, ...] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
-        if len(set(names)) != len(names) or self.reference not in names or SASREC in names:
+        if len(set(names)) != len(names) or self.reference not in names:
             raise ConfigError(
-                f"Variants need different names, the reference among them, none called {SASREC!r}; {self.name!r} has "
-                f"{names} and the reference {self.reference!r}. Rename them in the YAML file."
+                f"Variants need different names, the reference among them; {self.name!r} has {names} and the reference "
+                f"{self.reference!r}. Rename them in the YAML file."
             )
-        if not self.backbones:
+        check_baselines(self.baselines)
+        for variant in self.variants:
+            if variant.name in model_names():
+                raise ConfigError(
+                    f"A variant may not be called like a model, which may stand beside it; {self.name!r} has the "
+                    f"variant {variant.name!r}. Rename it in the YAML file."
+                )
+        if not self.backbones and any(variant.has_backbone for variant in self.variants):
             raise ConfigError(f"The experiment {self.name!r} names no backbone. Write for example backbones: [minilm].")
         if self.sweep is not None:
             for variant in self.variants:
@@ -143,12 +189,13 @@ class Experiment:
             if arguments.get("sweep"):
                 _check_keys(arguments["sweep"], Sweep, f"the sweep of {name!r}")
                 arguments["sweep"] = Sweep(**arguments["sweep"])
-            arguments["backbones"] = tuple(arguments.get("backbones", ()))
+            for key in ("backbones", "baselines"):
+                arguments[key] = tuple(arguments.get(key, ()))
             return cls(name=name, variants=tuple(variants), **arguments)
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"The experiment {name!r} is not complete: {type(error).__name__}: {error}. It needs title, source, "
-                "reference, backbones and variants; see the packaged experiments."
+                "reference and variants; see the packaged experiments."
             ) from error
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from frellm4rec.experiments.definitions import SASREC, Experiment
-from frellm4rec.experiments.markdown import LEAKY, NAMES, in_order, mode_label, modes_in_order, rows_of
-from frellm4rec.experiments.tables import METRICS, ExperimentTables
+from frellm4rec.evaluation.contrasts import MIN_SEEDS, USERS_AND_TRAININGS
+from frellm4rec.experiments.definitions import Experiment
+from frellm4rec.experiments.labels import LEAKY, in_order, mode_label, modes_in_order, ranking_label, rows_of
+from frellm4rec.experiments.tables import METRICS, NAMES, ExperimentTables, is_baseline
 from spectral_probe.figure_style import NULL_GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ GRID = "#E4E4E4"
 COLORS = {"prefix": PALETTE[0], "causal": PALETTE[1], LEAKY: PALETTE[3]}
 #: Distance of "off" from the last value of a sweep; distance between the modes of a row.
 _OFF_STEP, _DODGE = 0.14, 0.22
+#: Line styles of the baselines.
+_LINES = ("--", ":", "-.")
 
 
 def figure_rows(experiment: Experiment, tables: ExperimentTables, ranking: str | None = None) -> pd.DataFrame:
@@ -36,7 +39,7 @@ def experiment_figure(experiment: Experiment, tables: ExperimentTables, *, ranki
     from matplotlib.figure import Figure
 
     means = figure_rows(experiment, tables, ranking)
-    trained = means[means["variant"] != SASREC]
+    trained = means[~is_baseline(means)]
     panels = list(trained[["dataset", "backbone", "settings"]].drop_duplicates().itertuples(index=False, name=None))
     panels = panels or [("", "", "")]
     height = 3.3 if experiment.sweep else 1.4 + 0.42 * max(2, trained["variant"].nunique())
@@ -75,9 +78,9 @@ def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[s
     values = {variant.name: experiment.swept_value(variant.name) for variant in experiment.variants}
     numbers = [value for value in values.values() if value is not None]
     off = max(numbers) + _OFF_STEP * ((max(numbers) - min(numbers)) or 1.0)
-    _sasrec_band(rows, ax, vertical=False)
+    _baseline_bands(rows, ax, vertical=False)
     for mode, color in _coloured(modes):
-        points = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        points = rows[(rows["mode"] == mode) & ~is_baseline(rows)]
         points = points.assign(x=[values[name] for name in points["variant"]])
         curve = points[points["x"].notna()].sort_values("x")
         ax.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.16, linewidth=0)
@@ -101,10 +104,10 @@ def variant_dots(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[
     import matplotlib.pyplot as plt
 
     ax = plt.gca() if ax is None else ax
-    names = [v.name for v in in_order(experiment, rows["variant"]) if v.name != SASREC]
-    _sasrec_band(rows, ax, vertical=True)
+    names = [v.name for v in in_order(experiment, rows.loc[~is_baseline(rows), "variant"])]
+    _baseline_bands(rows, ax, vertical=True)
     for number, (mode, color) in enumerate(_coloured(modes)):
-        dots = rows[(rows["mode"] == mode) & (rows["variant"] != SASREC)]
+        dots = rows[(rows["mode"] == mode) & ~is_baseline(rows)]
         y = np.array([names.index(name) for name in dots["variant"]]) + _DODGE * (number - (len(modes) - 1) / 2)
         ax.hlines(y, dots["low"], dots["high"], color=color, linewidth=2.2, alpha=0.55)
         ax.plot(dots["value"], y, marker="o", markersize=6, linestyle="none", color=color, label=mode_label(mode))
@@ -116,12 +119,14 @@ def variant_dots(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[
     return ax
 
 
-def _sasrec_band(rows: pd.DataFrame, ax: Axes, *, vertical: bool) -> None:
-    """Draw the ID network alone as a dashed line with its interval, across all variants."""
-    for row in rows[rows["variant"] == SASREC].itertuples():
+def _baseline_bands(rows: pd.DataFrame, ax: Axes, *, vertical: bool) -> None:
+    """Draw every baseline as a dashed line with its interval, across all variants."""
+    for number, row in enumerate(rows[is_baseline(rows)].itertuples()):
         span, line = (ax.axvspan, ax.axvline) if vertical else (ax.axhspan, ax.axhline)
         span(row.low, row.high, color=NULL_GREY, alpha=0.13, linewidth=0)
-        line(row.value, color=NULL_GREY, linestyle="--", linewidth=1.2, label=row.label, zorder=1)
+        line(
+            row.value, color=NULL_GREY, linestyle=_LINES[number % len(_LINES)], linewidth=1.2, label=row.label, zorder=1
+        )
 
 
 def _coloured(modes: Sequence[str]) -> list[tuple[str, str]]:
@@ -145,8 +150,11 @@ def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
     if rows["backbone"].nunique() == 1:
         parts.append(f"backbone {rows['backbone'].iloc[0]}")
     ranking: Any = rows["ranking"].iloc[0]
-    parts.append("full ranking" if ranking == "full" else f"{ranking} candidates")
+    parts.append(ranking_label(ranking))
     fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
     seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
-    parts.append(f"mean over {seeds}, 95 % CI over users")
+    kinds = set(rows["covers"])
+    covers = "users and trainings" if kinds == {USERS_AND_TRAININGS} else "users"
+    covers += f"; trainings from {MIN_SEEDS} seeds on" if len(kinds) > 1 else ""
+    parts.append(f"mean over {seeds}, 95 % CI over {covers}")
     return f"{experiment.title}\n{', '.join(parts)}"

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frellm4rec.experiments.definitions import BACKBONE_KEY, DEFAULT_MODE, MODE_KEY, SASREC, Experiment, Variant
+from frellm4rec.experiments.definitions import (
+    BACKBONE_KEY,
+    DEFAULT_MODE,
+    MODE_KEY,
+    Experiment,
+    Variant,
+    baseline,
+    check_baselines,
+)
+from frellm4rec.models.registry import model_class
 from frellm4rec.runs.evaluations import parse_ranking
 from spectral_probe.errors import ConfigError
 from spectral_probe.plugins.registry import plugin_names
@@ -33,8 +42,8 @@ class ExperimentRequest:
         Seeds 0…n_seeds − 1.
     settings : dict
         Dotted keys that hold for all variants.
-    with_sasrec : bool
-        Evaluate the ID network alone beside the variants.
+    baselines : tuple of str
+        Registered models that are evaluated alone beside the variants, besides those of the experiment.
     rankings : tuple of str
         ``full``, or ``99+1`` for 99 negatives.
     device : str or None
@@ -48,7 +57,7 @@ class ExperimentRequest:
     variants: tuple[str, ...] = ()
     n_seeds: int = 3
     settings: Mapping[str, Any] = field(default_factory=dict)
-    with_sasrec: bool = False
+    baselines: tuple[str, ...] = ()
     rankings: tuple[str, ...] = ("99+1", "full")
     device: str | None = None
 
@@ -59,6 +68,7 @@ class ExperimentRequest:
             raise ConfigError("At least one --ranking is needed: 99+1 or full.")
         for ranking in self.rankings:
             parse_ranking(ranking)
+        check_baselines(self.baselines)
         for key in self.settings:
             if key in _GRID_KEYS:
                 raise ConfigError(f"--set {key} is not allowed: the grid sets it for each cell. Use the option for it.")
@@ -71,13 +81,13 @@ class ExperimentRequest:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the grid, or the ID network alone (``variant.name`` is ``sasrec``).
+    """One training of the grid, or a baseline.
 
     Attributes
     ----------
     variant : Variant
     backbone, mode : str
-        Empty for the ID network.
+        Empty for a model that has neither.
     seed : int
     overrides : dict
         Dotted keys of the training recipe.
@@ -93,9 +103,9 @@ class Cell:
     missing: str = ""
 
     @property
-    def is_sasrec(self) -> bool:
-        """Whether this is the ID network alone."""
-        return self.variant.name == SASREC
+    def is_baseline(self) -> bool:
+        """Whether this is a model evaluated alone beside the variants."""
+        return self.variant.name == self.variant.model
 
     @property
     def backbone_label(self) -> str:
@@ -124,27 +134,29 @@ def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
     for key in request.settings:
         if key in varied:
             raise ConfigError(f"--set {key} is not allowed: the variants of {experiment.name!r} set it. Leave it out.")
-    known = plugin_names("inputs")
-    has_sasrec = request.with_sasrec or experiment.with_sasrec
+    baselines = [baseline(name) for name in dict.fromkeys((*experiment.baselines, *request.baselines))]
+    modes = tuple(dict.fromkeys(request.modes)) or (experiment.base.get(MODE_KEY, DEFAULT_MODE),)
     cells = []
     for seed in range(request.n_seeds):
-        if has_sasrec:
-            cells.append(Cell(Variant.of_sasrec(), "", "", seed, {}))
+        # A model that is counted has one result, whatever the seed.
+        cells += [Cell(v, "", "", seed, {}) for v in baselines if seed == 0 or model_class(v.model).traits.is_trained]
+        cells += [_cell(v, "", "", seed, experiment, request) for v in variants if not v.has_backbone]
         for backbone in backbones:
-            for mode in dict.fromkeys(request.modes) or (experiment.base.get(MODE_KEY, DEFAULT_MODE),):
-                for variant in variants:
-                    overrides = {
-                        **experiment.base,
-                        BACKBONE_KEY: backbone,
-                        MODE_KEY: mode,
-                        **request.settings,
-                        **variant.overrides,
-                    }
-                    missing = ""
-                    if variant.needs_input is not None and variant.needs_input not in known:
-                        missing = f"no installed package provides the item inputs {variant.needs_input!r}"
-                    cells.append(Cell(variant, backbone, str(overrides[MODE_KEY]), seed, overrides, missing))
+            for mode in modes:
+                cells += [_cell(v, backbone, mode, seed, experiment, request) for v in variants if v.has_backbone]
     return cells
+
+
+def _cell(
+    variant: Variant, backbone: str, mode: str, seed: int, experiment: Experiment, request: ExperimentRequest
+) -> Cell:
+    """Return a training; ``backbone`` and ``mode`` are empty for a model that has neither."""
+    over_backbone = {BACKBONE_KEY: backbone, MODE_KEY: mode} if variant.has_backbone else {}
+    overrides = {**experiment.base, **over_backbone, **request.settings, **variant.overrides}
+    missing = ""
+    if variant.needs_input is not None and variant.needs_input not in plugin_names("inputs"):
+        missing = f"no installed package provides the item inputs {variant.needs_input!r}"
+    return Cell(variant, backbone, str(overrides.get(MODE_KEY, "")), seed, overrides, missing)
 
 
 def short_name(backbone: str) -> str:

@@ -9,13 +9,20 @@ from typing import Any
 
 import pandas as pd
 
+from frellm4rec.evaluation.contrasts import HOW, MIN_SEEDS, THESE_TRAININGS, USERS_AND_TRAININGS
 from frellm4rec.experiments import paper
-from frellm4rec.experiments.definitions import SASREC, Experiment, Variant
-from frellm4rec.experiments.tables import FINISHED, METRICS, ExperimentTables
+from frellm4rec.experiments.definitions import Experiment, Variant
+from frellm4rec.experiments.effects import effect_lines
+from frellm4rec.experiments.labels import (
+    difference_text,
+    in_order,
+    mode_label,
+    modes_in_order,
+    ranking_label,
+    rows_of,
+)
+from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES, ExperimentTables, is_baseline
 
-LEAKY = "two_sided_leaky"
-MODES = ("prefix", "causal", LEAKY)
-NAMES = {"ndcg": "NDCG", "recall": "Recall"}
 MISSING = "–"
 #: Number of candidates that the paper draws beside the target.
 _PAPER_RANKING = re.compile(r"(99|100)\+1")
@@ -37,7 +44,8 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
     finished = tables.cells[tables.cells["status"] == FINISHED]
     if finished.empty:
         lines += ["No cell has finished.", ""]
-    shown = tables.means[tables.means["variant"] != SASREC]
+    lines += effect_lines(experiment, tables)
+    shown = tables.means[~is_baseline(tables.means)]
     for (dataset, ranking), part in shown.groupby(["dataset", "ranking"], sort=False):
         for (backbone, settings), _ in part.groupby(["backbone", "settings"], sort=False):
             chosen = tables.select(dataset=dataset, ranking=ranking)
@@ -48,32 +56,8 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
     return "\n".join([*lines, *_unfinished(tables.cells)])
 
 
-def mode_label(mode: str) -> str:
-    """Return the name of a mode; the leaky mode is named as such."""
-    return "two-sided (leaky)" if mode == LEAKY else mode
-
-
-def modes_in_order(rows: pd.DataFrame) -> list[str]:
-    """Return the modes of a table, the default first."""
-    return sorted(set(rows["mode"]), key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
-
-
-def in_order(experiment: Experiment, names: Iterable[str]) -> list[Variant]:
-    """Return the variants of these names in the order of the experiment, the ID network last."""
-    wanted = set(names)
-    variants = [variant for variant in experiment.variants if variant.name in wanted]
-    return [*variants, *([Variant.of_sasrec()] if SASREC in wanted else [])]
-
-
-def rows_of(means: pd.DataFrame, backbone: str, settings: str) -> pd.DataFrame:
-    """Return the rows of a backbone with these settings, and of the ID network, which has neither."""
-    is_selected = (means["backbone"] == backbone) & (means["settings"] == settings)
-    return means[is_selected | (means["variant"] == SASREC)]
-
-
 def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
-    pool = "full ranking" if ranking == "full" else f"{ranking} candidates"
-    return f"{dataset}, {pool}, backbone {backbone}" + (f", {settings}" if settings else "")
+    return f"{dataset}, {ranking_label(ranking)}, backbone {backbone}" + (f", {settings}" if settings else "")
 
 
 def _table(
@@ -82,9 +66,9 @@ def _table(
     means = rows_of(tables.means, backbone, settings)
     differences = tables.select(backbone=backbone, settings=settings).differences
     k = int(means["k"].iloc[0])
-    against = [name for name in (experiment.reference, SASREC) if (differences["against"] == name).any()]
+    against = sorted(dict.fromkeys(differences["against"]), key=lambda name: name != experiment.reference)
     labels = {variant.name: variant.label for variant in in_order(experiment, [*means["variant"], *against])}
-    variants = in_order(experiment, {*means["variant"], *_printed(experiment, dataset, ranking, backbone)})
+    variants = in_order(experiment, [*means["variant"], *_printed(experiment, dataset, ranking, backbone)])
     printed = {v.name: _paper(v, dataset, ranking, backbone) for v in variants}
     has_paper = [m for m in METRICS if k == 10 and any(row.get(m) is not None for row in printed.values())]
     head = ["variant", "mode", *(f"{NAMES[m]}@{k}" for m in METRICS)]
@@ -103,38 +87,22 @@ def _table(
                 entry.append(difference_text(matches[0]) if matches else MISSING)
             entry += [_number(printed[variant.name].get(m)) for m in has_paper]
             lines.append(_row(entry))
-    return lines
-
-
-def difference_text(row: dict[str, Any]) -> str:
-    """Return a difference with its interval and the p-value after Holm's correction."""
-    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], {p}".replace("-", "−")
+    families = dict.fromkeys(
+        differences.loc[(differences["metric"] == "ndcg") & (differences["family"] != ""), "family"]
+    )
+    return [*lines, *(["", f"Families of Holm's correction: {'; '.join(families)}."] if families else [])]
 
 
 def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFrame) -> list[str]:
-    seeds = sorted({int(n) for n in tables.means["n_seeds"]})
-    if seeds == [1]:
-        what = "One seed, with 95 % bootstrap intervals over users."
-    else:
-        what = (
-            f"Means over {' or '.join(map(str, seeds))} seeds ± standard deviation over seeds, with 95 % bootstrap "
-            "intervals over users, whose values are first averaged over seeds."
-        )
     lines = [
-        f"{what} Differences are paired by user; p is two-sided, after Holm's correction over the variants of a table, "
-        "backbone and mode.",
+        f"{_intervals(tables)} Differences are paired by user; p is two-sided, after Holm's correction over the "
+        "variants of a table, backbone and mode.",
         "",
     ]
     for protocol, rows in finished.groupby(finished["protocol"].map(_protocol), sort=False):
         lines.append(f"- Protocol: {protocol}; highest tie rate {rows['tie_rate'].max():.4f}.")
-    if LEAKY in set(finished["mode"]):
-        lines += [
-            "",
-            f"**{mode_label(LEAKY)}**: in training, the state at each position has seen the item it should predict. "
-            "Such rows reproduce the published training; they are no evidence of quality.",
-        ]
-    trained = finished[finished["variant"] != SASREC]
+    lines += _cautions(finished)
+    trained = finished[~is_baseline(finished)]
     differing = [name for name in dict.fromkeys(trained["backbone"]) if paper.BACKBONES.get(name) is None]
     if any(paper.paper_dataset(name) for name in trained["dataset"]):
         lines += [
@@ -150,6 +118,32 @@ def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFr
     if experiment.note:
         lines += ["", experiment.note.strip()]
     return lines
+
+
+def _intervals(tables: ExperimentTables) -> str:
+    """Return what means and intervals are over."""
+    seeds = sorted({int(n) for n in tables.means["n_seeds"]})
+    what = f"Means over {' or '.join(map(str, seeds))} seeds ± standard deviation over seeds."
+    what = "One seed." if seeds == [1] else what
+    kinds = [kind for kind in dict.fromkeys([*tables.means["covers"], *tables.differences["covers"]]) if kind]
+    if not kinds:  # tables of an earlier version
+        return f"{what} 95 % bootstrap intervals are over users, whose values are first averaged over seeds."
+    if len(kinds) == 1:
+        return f"{what} 95 % intervals are {HOW[kinds[0]]}."
+    return (
+        f"{what} 95 % intervals are {HOW[USERS_AND_TRAININGS]}. Where a model has fewer than {MIN_SEEDS} seeds, they "
+        f"are {HOW[THESE_TRAININGS]}."
+    )
+
+
+def _cautions(finished: pd.DataFrame) -> list[str]:
+    """Return what the models say about themselves, one list item per backbone, mode and note."""
+    rows = finished[finished["note"] != ""]
+    names = [
+        " ".join(text for text in (row["backbone"], mode_label(row["mode"])) if text) or row["label"]
+        for row in rows.to_dict("records")
+    ]
+    return [f"- {name}: {note}." for name, note in dict.fromkeys(zip(names, rows["note"], strict=True))]
 
 
 def _unfinished(cells: pd.DataFrame) -> list[str]:

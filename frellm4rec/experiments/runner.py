@@ -8,24 +8,24 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation import Evaluation, evaluate, stored_candidates
+from frellm4rec.evaluation import Contrast, Evaluation, evaluate, stored_candidates
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.grid import Cell, ExperimentRequest, cells_of
 from frellm4rec.experiments.report import write_report
 from frellm4rec.experiments.tables import (
     ABSENT,
     CELL_COLUMNS,
+    EFFORT_COLUMNS,
     FAILED,
     FINISHED,
     KEY_COLUMNS,
     ExperimentTables,
-    RememberedBootstrap,
     read_table,
     summarise,
     typed,
@@ -76,7 +76,7 @@ class ExperimentRun:
     dataset: Dataset
     exit_code: int = 0
     _rows: list[dict[str, Any]] = field(default_factory=list)
-    _bootstrap: RememberedBootstrap = field(default_factory=RememberedBootstrap)
+    _memory: dict[str, Contrast] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -93,7 +93,7 @@ class ExperimentRun:
         """
         run = cls(experiment, request, folder, dataset or resolve_dataset(request.dataset, request.from_dir))
         for cell in run.cells:
-            if not cell.is_sasrec:
+            if not cell.is_baseline:
                 run.recipe(cell)
         return run
 
@@ -105,7 +105,7 @@ class ExperimentRun:
     def recipe(self, cell: Cell) -> Recipe:
         """Return the training recipe of a cell."""
         recipe = Recipe(
-            model="frellm4rec",
+            model=cell.variant.model,
             dataset=self.request.dataset,
             from_dir=None if self.request.from_dir is None else str(self.request.from_dir),
             seed=cell.seed,
@@ -118,8 +118,8 @@ class ExperimentRun:
         """Return the state of a cell: ``finished``, ``absent`` (cannot be run), ``resume`` or ``run``."""
         if cell.missing:
             return ABSENT
-        if cell.is_sasrec:
-            return "run" if self._stored_sasrec(cell, self.request.rankings[0]) is None else FINISHED
+        if cell.is_baseline:
+            return "run" if self._stored_baseline(cell, self.request.rankings[0]) is None else FINISHED
         recipe = self.recipe(cell)
         runs, content = self.folder / RUNS_FOLDER, identity(recipe, self.dataset)
         if RunFolder.newest_finished(runs, content) is not None:
@@ -154,7 +154,7 @@ class ExperimentRun:
     def tables(self) -> ExperimentTables:
         """Return the tables of the cells run so far, and of other cells that earlier calls finished in this folder."""
         cells = typed(pd.DataFrame(self._rows, columns=CELL_COLUMNS))
-        return summarise(self._with_earlier(cells), self.experiment.reference, self._load, self._bootstrap)
+        return summarise(self._with_earlier(cells), self.experiment.reference, self._load, self._memory)
 
     def _run_cell(self, cell: Cell, *, progress: bool) -> list[dict[str, Any]]:
         labels = {
@@ -165,13 +165,13 @@ class ExperimentRun:
             "backbone": cell.backbone_label,
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint(titles=False),
-            "settings": "" if cell.is_sasrec else self.request.settings_label,
+            "settings": "" if cell.is_baseline else self.request.settings_label,
             "seed": cell.seed,
         }
         if cell.missing:
             return [{**labels, "status": ABSENT, "error": cell.missing}]
         try:
-            facts, evaluations = self._run_sasrec(cell) if cell.is_sasrec else self._train(cell, progress=progress)
+            facts, evaluations = self._run_baseline(cell) if cell.is_baseline else self._train(cell, progress=progress)
         except Exception as error:
             is_expected = isinstance(error, SpectralProbeError)
             if not is_expected:
@@ -183,7 +183,7 @@ class ExperimentRun:
         for evaluation in evaluations:
             summary = evaluation.summary()
             values = {name: summary[name] for name in ("ranking", "k", "n_users", "ndcg", "recall", "tie_rate")}
-            values |= {"protocol": evaluation.protocol, "revision": evaluation.revision}
+            values |= {"protocol": evaluation.protocol, "revision": evaluation.revision, "note": evaluation.note}
             rows.append({**labels, **values, **facts, "status": FINISHED, "error": ""})
         return rows
 
@@ -200,24 +200,24 @@ class ExperimentRun:
         facts = {"run": f"{RUNS_FOLDER}/{folder.path.name}", "recipe_hash": folder.state()["config_hash"]}
         return {**_training_facts(folder.path), **facts}, evaluations
 
-    def _run_sasrec(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
-        """Return the evaluations of the ID network of a seed, trained or from the cache."""
-        model = pretrained("sasrec", self.dataset, seed=cell.seed)
+    def _run_baseline(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
+        """Return the evaluations of a baseline of a seed, trained or from the cache."""
+        model = pretrained(cell.variant.model, self.dataset, seed=cell.seed)
         evaluations = []
         for ranking in self.request.rankings:
-            evaluation = self._stored_sasrec(cell, ranking)
+            evaluation = self._stored_baseline(cell, ranking)
             if evaluation is None or evaluation.revision != model.revision:
                 n_negatives = parse_ranking(ranking)
                 lists = None
                 if n_negatives is not None:
                     lists = stored_candidates(self.dataset, part=PART, n_negatives=n_negatives)
                 evaluation = evaluate(model, self.dataset, part=PART, candidates=lists)
-                save_evaluation(evaluation, self.dataset, self._path(_sasrec_folder(cell), ranking))
+                save_evaluation(evaluation, self.dataset, self._path(_baseline_folder(cell), ranking))
             evaluations.append(evaluation)
-        return {"run": _sasrec_folder(cell)}, evaluations
+        return {"run": _baseline_folder(cell)}, evaluations
 
-    def _stored_sasrec(self, cell: Cell, ranking: str) -> Evaluation | None:
-        path = self._path(_sasrec_folder(cell), ranking)
+    def _stored_baseline(self, cell: Cell, ranking: str) -> Evaluation | None:
+        path = self._path(_baseline_folder(cell), ranking)
         if not path.exists():
             return None
         try:
@@ -254,16 +254,21 @@ def default_folder(experiment: Experiment, request: ExperimentRequest) -> Path:
     return Path("runs") / f"experiment-{experiment.name}-{dataset}"
 
 
-def _sasrec_folder(cell: Cell) -> str:
-    return f"sasrec/seed-{cell.seed}"
+def _baseline_folder(cell: Cell) -> str:
+    return f"{cell.variant.model}/seed-{cell.seed}"
 
 
 def _training_facts(run: Path) -> dict[str, Any]:
     """Return epochs, validation NDCG and seconds of a finished training run, resumed parts included."""
     try:
-        record = TrainingRecord.from_dict(json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))["record"])
+        summary = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
+        record = TrainingRecord.from_dict(summary["record"])
         last = json.loads((run / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1])
+        effort = {} if record.effort is None else asdict(record.effort)  # runs of before did not count it
         return {
+            **{name: effort.get(name) for name in EFFORT_COLUMNS},
+            "n_parameters": summary.get("n_trained_parameters"),
+            "supervision": record.supervision,
             "best_epoch": record.best_epoch,
             "n_epochs": last["epoch"],
             "validation_ndcg": record.best_ndcg,

@@ -1,9 +1,9 @@
-"""The tidy tables of an experiment: cells, means over seeds with intervals over users, and differences."""
+"""The tidy tables of an experiment: cells, means over seeds with intervals, and differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +12,46 @@ import numpy.typing as npt
 import pandas as pd
 
 from frellm4rec.evaluation import Evaluation
-from frellm4rec.evaluation.significance import PairedDifference, holm, paired_bootstrap
-from frellm4rec.experiments.definitions import SASREC
+from frellm4rec.evaluation.contrasts import Memory, ModelValues, contrasts, mean_estimate
+from frellm4rec.models.registry import model_names
 from frellm4rec.runs.evaluations import EVALUATION_FOLDER, evaluation_path
 from spectral_probe.errors import DataError
 from spectral_probe.storage.atomic import write_csv
-from spectral_probe.storage.hashing import digest
-from spectral_probe.types import FloatArray
 
 METRICS = ("ndcg", "recall")
+NAMES = {"ndcg": "NDCG", "recall": "Recall"}
 FINISHED, FAILED, ABSENT = "finished", "failed", "absent"
 #: Only variants with the same values in all of these columns are compared.
 SETTING_COLUMNS = ["experiment", "dataset", "fingerprint", "ranking", "k", "backbone", "mode", "settings"]
 _LOG_COLUMNS = SETTING_COLUMNS[:5]
 #: Identity of a cell: a later run of the same cell replaces it.
 KEY_COLUMNS = ["experiment", "variant", "mode", "backbone", "dataset", "settings", "seed"]
+#: What a training cost; empty for baselines and for runs of before it was counted.
+EFFORT_COLUMNS = ["n_steps", "n_samples", "n_tokens", "peak_memory"]
 CELL_COLUMNS = [
     *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "seed", "ranking"),
     *("k", "n_users", "ndcg", "recall", "tie_rate", "best_epoch", "n_epochs", "validation_ndcg", "seconds"),
-    *("revision", "recipe_hash", "protocol", "status", "error", "run"),
+    *("supervision", "n_parameters", *EFFORT_COLUMNS),
+    *("revision", "recipe_hash", "protocol", "note", "status", "error", "run"),
 ]
 MEAN_COLUMNS = [
     *SETTING_COLUMNS,
-    *("variant", "label", "metric", "n_seeds", "n_users", "value", "std", "low", "high"),
+    *("variant", "label", "metric", "n_seeds", "n_users", "value", "std", "low", "high", "covers"),
 ]
 DIFFERENCE_COLUMNS = [
     *SETTING_COLUMNS,
     *("variant", "label", "against", "metric", "n_seeds", "reference_n_seeds", "n_users"),
-    *("difference", "low", "high", "p_value", "p_holm", "n_bootstrap"),
+    *("difference", "low", "high", "p_value", "p_holm", "effect", "covers", "n_bootstrap", "family"),
 ]
 _TEXTS = {
     *("experiment", "variant", "label", "mode", "backbone", "dataset", "fingerprint", "settings", "ranking"),
-    *("revision", "recipe_hash", "protocol", "status", "error", "run", "metric", "against"),
+    *("revision", "recipe_hash", "protocol", "note", "status", "error", "run", "metric", "against"),
+    *("effect", "covers", "family", "supervision"),
 }
 _WHOLE = {"seed", "k", "n_users", "best_epoch", "n_epochs", "n_seeds", "reference_n_seeds", "n_bootstrap"}
+_WHOLE |= {"n_parameters", *EFFORT_COLUMNS}
 
 LoadEvaluation = Callable[[str, str], Evaluation]
-Bootstrap = Callable[[FloatArray, FloatArray], PairedDifference]
-
-
-class RememberedBootstrap:
-    """:func:`paired_bootstrap` with a cache, because the tables are written again after every cell."""
-
-    def __init__(self) -> None:
-        self._cache: dict[tuple[str, str], PairedDifference] = {}
-
-    def __call__(self, values: FloatArray, reference: FloatArray) -> PairedDifference:
-        """Return the difference, from the cache if it is there."""
-        key = (_digest(values), _digest(reference))
-        if key not in self._cache:
-            self._cache[key] = paired_bootstrap(values, reference)
-        return self._cache[key]
-
-
-def _digest(values: FloatArray) -> str:
-    return digest([repr(values.shape), values])
 
 
 @dataclass(frozen=True)
@@ -84,8 +69,10 @@ class ExperimentTables:
 
     @classmethod
     def load(cls, folder: Path) -> ExperimentTables:
-        """Read what :meth:`save` wrote."""
-        return cls(*(read_table(folder / f"{name}.csv") for name in ("cells", "means", "differences")))
+        """Read what :meth:`save` wrote; text columns that an earlier version did not write are empty."""
+        columns = {"cells": CELL_COLUMNS, "means": MEAN_COLUMNS, "differences": DIFFERENCE_COLUMNS}
+        tables = (read_table(folder / f"{name}.csv").reindex(columns=columns[name]) for name in columns)
+        return cls(*map(typed, tables))
 
     def select(self, **values: Any) -> ExperimentTables:
         """Return the rows with these values in all three tables."""
@@ -124,8 +111,13 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def is_baseline(table: pd.DataFrame) -> pd.Series:
+    """Return which rows are of a model evaluated alone: its variant has the name of a registered model."""
+    return table["variant"].isin(model_names())
+
+
 def summarise(
-    cells: pd.DataFrame, reference: str, load: LoadEvaluation, bootstrap: Bootstrap = paired_bootstrap
+    cells: pd.DataFrame, reference: str, load: LoadEvaluation, memory: Memory | None = None
 ) -> ExperimentTables:
     """Return means and differences of finished cells, from the per-user values of each.
 
@@ -134,61 +126,61 @@ def summarise(
     cells : DataFrame
         Columns of :data:`CELL_COLUMNS`.
     reference : str
-        Variant that the others are compared with, besides the ID network.
+        Variant that the others are compared with, besides the baselines.
     load : callable
         ``load(run, ranking)`` gives the per-user values of a finished cell.
-    bootstrap : callable
-        :func:`paired_bootstrap`, or one with a cache.
+    memory : mapping, optional
+        Contrasts computed before, because the tables are written again after every cell.
 
     Notes
     -----
-    Intervals and p-values are those of :func:`paired_bootstrap`; Holm's correction runs over the variants of one
-    table: the same data, ranking, backbone, mode, settings and metric, against the same model.
+    Intervals and p-values are those of :func:`contrasts`. A family of Holm's correction is the variants of one table:
+    the same data, ranking, backbone, mode, settings and metric, against the same model.
     """
     finished = cells[cells["status"] == FINISHED]
-    means: list[dict[str, Any]] = []
-    differences: list[dict[str, Any]] = []
     groups = finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)
     values_of = {key: _Values.of(rows, load) for key, rows in groups}
-    settings = dict.fromkeys(key[:-1] for key in values_of)
-    for setting in settings:
+    means: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    baselines = set(finished.loc[is_baseline(finished), "variant"])
+    for setting in dict.fromkeys(key[:-1] for key in values_of):
         labels = dict(zip(SETTING_COLUMNS, setting, strict=True))
         variants = {key[-1]: values for key, values in values_of.items() if key[:-1] == setting}
         for name, values in variants.items():
+            row_labels = {**labels, "variant": name, "label": values.label}
             for metric in METRICS:
-                means.append(
-                    {
-                        **labels,
-                        "variant": name,
-                        "label": values.label,
-                        "metric": metric,
-                        **values.mean(metric, bootstrap),
-                    }
-                )
-        if SASREC in variants:
-            continue
-        others = dict(_references(labels, variants, values_of, reference))
-        for against, other in others.items():
+                estimate = mean_estimate(values.metrics[metric], memory=memory)
+                means.append({**row_labels, "metric": metric, **asdict(estimate)})
+        variants = {name: values for name, values in variants.items() if name not in baselines}
+        for against, other in _references(labels, variants, values_of, reference, baselines):
             for metric in METRICS:
-                rows = [
-                    {
-                        **labels,
-                        "variant": name,
-                        "label": values.label,
-                        "against": against,
-                        "metric": metric,
-                        **values.difference(other, metric, bootstrap),
-                    }
-                    for name, values in variants.items()
-                    if name != against
-                ]
-                for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-                    differences.append({**row, "p_holm": float(p)})
+                differences += _differences(labels, variants, against, other, metric, memory)
+    notes = {note_key: note for values in values_of.values() for note_key, note in values.notes.items()}
+    note = [notes.get(key, "") for key in zip(cells["run"], cells["ranking"], strict=True)]
     return ExperimentTables(
-        typed(cells.reindex(columns=CELL_COLUMNS)),
+        typed(cells.assign(note=note).reindex(columns=CELL_COLUMNS)),
         typed(pd.DataFrame(means, columns=MEAN_COLUMNS)),
         typed(pd.DataFrame(differences, columns=DIFFERENCE_COLUMNS)),
     )
+
+
+def _differences(
+    labels: dict[str, Any], variants: dict[str, _Values], against: str, other: _Values, metric: str, memory: Any
+) -> list[dict[str, Any]]:
+    """Return the rows of one family: all variants of a setting against one model."""
+    compared = {name: values for name, values in variants.items() if name != against}
+    for values in compared.values():
+        if not np.array_equal(values.users, other.users):
+            raise DataError(f"{values.label!r} and {other.label!r} were evaluated on different users. Run them again.")
+    pairs = [(values.metrics[metric], other.metrics[metric]) for values in compared.values()]
+    setting = (labels["ranking"], f"{labels['backbone']} {labels['mode']}".strip(), labels["settings"])
+    of = f"{NAMES[metric]}@{labels['k']} from {other.label} on {labels['dataset']}"
+    of = ", ".join(part for part in (of, *setting) if part)
+    tested = contrasts(pairs, of, memory=memory)
+    return [
+        {**labels, "variant": name, "label": values.label, "against": against, "metric": metric, **contrast.to_dict()}
+        for (name, values), contrast in zip(compared.items(), tested, strict=True)
+    ]
 
 
 def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> ExperimentTables:
@@ -199,7 +191,7 @@ def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> E
     Parameters
     ----------
     folders : sequence of Path
-        Of experiments. A cell in several folders, such as SASRec, is taken from the first.
+        Of experiments. A cell in several folders, such as a baseline, is taken from the first.
     references : callable
         Experiment name → the variant that the others are compared with.
 
@@ -227,49 +219,45 @@ def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> E
 
 @dataclass(frozen=True)
 class _Values:
-    """Per-user values of one variant, (n_seeds, n_users) per metric."""
+    """Per-user values of one variant for each metric, and the note of each of its evaluations."""
 
     label: str
     users: npt.NDArray[np.int64]
-    metrics: dict[str, FloatArray]
+    metrics: dict[str, ModelValues]
+    notes: dict[tuple[str, str], str]
 
     @classmethod
     def of(cls, rows: pd.DataFrame, load: LoadEvaluation) -> _Values:
-        evaluations = [load(row["run"], row["ranking"]) for row in rows.sort_values("seed").to_dict("records")]
+        label = str(rows["label"].iloc[0])
+        cells = rows.to_dict("records")
+        evaluations = [load(row["run"], row["ranking"]) for row in cells]
+        if not evaluations[0].is_trained:  # one result, whatever the seed
+            cells, evaluations = cells[:1], evaluations[:1]
         users = evaluations[0].users
         if any(not np.array_equal(evaluation.users, users) for evaluation in evaluations):
-            raise DataError(
-                f"The seeds of {rows['label'].iloc[0]!r} were evaluated on different users. Run them again."
+            raise DataError(f"The seeds of {label!r} were evaluated on different users. Run them again.")
+        seeds = tuple(int(row["seed"]) for row in cells)
+        metrics = {
+            metric: ModelValues(
+                label, np.stack([getattr(e, metric) for e in evaluations]), seeds, is_trained=evaluations[0].is_trained
             )
-        metrics = {metric: np.stack([getattr(evaluation, metric) for evaluation in evaluations]) for metric in METRICS}
-        return cls(str(rows["label"].iloc[0]), users, metrics)
-
-    def mean(self, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
-        values = self.metrics[metric]
-        estimate = bootstrap(values, np.zeros(values.shape[1]))
-        return {
-            "n_seeds": estimate.n_seeds,
-            "n_users": estimate.n_users,
-            "value": estimate.mean,
-            "std": estimate.std,
-            "low": estimate.low,
-            "high": estimate.high,
+            for metric in METRICS
         }
-
-    def difference(self, other: _Values, metric: str, bootstrap: Bootstrap) -> dict[str, Any]:
-        if not np.array_equal(self.users, other.users):
-            raise DataError(f"{self.label!r} and {other.label!r} were evaluated on different users. Run them again.")
-        values = bootstrap(self.metrics[metric], other.metrics[metric]).to_dict()
-        return {name: values[name] for name in DIFFERENCE_COLUMNS if name in values}
+        notes = {(row["run"], row["ranking"]): e.note for row, e in zip(cells, evaluations, strict=True)}
+        return cls(label, users, metrics, notes)
 
 
 def _references(
-    labels: dict[str, Any], variants: dict[str, _Values], values_of: dict[Any, _Values], reference: str
+    labels: dict[str, Any],
+    variants: dict[str, _Values],
+    values_of: dict[Any, _Values],
+    reference: str,
+    baselines: set[str],
 ) -> Iterator[tuple[str, _Values]]:
-    """Yield the models that the variants of a setting are compared with: the reference and the ID network."""
+    """Yield the models that the variants of a setting are compared with: the reference and the baselines."""
     if reference in variants and len(variants) > 1:
         yield reference, variants[reference]
     log = tuple(labels[name] for name in _LOG_COLUMNS)
     for key, values in values_of.items():
-        if key[-1] == SASREC and key[: len(_LOG_COLUMNS)] == log:
-            yield SASREC, values
+        if variants and key[-1] in baselines and key[: len(_LOG_COLUMNS)] == log:
+            yield key[-1], values

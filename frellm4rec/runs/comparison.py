@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from frellm4rec.evaluation.contrasts import HOW, MIN_SEEDS, THESE_TRAININGS, Contrast, ModelValues, contrasts
 from frellm4rec.evaluation.evaluator import Evaluation
-from frellm4rec.evaluation.significance import holm, paired_bootstrap
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
 Metric = Literal["ndcg", "recall"]
 METRICS = ("ndcg", "recall")
+METRIC_NAMES = {"ndcg": "NDCG", "recall": "Recall"}
 #: Settings that do not separate groups: seed, name, data set and device.
 IGNORED_WHEN_GROUPING = ("seed", "name", "dataset", "dataset_fingerprint", "from_dir", "device")
-#: With fewer seeds, a note warns that the spread over seeds is unreliable.
-MIN_SEEDS = 3
+#: Columns that the reference lacks.
+CONTRAST_COLUMNS = ("difference", "low", "high", "p_value", "p_holm", "effect", "covers", "family")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +51,13 @@ class RunComparison:
     ----------
     table : DataFrame
         One row per data set and group, the reference first: dataset, group, n_seeds, mean, std (over seeds, n − 1),
-        n_users, reference, difference, low, high, p_value, p_holm; NaN from ``difference`` on for the reference.
+        n_users, reference, difference, low, high, p_value, p_holm, effect, covers, family; empty from ``difference`` on
+        for the reference.
     metric : str
     protocols : list of str
         Evaluation protocol of each data set, one line each.
-    n_tests : int
-        Size of the family of Holm's correction: all tests of the table.
+    family : str
+        Size and name of the family of Holm's correction: all differences of the table.
     notes : list of str
         Remarks needed to read the table.
     """
@@ -64,7 +65,7 @@ class RunComparison:
     table: pd.DataFrame
     metric: str
     protocols: list[str]
-    n_tests: int
+    family: str
     notes: list[str]
 
     def to_frame(self) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def compare_runs(
         Runs whose settings are equal except for seed and data set form one group.
     metric : {"ndcg", "recall"}
     n_bootstrap, seed : int
-        Of the resampling, see :func:`paired_bootstrap`.
+        Of the resampling, see :func:`contrasts`.
 
     Raises
     ------
@@ -102,42 +103,31 @@ def compare_runs(
     reference = next(iter(groups))
     datasets = list(dict.fromkeys(result.evaluation.fingerprint for result in results))
     rows: list[dict[str, Any]] = []
+    pairs: list[tuple[ModelValues, ModelValues]] = []
     for fingerprint in datasets:
-        present_groups = {
+        members_of = {
             key: present
             for key, members in groups.items()
             if (present := [member for member in members if member.evaluation.fingerprint == fingerprint])
         }
-        check_protocol([member for members in present_groups.values() for member in members])
-        name = next(iter(present_groups.values()))[0].evaluation.dataset
-        if reference not in present_groups or len(present_groups) < 2:
+        check_protocol([member for members in members_of.values() for member in members])
+        name = next(iter(members_of.values()))[0].evaluation.dataset
+        if reference not in members_of or len(members_of) < 2:
             raise ConfigError(
                 f"{name} {fingerprint[:8]} needs runs of the reference ({labels[reference]}) and of another group; "
-                f"got runs of {[labels[key] for key in present_groups]}. Add the missing runs or leave it out."
+                f"got runs of {[labels[key] for key in members_of]}. Add the missing runs or leave it out."
             )
-        base = per_user(present_groups[reference], metric)
-        for key, members in present_groups.items():
-            difference = paired_bootstrap(per_user(members, metric), base, n_bootstrap=n_bootstrap, seed=seed)
-            values = difference.to_dict()
-            row = {
-                "dataset": name,
-                "group": labels[key],
-                "metric": metric,
-                **{column: values[column] for column in ("n_seeds", "mean", "std", "n_users")},
-                "reference": labels[reference],
-            }
-            if key != reference:
-                row |= {column: values[column] for column in ("difference", "low", "high", "p_value")}
-            rows.append(row)
-    columns = ["difference", "low", "high", "p_value", "p_holm"]
-    table = pd.DataFrame(rows).reindex(columns=[*(c for c in rows[0] if c not in columns), *columns])
-    is_tested = table["p_value"].notna()
-    table.loc[is_tested, "p_holm"] = holm(table.loc[is_tested, "p_value"])
+        values = {key: model_values(labels[key], members, metric) for key, members in members_of.items()}
+        rows += [_mean_row(name, group, metric, labels[reference]) for group in values.values()]
+        pairs += [(group, values[reference]) for key, group in values.items() if key != reference]
+    family = _family([result.evaluation for result in results], metric, labels[reference])
+    tested = contrasts(pairs, family, n_bootstrap=n_bootstrap, seed=seed)
+    table = _with_contrasts(rows, tested)
     protocols = list(dict.fromkeys(result.evaluation.rule for result in results))
-    notes = _notes(table, n_bootstrap=n_bootstrap, seed=seed, n_datasets=len(datasets))
+    notes = _notes(table, tested)
     run_notes = [(labels[key], run.evaluation.note) for key, members in groups.items() for run in members]
     notes += [f"{label}: {note}" for label, note in dict.fromkeys(run_notes) if note]
-    return RunComparison(table, metric, protocols, int(is_tested.sum()), notes)
+    return RunComparison(table, metric, protocols, tested[0].family, notes)
 
 
 def group_runs(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...], list[RunResult]]:
@@ -212,9 +202,13 @@ def check_protocol(results: Sequence[RunResult]) -> None:
             )
 
 
-def per_user(results: Sequence[RunResult], metric: Metric) -> npt.NDArray[np.float64]:
-    """Return the metric of every run and user, (n_seeds, n_users)."""
-    return np.stack([getattr(result.evaluation, metric) for result in results])
+def model_values(label: str, results: Sequence[RunResult], metric: Metric) -> ModelValues:
+    """Return the metric of every run and user of a group; of a model that is not trained, the only result."""
+    is_trained = results[0].evaluation.is_trained
+    results = results if is_trained else results[:1]
+    values = np.stack([getattr(result.evaluation, metric) for result in results])
+    seeds = tuple(int(result.config["seed"]) for result in results)
+    return ModelValues(label, values, seeds, is_trained=is_trained)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
@@ -232,18 +226,44 @@ def _settings(config: Mapping[str, Any]) -> dict[str, str]:
     return flat
 
 
-def _notes(table: pd.DataFrame, *, n_bootstrap: int, seed: int, n_datasets: int) -> list[str]:
-    n_tests = int(table["p_value"].notna().sum())
-    family = f"{n_tests} tests: {n_datasets} data sets" if n_datasets > 1 else f"{n_tests} tests on one data set"
+def _mean_row(dataset: str, group: ModelValues, metric: Metric, reference: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "group": group.label,
+        "metric": metric,
+        "n_seeds": group.n_seeds,
+        "mean": float(group.values.mean()),
+        "std": group.std,
+        "n_users": group.n_users,
+        "reference": reference,
+    }
+
+
+def _family(evaluations: Sequence[Evaluation], metric: Metric, reference: str) -> str:
+    *others, last = dict.fromkeys(evaluation.dataset for evaluation in evaluations)
+    datasets = f"{', '.join(others)} and {last}" if others else last
+    return f"{METRIC_NAMES[metric]}@{evaluations[0].k} from {reference} on {datasets}, {evaluations[0].ranking}"
+
+
+def _with_contrasts(rows: Sequence[dict[str, Any]], tested: Sequence[Contrast]) -> pd.DataFrame:
+    """Return the table: the contrasts stand in the rows that are not of the reference, in the order of both."""
+    table = pd.DataFrame(rows)
+    is_tested = (table["group"] != table["reference"]).to_numpy()
+    columns = pd.DataFrame([contrast.to_dict() for contrast in tested], index=table.index[is_tested])
+    return table.join(columns[list(CONTRAST_COLUMNS)])
+
+
+def _notes(table: pd.DataFrame, tested: Sequence[Contrast]) -> list[str]:
+    n_bootstrap, seed = tested[0].n_bootstrap, tested[0].seed
+    kinds = list(dict.fromkeys(contrast.covers for contrast in tested))
     notes = [
-        f"difference: paired percentile bootstrap over users ({n_bootstrap} resamples, seed {seed}) of per-user values "
-        "averaged over seeds; 95 % interval; p two-sided",
-        f"p Holm: corrected over all tests of this table ({family})"
-        if n_tests > 1
-        else "p Holm: one test, so p itself",
+        f"difference: paired by user; p two-sided, from the {n_bootstrap} resamples (seed {seed}) of the interval",
+        *(f"95 % CI {HOW[kind]}" for kind in kinds if kind != THESE_TRAININGS),
     ]
     few = table[table["n_seeds"] < MIN_SEEDS]
     if len(few):
         rows = "; ".join(f"{row.group} on {row.dataset}: {row.n_seeds}" for row in few.itertuples())
-        notes.append(f"fewer than {MIN_SEEDS} seeds ({rows}): the interval covers other users, not other trainings")
+        notes.append(f"95 % CI {HOW[THESE_TRAININGS]}; fewer than {MIN_SEEDS} seeds ({rows})")
+    family = tested[0].family
+    notes.append(f"p Holm: over {family}" if len(tested) > 1 else f"p Holm: {family}, so p itself")
     return notes

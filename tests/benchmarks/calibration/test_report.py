@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.calibration.__main__ import DOCS, TABLE
+from benchmarks.calibration.__main__ import CONTRASTS, DOCS, TABLE
 from benchmarks.calibration.acceptance import failures
+from benchmarks.calibration.contrasts import read_contrasts
 from benchmarks.calibration.measures import TASTE
 from benchmarks.calibration.report import markdown, write_markdown
 from benchmarks.calibration.study import cells, read_table
 
-MOST_LINES = 150
+MOST_LINES = 180
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def committed() -> pd.DataFrame:
 
 
 def test_the_page_is_written_from_the_table_byte_for_byte(committed, tmp_path) -> None:
-    write_markdown(committed, tmp_path / "calibration.md")
+    write_markdown(committed, read_contrasts(CONTRASTS), tmp_path / "calibration.md")
     assert (tmp_path / "calibration.md").read_bytes() == (DOCS / "calibration.md").read_bytes()
 
 
@@ -45,6 +46,7 @@ def test_a_failing_cell_changes_the_page(committed) -> None:
     changed = committed.copy()
     is_cell = (changed["world"] == "noise") & (changed["measure"] == TASTE)
     changed.loc[is_cell, "mean_z"] = 7.7
-    assert "noise: mean z +7.7" in markdown(changed)
-    assert "noise: mean z +7.7" not in markdown(committed)
+    contrasts = read_contrasts(CONTRASTS)
+    assert "noise: mean z +7.7" in markdown(changed, contrasts)
+    assert "noise: mean z +7.7" not in markdown(committed, contrasts)
     assert np.isfinite(committed["mean_z"]).all()

@@ -1,4 +1,4 @@
-"""What the page of results says of the recommender follows from the tables alone."""
+"""The recommender's part of the page of results: joined tables, and the page of each experiment."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.pages import recommender, results
 from frellm4rec.evaluation import Evaluation
+from frellm4rec.experiments.definitions import load_experiment
+from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.tables import (
     CELL_COLUMNS,
     DIFFERENCE_COLUMNS,
@@ -21,74 +23,20 @@ from spectral_probe.interactions.log import Interactions
 LABELS = {"experiment": "ablation", "dataset": "lastfm", "fingerprint": "5ed1", "ranking": "99+1", "k": 10}
 OWN = {"backbone": "stories260K", "settings": ""}
 ALONE = {"backbone": "", "mode": "", "settings": "", "variant": "sasrec", "label": "SASRec"}
-#: Variant without a part, mode: difference from the full model, interval, corrected p.
-DIFFERENCES = [
-    ("wo-tfm", "prefix", "full", -0.02, -0.03, -0.01, 0.004),
-    ("wo-tfm", "causal", "full", 0.01, 0.002, 0.018, 0.03),
-    ("wo-tfm", "two_sided_leaky", "full", -0.05, -0.06, -0.04, 0.001),
-    ("wo-glpf", "prefix", "full", 0.001, -0.004, 0.006, 0.7),
-    ("wo-glpf", "causal", "full", -0.004, -0.007, -0.001, 0.06),
-    ("base", "prefix", "full", -0.03, -0.04, -0.02, 0.002),
-    ("base", "causal", "full", -0.02, -0.03, -0.01, 0.002),
-    ("full", "prefix", "sasrec", -0.04, -0.06, -0.02, 0.0006),
-    ("full", "causal", "sasrec", 0.0, -0.01, 0.01, 1.0),
-]
 
 
 @pytest.fixture
 def tables():
-    cells, means, differences = [], [], []
-    for variant, mode, against, difference, low, high, p in DIFFERENCES:
-        labels = {**LABELS, **OWN, "mode": mode, "variant": variant, "label": variant.upper(), "n_users": 1090}
-        values = {"difference": difference, "low": low, "high": high, "p_value": p / 2, "p_holm": p}
-        differences.append(
-            {**labels, **values, "against": against, "metric": "ndcg", "n_seeds": 3, "reference_n_seeds": 3}
-        )
-        if against == "full" or mode == "prefix":
-            protocol = "lastfm 5ed1, k=10, ties at expected value (rate 0.0000)"
-            cells.append({**labels, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": protocol})
-            value = {"value": 0.25 + difference, "std": 0.01, "low": 0.2, "high": 0.3, "n_seeds": 3}
-            means += [{**labels, **value, "metric": metric} for metric in ("ndcg", "recall")]
-    other = {"difference": -0.001, "low": -0.006, "high": 0.004, "p_value": 0.5, "p_holm": 0.5, "ranking": "full"}
-    differences.append({**differences[0], **other})
-    cells.append({**LABELS, **ALONE, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": "lastfm 5ed1, k=10"})
-    means += [
-        {**LABELS, **ALONE, "metric": metric, "value": 0.28, "low": 0.26, "high": 0.3, "n_seeds": 3, "n_users": 1090}
-        for metric in ("ndcg", "recall")
-    ]
+    labels = {**LABELS, **OWN, "mode": "prefix", "variant": "wo-tfm", "label": "w/o TFM", "n_users": 1090}
+    cells = [{**labels, "seed": 0, "status": "finished", "tie_rate": 0.0, "protocol": "lastfm 5ed1, k=10"}]
+    value = {"value": 0.25, "std": 0.01, "low": 0.2, "high": 0.3, "n_seeds": 3}
+    means = [{**labels, **value, "metric": metric} for metric in ("ndcg", "recall")]
+    difference = {"difference": -0.02, "low": -0.03, "high": -0.01, "p_value": 0.002, "p_holm": 0.004}
+    seeds = {"n_seeds": 3, "reference_n_seeds": 3}
+    differences = [{**labels, **difference, **seeds, "against": "full", "metric": "ndcg"}]
     columns = (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)
     parts = zip((cells, means, differences), columns, strict=True)
     return ExperimentTables(*(typed(pd.DataFrame(rows, columns=names)) for rows, names in parts))
-
-
-def test_every_claim_is_the_one_of_its_interval(tables):
-    lines = {line.split("**")[1]: line for line in recommender.claims(tables) if line.startswith("- **")}
-    assert lines["TFM"] == (
-        "- **TFM**, 99+1 candidates: helps (stories260K prefix); hurts (stories260K causal). The paper's claim that "
-        "it helps (+0.0820) holds in 1 of 2 settings here; the opposite was found in 1 of 2. full ranking: no "
-        "difference shown (stories260K prefix)."
-    )
-    assert lines["G-LPF"] == (
-        "- **G-LPF**, 99+1 candidates: no difference shown (stories260K prefix); no difference shown after correction "
-        "(stories260K causal). The paper's claim that it helps (+0.0803) is not reproduced here."
-    )
-    assert lines["both filters"].endswith("The paper's claim that it helps (+0.1091) holds here.")
-    assert "ID embeddings" not in lines
-    beside = [line for line in recommender.claims(tables) if "beside SASRec" in line]
-    assert beside[0].endswith(
-        "prefix, 99+1 candidates): NDCG@10 −0.0400 [−0.0600, −0.0200], p < 0.001: it is below SASRec."
-    )
-    assert beside[1].endswith("p = 1.000: no difference is shown.")
-    assert len(beside) == 2
-
-
-def test_the_worth_of_a_part_is_with_minus_without(tables):
-    rows = [line for line in recommender.claims(tables) if line.startswith("| TFM")]
-    assert [row.split(" | ")[2] for row in rows] == ["prefix", "prefix", "causal", "two-sided (leaky)"]
-    assert "| +0.0200 [+0.0100, +0.0300] | 0.004 | +0.0820 | **helps** |" in rows[0]
-    assert "| −0.0100 [−0.0180, −0.0020] | 0.030 | +0.0820 | **hurts** |" in rows[2]
-    assert "| full | +0.0010 [−0.0040, +0.0060] | 0.500 | – | **no difference shown** |" in rows[1]
-    assert "two-sided (leaky)" in rows[3]
 
 
 def test_the_section_shows_claims_table_and_figure_and_is_absent_without_tables(tables, tmp_path):
@@ -101,7 +49,7 @@ def test_the_section_shows_claims_table_and_figure_and_is_absent_without_tables(
     assert "](../figures/lastfm/recommender/ablation.png)" in text
     assert "### What each part of FreLLM4Rec is worth (Table 3 of the paper)" in text
     assert "#### lastfm, 99+1 candidates, backbone stories260K" in text
-    assert "\n".join(recommender.claims(tables)) in text
+    assert markdown(load_experiment("ablation"), tables, level=3) in text
 
 
 def test_what_was_run_apart_is_collected_and_compared(tmp_path):

@@ -188,7 +188,7 @@ def test_result_is_labelled(sasrec, random_log, tmp_path):
     assert result.summary()["ndcg"] == result.to_frame()["ndcg"].mean()
     again = Evaluation.load(result.save(tmp_path / "result.npz"))
     assert again.summary() == result.summary()
-    sasrec.note = "random weights"
+    sasrec.traits = replace(sasrec.traits, exceptions={"learns": "random weights"})
     full = evaluate(sasrec, random_log)
     assert full.ranking == "full"
     assert full.protocol.endswith("; random weights")

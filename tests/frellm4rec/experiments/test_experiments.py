@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,22 +12,24 @@ import pytest
 import yaml
 
 from frellm4rec.data import DemoConfig, make_demo
-from frellm4rec.evaluation import Evaluation
-from frellm4rec.evaluation.significance import holm, paired_bootstrap
+from frellm4rec.evaluation import Evaluation, ModelValues, holm
+from frellm4rec.evaluation.contrasts import contrasts
 from frellm4rec.experiments import runner
-from frellm4rec.experiments.definitions import SASREC, Experiment, Variant, experiment_names, load_experiment
+from frellm4rec.experiments.definitions import Experiment, Variant, baseline, experiment_names, load_experiment
 from frellm4rec.experiments.figures import experiment_figure
 from frellm4rec.experiments.grid import ExperimentRequest, cells_of, short_name
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.paper import paper_numbers, paper_value
 from frellm4rec.experiments.runner import ExperimentRun
-from frellm4rec.experiments.tables import ExperimentTables, read_table
+from frellm4rec.experiments.tables import ExperimentTables, join_folders, read_table
+from frellm4rec.models import FreLLM4Rec
 from frellm4rec.runs import pretrained
-from frellm4rec.runs import train as training_run
+from frellm4rec.runs.train import train_recipe
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError, DataError
 from tests.frellm4rec.tiny_recommenders import run as command
 
+SASREC = "sasrec"
 SETTINGS = {"training.n_epochs": 2, "training.validate_every": 1}
 OWN = {
     "title": "Tiny",
@@ -36,7 +39,7 @@ OWN = {
     "base": {"architecture.inputs": "id"},
     "variants": [
         {"name": "full", "label": "Full", "paper": {"table": 3, "variant": "full"}},
-        {"name": "1", "label": "No TFM", "overrides": {"architecture.cutoff": None}},
+        {"name": "1", "label": "No TFM", "leaves_out": "TFM", "overrides": {"architecture.cutoff": None}},
         {"name": "untitled", "overrides": {"architecture.inputs": "text"}},
         {"name": "elsewhere", "needs_input": "nowhere", "overrides": {"architecture.id_source": "nowhere"}},
     ],
@@ -48,7 +51,10 @@ def patched(tmp_path_factory):
     """A cache of our own, and a SASRec of two epochs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(pretrained, "TrainingConfig", lambda: TrainingConfig(n_epochs=2, validate_every=1))
+        short = TrainingConfig(n_epochs=2, validate_every=1)
+        quick = partial(pretrained.pretrained, training=short)
+        patch.setattr(pretrained, "pretrained", quick)
+        patch.setattr(runner, "pretrained", quick)
         yield patch
 
 
@@ -63,7 +69,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def request_of(log):
     def make(**changes):
-        usual = {"n_seeds": 2, "settings": SETTINGS, "with_sasrec": True, "rankings": ("20+1", "full")}
+        usual = {"n_seeds": 2, "settings": SETTINGS, "baselines": ("sasrec",), "rankings": ("20+1", "full")}
         return ExperimentRequest(str(log), **{**usual, **changes})
 
     return make
@@ -76,7 +82,7 @@ def trainings(monkeypatch):
 
     def counted(recipe, **options):
         names.append(recipe.name)
-        return training_run.train_recipe(recipe, **options)
+        return train_recipe(recipe, **options)
 
     monkeypatch.setattr(runner, "train_recipe", counted)
     return names
@@ -95,7 +101,7 @@ def test_every_published_recipe_is_one_that_can_be_trained(request_of):
     for name in experiment_names():
         experiment = load_experiment(name)
         run = ExperimentRun(experiment, request_of(settings={}), None, None)
-        configs = {cell.variant.name: run.recipe(cell).config(9) for cell in run.cells if not cell.is_sasrec}
+        configs = {cell.variant.name: run.recipe(cell).config(9) for cell in run.cells if not cell.is_baseline}
         assert len(set(configs.values())) == len(configs) >= 2
         if experiment.sweep is not None:
             values = [experiment.swept_value(variant.name) for variant in experiment.variants]
@@ -154,6 +160,7 @@ def test_a_grid_that_would_mislead_is_refused(request_of, changes, message):
         ({"settings": {"seed": 3}}, "the grid sets it"),
         ({"rankings": ("99",)}, "99+1"),
         ({"rankings": ()}, "At least one"),
+        ({"baselines": ("sasrek",)}, "Did you mean 'sasrec'"),
     ],
 )
 def test_a_request_checks_itself(request_of, changes, message):
@@ -170,6 +177,8 @@ def test_a_request_checks_itself(request_of, changes, message):
         ({"variants": [{"name": "full", "overides": {}}]}, "Did you mean 'overrides'"),
         ({"variants": [{"name": 3}]}, "quotation marks"),
         ({"variants": None}, "not complete"),
+        ({"baselines": ["sasrek"]}, "Did you mean 'sasrec'"),
+        ({"variants": [*OWN["variants"], {"name": "sasrec"}]}, "may not be called like a model"),
         ({"sweep": {"key": "architecture.alpha", "label": "α"}}, "Every variant of a sweep"),
     ],
 )
@@ -238,15 +247,15 @@ def test_an_interrupted_cell_is_resumed_to_the_same_numbers(finished, trainings,
     run, tables, _ = finished
     request = replace(run.request, n_seeds=1, variants=("full", "1"))
     interrupted = ExperimentRun.open(run.experiment, request, tmp_path)
-    real = training_run._check_backbone
+    check = FreLLM4Rec.check_frozen_parts
 
-    def stop(model):
-        if model.config.cutoff is None:
+    def stop(self):
+        if self.config.cutoff is None:
             raise KeyboardInterrupt
-        real(model)
+        check(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "_check_backbone", stop)
+        patch.setattr(FreLLM4Rec, "check_frozen_parts", stop)
         with pytest.raises(KeyboardInterrupt):
             interrupted.run()
     assert read_table(tmp_path / "cells.csv")["variant"].unique().tolist() == [SASREC, "full"]
@@ -295,14 +304,22 @@ def test_means_and_differences_are_those_of_the_users(finished):
     for against in ("full", SASREC):
         row = tables.differences.query("variant == '1' and ranking == '20+1' and metric == 'ndcg'")
         row = row[row["against"] == against].iloc[0]
-        expected = paired_bootstrap(values("1"), values(against))
+        pair = (ModelValues("1", values("1"), (0, 1)), ModelValues(against, values(against), (0, 1)))
+        expected = contrasts([pair], "x")[0]
         assert (row["difference"], row["low"], row["high"], row["p_value"]) == pytest.approx(
             (expected.difference, expected.low, expected.high, expected.p_value)
         )
+        assert (row["covers"], row["effect"]) == ("users, these trainings", "no detectable difference")
     families = tables.differences.groupby(["ranking", "metric", "against"])
     assert {len(rows) for _, rows in families} == {1, 2}
     for _, rows in families:
         np.testing.assert_allclose(rows["p_holm"], holm(rows["p_value"].to_numpy()))
+    labels = dict(zip(tables.differences["against"], tables.differences["family"], strict=True))
+    setting = "on shop, full, tiny-random:llama prefix, training.n_epochs=2 training.validate_every=1"
+    assert labels == {
+        "full": f"1 difference of Recall@10 from Full {setting}",
+        SASREC: f"2 differences of Recall@10 from SASRec {setting}",
+    }
 
 
 def test_the_page_and_the_figure_are_written_from_the_tables_alone(finished):
@@ -311,11 +328,14 @@ def test_the_page_and_the_figure_are_written_from_the_tables_alone(finished):
     text = markdown(run.experiment, tables)
     assert text.rstrip() == (run.folder / "table.md").read_text().rstrip()
     mean = tables.means.query("variant == 'full' and ranking == 'full' and metric == 'recall'").iloc[0]
-    row = next(line for line in text.split("full ranking")[1].splitlines() if line.startswith("| Full"))
+    row = next(line for line in text.split("## shop, full ranking")[1].splitlines() if line.startswith("| Full"))
     assert f"{mean['value']:.4f} ± {mean['std']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}]" in row
     assert "- untitled: failed: ModelError" in text
     assert "(2 cells)" in text
     assert "paper" not in text.split("\n", 2)[2]
+    assert "95 % intervals are of these trainings: users are resampled, not trainings." in text
+    for family in tables.differences.loc[tables.differences["metric"] == "ndcg", "family"]:
+        assert family in text
     figure = experiment_figure(run.experiment, tables)
     dots = {line.get_label(): line for line in figure.axes[0].lines if line.get_marker() == "o"}
     expected = tables.means.query("ranking == '20+1' and metric == 'ndcg' and variant != 'sasrec'")
@@ -331,7 +351,8 @@ def renamed(tables, **values):
     parts = [table.copy() for table in (tables.cells, tables.means, tables.differences)]
     for table in parts:
         for column, value in values.items():
-            table.loc[table["variant"] != SASREC, column] = value
+            if column in table.columns:
+                table.loc[table["variant"] != SASREC, column] = value
             if column in ("dataset", "ranking"):
                 table[column] = value
     return ExperimentTables(*parts)
@@ -352,9 +373,9 @@ def test_the_papers_numbers_stand_beside_ours_with_the_difference_in_setting(fin
 
 def test_the_leaky_mode_is_called_so(finished):
     run, tables, _ = finished
-    leaky = renamed(tables, mode="two_sided_leaky")
+    leaky = renamed(tables, mode="two_sided_leaky", note="trained with later items in view")
     assert "| Full | two-sided (leaky) |" in markdown(run.experiment, leaky)
-    assert "no evidence of quality" in markdown(run.experiment, leaky)
+    assert "- tiny-random:llama two-sided (leaky): trained with later items in view." in markdown(run.experiment, leaky)
     assert "leaky" not in markdown(run.experiment, tables)
     legend = [text.get_text() for text in experiment_figure(run.experiment, leaky).legends[0].get_texts()]
     assert legend == ["SASRec", "two-sided (leaky)"]
@@ -390,6 +411,39 @@ def test_tables_read_back_as_they_were_written(finished):
         read_table(run.folder / "absent.csv")
 
 
+def test_tables_of_an_earlier_version_are_read(finished, trainings, tmp_path):
+    run, tables, _ = finished
+    shutil.copytree(run.folder, tmp_path / "old")
+    new = {"cells": ["note"], "means": ["covers"], "differences": ["effect", "covers", "family"]}
+    for name, columns in new.items():
+        path = tmp_path / "old" / f"{name}.csv"
+        pd.read_csv(path).drop(columns=columns).to_csv(path, index=False)
+    old = ExperimentTables.load(tmp_path / "old")
+    for name, columns in new.items():
+        assert getattr(old, name)[columns].eq("").all(axis=None)
+    text = markdown(run.experiment, old)
+    assert "95 % bootstrap intervals are over users" in text
+    assert "Families" not in text
+    # What it says of itself is read from the stored evaluations again.
+    joined = join_folders([tmp_path / "old"], lambda _: "full")
+    pd.testing.assert_frame_equal(joined.differences, tables.differences)
+    assert joined.cells["note"].tolist() == tables.cells["note"].tolist()
+
+
+def test_both_commands_give_one_answer(finished, monkeypatch, capsys):
+    run, tables, _ = finished
+    cells = tables.cells.query("ranking == '20+1' and status == 'finished'")
+    runs = [run.folder / cell for name in ("full", "1") for cell in cells.loc[cells["variant"] == name, "run"]]
+    expected = tables.differences.query("variant == '1' and against == 'full' and ranking == '20+1'")
+    for metric in ("ndcg", "recall"):
+        code, out, _ = command(monkeypatch, capsys, "compare", *runs, "--ranking", "20+1", "--metric", metric, "--json")
+        row, ours = json.loads(out)["table"][1], expected[expected["metric"] == metric].iloc[0]
+        assert code == 0
+        for column in ("difference", "low", "high", "p_value", "p_holm"):
+            assert row[column] == pytest.approx(ours[column], abs=1e-9), column
+        assert (row["effect"], row["covers"]) == (ours["effect"], ours["covers"])
+
+
 def test_nothing_that_is_written_names_a_path(finished, log):
     run, _, _ = finished
     for path in run.folder.glob("*.*"):
@@ -412,6 +466,8 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
     printed = json.loads(out)
     assert printed["experiment"] == "tiny"
     assert {row["variant"] for row in printed["means"]} == {SASREC, "full", "1"}
+    assert {row["effect"] for row in printed["differences"]} <= {"higher", "lower", "no detectable difference"}
+    assert {(row["part"], row["effect"]) for row in printed["parts"]} == {("TFM", "no detectable difference")}
     assert "[2/2] 1, prefix" in err
     code, out, _ = command(monkeypatch, capsys, *arguments, "--variants", "full,untitled")
     assert code == 4
@@ -428,6 +484,7 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
         (("ablation", "--dataset", "demo", "--mode", "causl"), 2, "causal"),
         (("ablation", "--dataset", "demo", "--ranking", "best"), 2, "99+1"),
         (("ablation", "--dataset", "demmo"), 2, "Did you mean 'demo'"),
+        (("ablation", "--dataset", "demo", "--beside", "sasrek"), 2, "Did you mean 'sasrec'"),
     ],
 )
 def test_failures_of_the_command(monkeypatch, capsys, tmp_path, arguments, code, message):
@@ -472,6 +529,7 @@ def test_a_number_of_the_paper_is_found_by_our_names():
         for variant in load_experiment(name).variants:
             if variant.paper:
                 assert paper_value(variant.paper, backbone="qwen2.5-7b", **labels) is not None
+    assert paper_value(baseline(SASREC).paper, backbone="minilm", **labels) == 0.1996
 
 
 @pytest.mark.shared

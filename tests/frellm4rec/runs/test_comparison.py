@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frellm4rec.evaluation import Evaluation, holm, paired_bootstrap
+from frellm4rec.evaluation import Evaluation, ModelValues, holm
+from frellm4rec.evaluation.contrasts import contrasts
 from frellm4rec.models import SASRec
 from frellm4rec.runs.comparison import RunResult, compare_runs, group_labels
 from spectral_probe.errors import ConfigError, DataError
@@ -34,13 +35,17 @@ def test_groups_means_and_differences():
     assert comparison.table["group"].tolist() == ["sasrec base", "sasrec larger"]
     assert comparison.table["n_seeds"].tolist() == [3, 3]
     a, b = (np.stack([result.evaluation.ndcg for result in results]) for results in (full, base))
-    expected = paired_bootstrap(a[[0, 2, 1]], b)
+    models = (ModelValues("larger", a[[0, 2, 1]], (0, 2, 1)), ModelValues("base", b, (0, 1, 2)))
+    expected = contrasts([models], "NDCG@10 from sasrec base on a, 99+1")[0]
     row = comparison.table.iloc[1]
+    assert (row.family, row.effect, row.covers) == (expected.family, "higher", "users and trainings")
+    assert comparison.family == "1 difference of NDCG@10 from sasrec base on a, 99+1"
     assert (row.low, row.high, row.p_value) == (expected.low, expected.high, expected.p_value)
     assert row.difference == pytest.approx(a.mean() - b.mean())
     assert row["std"] == pytest.approx(np.std(a.mean(axis=1), ddof=1))
     assert np.isnan(comparison.table.loc[0, ["difference", "low", "high", "p_value", "p_holm"]].astype(float)).all()
-    assert not any("fewer than 3 seeds" in note for note in comparison.notes)
+    assert any("of users and trainings" in note for note in comparison.notes)
+    assert not any("these trainings" in note for note in comparison.notes)
     assert compare_runs([*base, *full], metric="recall").table["mean"][1] == pytest.approx(
         np.mean([result.evaluation.recall for result in full])
     )
@@ -51,11 +56,14 @@ def test_holm_over_the_variants_of_one_data_set():
         make_result(name, 0, shift=shift) for name, shift in (("base", 0), ("b", 0.03), ("cc", 0.06), ("ddd", 0))
     ]
     comparison = compare_runs(results)
-    assert comparison.n_tests == 3
     np.testing.assert_allclose(comparison.table["p_holm"][1:].astype(float), holm(comparison.table["p_value"][1:]))
     assert (comparison.table["p_holm"][1:] >= comparison.table["p_value"][1:]).all()
-    assert any("fewer than 3 seeds" in note and "sasrec ddd on a: 1" in note for note in comparison.notes)
-    assert any("3 tests on one data set" in note for note in comparison.notes)
+    few = next(note for note in comparison.notes if "fewer than 3 seeds" in note)
+    assert "of these trainings: users are resampled, not trainings" in few
+    assert "sasrec ddd on a: 1" in few
+    assert not any("of users and trainings" in note for note in comparison.notes)
+    assert set(comparison.table["covers"].dropna()) == {"users, these trainings"}
+    assert "p Holm: over 3 differences of NDCG@10 from sasrec base on a, 99+1" in comparison.notes
 
 
 def test_holm_over_data_sets():
@@ -66,8 +74,8 @@ def test_holm_over_data_sets():
     assert comparison.table["dataset"].tolist() == ["a", "a", "b", "b", "c", "c"]
     tested = comparison.table[comparison.table["p_value"].notna()]
     np.testing.assert_allclose(tested["p_holm"].astype(float), holm(tested["p_value"]))
-    assert comparison.n_tests == len(comparison.protocols) == 3
-    assert any("3 data sets" in note for note in comparison.notes)
+    assert len(comparison.protocols) == 3
+    assert comparison.family == "3 differences of NDCG@10 from sasrec base on a, b and c, 99+1"
     # Each data set is compared with its own reference.
     alone = compare_runs(results[2:4]).table
     assert alone["p_value"][1] == comparison.table["p_value"][3] == alone["p_holm"][1]
@@ -151,6 +159,7 @@ def test_command_evaluates_once_and_then_reads(runs, capsys, monkeypatch):
     assert "reference" in out
     assert "protocol: log" in out
     assert "fewer than 3 seeds" in out.replace("\n", " ")
+    assert "p Holm: 1 difference of NDCG@5 from sasrec base on log, 9+1" in out.replace("\n", " ")
     monkeypatch.setattr(SASRec, "from_pretrained", None)
     assert run(monkeypatch, capsys, *arguments) == (0, out, "")
     evaluations = [Evaluation.load(path / "evaluation" / "test-9+1-k5.npz") for path in runs]
@@ -159,6 +168,7 @@ def test_command_evaluates_once_and_then_reads(runs, capsys, monkeypatch):
     assert row["mean"] == pytest.approx(np.mean([evaluation.recall for evaluation in evaluations[2:]]))
     assert row["n_seeds"] == 2
     assert json.loads(out)["table"][0]["p_value"] is None
+    assert json.loads(out)["family"] == row["family"] == "1 difference of Recall@5 from sasrec base on log, 9+1"
 
 
 def test_command_compares_on_several_data_sets(runs, tmp_path, capsys, monkeypatch):
