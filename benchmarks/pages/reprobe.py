@@ -28,9 +28,9 @@ from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.comparison.paired import SITES
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.plugins.saved_models import open_training_run
 from spectral_probe.profiles.bootstrap import percentile_interval, resampled_means
 from spectral_probe.runs.analysis_run import AnalysisRun
-from spectral_probe.runs.folder import RunFolder
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.storage.atomic import write_csv, write_text
 
@@ -140,11 +140,10 @@ def _settings(comparison: AnalysisRun) -> dict[str, Any]:
     names = [results[0]["base"], *(result["other"] for result in results)]
     models, common = [], set()
     for name, run, protocol in zip(names, runs, protocols, strict=True):
-        training = RunFolder.open(Path(run.grams_run().request()["model"]).expanduser())
-        if not training.is_training:
-            raise DataError(
-                f"{run.path} was made of {training.path}, which is not a training run. Analyse a trained model instead."
-            )
+        model = run.grams_run().request()["model"]
+        training = open_training_run(model)
+        if training is None:
+            raise DataError(f"{run.path} was made of {model}, which is not a training run. Analyse a trained model.")
         config = training.config()
         architecture = config["architecture"]
         common.add((short_name(architecture["backbone"]), architecture["mode"], config["seed"]))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frellm4rec.models.base import CONFIG_FILE
 from spectral_probe.errors import ModelError, did_you_mean
+from spectral_probe.plugins.saved_models import SavedModel
 
 if TYPE_CHECKING:
     from frellm4rec.models.sequential import SequentialRecommender
 
-#: Folder of the best model in a training run.
-MODEL_FOLDER = "model"
 #: Value of ``model`` in ``config.json`` → module and class; imported when a model is loaded.
 SAVED_MODELS = {
     "frellm4rec": ("frellm4rec.models.frellm4rec.model", "FreLLM4Rec"),
@@ -35,37 +32,28 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommen
     ------
     ModelError
         If the folder holds no saved recommender, or its files are damaged.
+    DataError
+        If there is no such folder, or it is a run that trains no model.
     ConfigError
         If its config has an unknown or forbidden setting.
     """
-    path = model_folder(Path(folder))
-    module, name = SAVED_MODELS[_model_name(path)]
-    model_class: type[SequentialRecommender] = getattr(import_module(module), name)
-    return model_class.from_pretrained(path, device=device)
+    saved = SavedModel.open(folder)
+    return model_class(saved.name).from_pretrained(saved.model_folder, device=device)
 
 
-def model_folder(folder: Path) -> Path:
-    """Return the folder of the model itself: the given one, or ``model/`` in it if it is a training run."""
-    for candidate in (folder, folder / MODEL_FOLDER):
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    raise ModelError(
-        f"A saved recommender is a folder with {CONFIG_FILE}, and a training run holds one in {MODEL_FOLDER}/; "
-        f"{folder} has neither. Name another folder, or let the training finish."
-    )
+def model_class(name: str) -> type[SequentialRecommender]:
+    """Return the class of a model by its name in ``config.json``.
 
-
-def _model_name(folder: Path) -> str:
-    try:
-        name = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / CONFIG_FILE} must name its model under the key 'model'; {type(error).__name__}: {error}. "
-            "Restore the file, or train again."
-        ) from error
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
     if name not in SAVED_MODELS:
         raise ModelError(
-            f"{folder / CONFIG_FILE} names the model {name!r}; this version loads {sorted(SAVED_MODELS)}."
-            f"{did_you_mean(str(name), SAVED_MODELS)}"
+            f"There is no model {name!r}; this version loads {sorted(SAVED_MODELS)}."
+            f"{did_you_mean(name, SAVED_MODELS)} Install the version that saved it."
         )
-    return str(name)
+    module, class_name = SAVED_MODELS[name]
+    loaded: type[SequentialRecommender] = getattr(import_module(module), class_name)
+    return loaded

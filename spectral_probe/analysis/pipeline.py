@@ -21,6 +21,7 @@ from spectral_probe.analysis.model import give_inputs, resolve_model, revision_o
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
+from spectral_probe.backbones.protocol import check_has_layers
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
@@ -28,7 +29,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
-from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
 from spectral_probe.runs.folder import logged
 from spectral_probe.storage.atomic import disk_errors
 
@@ -103,6 +104,7 @@ def run_analysis(
     """Do the work of :func:`analyze`; return the profile with its run."""
     data = resolve_dataset(dataset, from_dir)
     layered = resolve_model(model, data, options)
+    check_has_layers(layered)
     inputs = give_inputs(layered, data, options)
     labels = {
         "model": layered.name,
@@ -249,7 +251,7 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
         if run is not None:
             logger.info("resuming %s", run.path)
             return run
-    return AnalysisRun.create(out, model=model, dataset=dataset, config=config)
+    return AnalysisRun.create(out, kind=ANALYSIS, model=model, dataset=dataset, config=config)
 
 
 def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:

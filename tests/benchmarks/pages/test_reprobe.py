@@ -17,6 +17,7 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.folder import write_overlay
 from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.tiny_models import MixingModel
 from tests.spectral_probe.worlds import make_world
 
@@ -85,8 +86,8 @@ def training(folder: Path, name: str, **settings) -> Path:
     architecture = {"backbone": "org/tiny", "mode": "causal", "inputs": "id", "alpha": 0.3, "cutoff": 0.3}
     architecture |= {"tfm_order": 2, **settings.pop("architecture", {})}
     config = {"architecture": architecture, "seed": 0, "dataset_fingerprint": "5ed19a6b", **settings}
-    run = AnalysisRun.create(folder, model=name, dataset="world", config=config)
-    run.write_state("finished", request={"kind": "training", "name": name})
+    run = RunFolder.create(folder, kind="training", model=name, dataset="world", config=config)
+    run.write_state("finished", request={"name": name})
     return run.path
 
 
