@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from platformdirs import user_cache_dir
 from torch import nn
@@ -141,7 +142,7 @@ def run_analysis(
             exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
-        profile = _with_users(profile, captures[MAIN], data)
+        profile = _with_users(profile, captures, data)
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
@@ -192,7 +193,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
             cache_dir=cache_root() / "heat",
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
-        profile = _like_source(profile, source, captures[MAIN], before, options)
+        profile = _like_source(profile, source, captures, before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
@@ -201,7 +202,11 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
 
 
 def _like_source(
-    profile: DecayProfile, source: AnalysisRun, grams: LayerGrams, before: AnalysisOptions, after: AnalysisOptions
+    profile: DecayProfile,
+    source: AnalysisRun,
+    captures: dict[str, LayerGrams],
+    before: AnalysisOptions,
+    after: AnalysisOptions,
 ) -> DecayProfile:
     """Return a re-analysis with the user names and the caveats of its source, saying how it differs from it."""
     differing = {
@@ -212,8 +217,10 @@ def _like_source(
     protocol = {**profile.protocol, "differs_from_source": differing}
     caveats, per_user = profile.caveats, profile.per_user
     names = source.load_user_ids()
-    if names is not None and grams.users is not None:
-        per_user = _named(per_user, pd.Series(names[grams.users], index=np.arange(len(grams))))
+    users = captures[MAIN].users
+    if names is not None and users is not None:
+        per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
+        profile = _with_published_users(profile, captures, names)
     if (source.path / "summary.json").is_file():
         known = DecayProfile.load(source.path)
         # Of the caveats, only this one is about the probe and not about the measure.
@@ -275,12 +282,24 @@ def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captur
         )
 
 
-def _with_users(profile: DecayProfile, grams: LayerGrams, dataset: Dataset) -> DecayProfile:
-    """Add the column ``user_id`` to the per-user table, and a caveat if not all users are probed."""
+def _with_published_users(
+    profile: DecayProfile, captures: dict[str, LayerGrams], names: npt.NDArray[Any]
+) -> DecayProfile:
+    """Add the column ``user_id`` to the per-user table of the published curve, if there is one."""
+    if "paper" not in profile.controls or (users := captures["paper"].users) is None:
+        return profile
+    paper = profile.controls["paper"]
+    named = _named(paper.per_user, pd.Series(names[users], index=np.arange(len(users))))
+    return replace(profile, controls={**profile.controls, "paper": replace(paper, per_user=named)})
+
+
+def _with_users(profile: DecayProfile, captures: dict[str, LayerGrams], dataset: Dataset) -> DecayProfile:
+    """Add the column ``user_id`` to the per-user tables, and a caveat if not all users are probed."""
+    grams = captures[MAIN]
     assert grams.users is not None
     labels = dataset.user_ids[grams.users[profile.per_user["sequence"].to_numpy()]]
     table = profile.per_user.copy()
     table.insert(0, "user_id", labels)
     n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
     caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
-    return replace(profile, per_user=table, caveats=caveats)
+    return _with_published_users(replace(profile, per_user=table, caveats=caveats), captures, dataset.user_ids)
