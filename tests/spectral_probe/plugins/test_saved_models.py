@@ -199,6 +199,14 @@ def test_a_saved_model_without_layers_is_refused_with_exit_code_2(log, tmp_path,
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_reader_of_our_models_says_why_one_has_no_layers(model, tmp_path, monkeypatch) -> None:
+    folder = str(model.save_pretrained(tmp_path / "kept"))
+    assert find_saved_model(folder).why_no_layers() == ""
+    monkeypatch.setattr(SASRec, "why_no_layers", "it counts interactions", raising=False)
+    with pytest.raises(ConfigError, match="sasrec has no layers to probe: it counts interactions"):
+        plan_analysis(folder, "demo", AnalysisOptions())
+
+
 def test_a_folder_of_hugging_face_goes_the_old_way(tmp_path, dataset) -> None:
     folder = tmp_path / "decoder"
     tiny("qwen2").save_pretrained(folder)
