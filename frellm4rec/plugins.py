@@ -51,7 +51,10 @@ def _why_no_layers(folder: Path) -> str:
     from frellm4rec.models.registry import model_class
     from spectral_probe.plugins.saved_models import SavedModel
 
-    return str(getattr(model_class(SavedModel.open(folder).name), "why_no_layers", ""))
+    loaded = model_class(SavedModel.open(folder).name)
+    # In the traits of a class, or as its own attribute.
+    reason = getattr(getattr(loaded, "traits", None), "why_no_layers", getattr(loaded, "why_no_layers", ""))
+    return reason if isinstance(reason, str) else ""
 
 
 saved_model.why_no_layers = _why_no_layers

@@ -42,14 +42,18 @@ def check_has_layers(model: LayeredModel) -> None:
     ModelError
         If it lists no layers and gives no reason.
     """
-    if model.layers():
-        return
-    if reason := str(getattr(model, "why_no_layers", "") or ""):
-        raise without_layers(model.name, reason)
-    raise ModelError(
-        f"The layers() of {model.name!r} is empty, so there is nothing to probe. List its layers, or give the reason "
-        "why it has none in its attribute why_no_layers."
-    )
+    refuse_without_layers(model)
+    if not model.layers():
+        raise ModelError(
+            f"The layers() of {model.name!r} is empty, so there is nothing to probe. List its layers, or give the "
+            "reason why it has none in its attribute why_no_layers."
+        )
+
+
+def refuse_without_layers(model: Any) -> None:
+    """Raise ConfigError for a model that gives a reason in ``why_no_layers``; it needs no other member than a name."""
+    if reason := getattr(model, "why_no_layers", ""):
+        raise without_layers(str(getattr(model, "name", type(model).__name__)), str(reason))
 
 
 def without_layers(name: str, reason: str) -> ConfigError:

@@ -116,14 +116,17 @@ class SavedModel:
 
         Raises
         ------
+        ConfigError
+            If the model has no layers, and gives the reason.
         ModelError
             If no installed package reads this model, or its plug-in returns something that cannot be probed.
         MissingDependencyError
             If the plug-in cannot be imported.
         """
-        from spectral_probe.backbones import LayeredModel
+        from spectral_probe.backbones.protocol import LayeredModel, refuse_without_layers
 
         model = self._loader()(self.folder, dataset=dataset, device=device)
+        refuse_without_layers(model)
         if not isinstance(model, LayeredModel):
             raise ModelError(
                 f"The plug-in for saved {self.name!r} models must return something with name, is_causal, layers() and "

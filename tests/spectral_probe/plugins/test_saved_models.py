@@ -163,6 +163,12 @@ class Popularity:
     def layers(self):
         return []
 
+
+class Silent(Popularity):
+    """One that gives no reason."""
+
+    why_no_layers = ""
+
     def forward_sequences(self, inputs, lengths):
         raise AssertionError("no pass may be run")
 
@@ -176,10 +182,8 @@ def test_a_model_without_layers_is_refused_before_a_pass_is_run(dataset, tmp_pat
     with pytest.raises(ConfigError, match=SENTENCE):
         capture(Popularity(), np.zeros((1, 3), dtype=np.int64), [3])
     assert not (tmp_path / "runs").exists()
-    silent = Popularity()
-    silent.why_no_layers = ""
     with pytest.raises(ModelError, match=r"layers\(\) of 'pop' is empty.*why_no_layers"):
-        analyze(silent, dataset, **FAST)
+        analyze(Silent(), dataset, **FAST)
 
 
 def test_a_saved_model_without_layers_is_refused_with_exit_code_2(log, tmp_path, monkeypatch, capsys) -> None:
