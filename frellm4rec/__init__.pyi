@@ -2,7 +2,7 @@ from .evaluation.candidates import sample_candidates as sample_candidates
 from .evaluation.evaluator import evaluate as evaluate
 from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
-from .models.base import RecommenderConfig as RecommenderConfig
+from .models.config import RecommenderConfig as RecommenderConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.registry import load_model as load_model

@@ -11,18 +11,21 @@ import numpy.typing as npt
 from spectral_probe.interactions.dataset import Dataset
 
 if TYPE_CHECKING:
-    from frellm4rec.models.sasrec import SASRec
-    from frellm4rec.models.sequential import SequentialRecommender
+    from frellm4rec.models.base import Recommender
 
 
-def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> SASRec:
+#: Model whose item table is the ID embeddings of a language model.
+ID_NETWORK = "sasrec"
+
+
+def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> Recommender:
     """Return SASRec trained on the training part of the data set, from the cache if it is there."""
-    from frellm4rec.runs.pretrained import trained_sasrec
+    from frellm4rec.runs.pretrained import pretrained
 
-    return trained_sasrec(dataset, seed=seed, device=device)
+    return pretrained(ID_NETWORK, dataset, seed=seed, device=device)
 
 
-def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> SequentialRecommender:
+def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Recommender:
     """Return a saved recommender, or the model of a training run, for probing on its own data set.
 
     If the run has a name (``full``, ``base``), the model's name ends in it: ``frellm4rec full``.
@@ -51,10 +54,7 @@ def _why_no_layers(folder: Path) -> str:
     from frellm4rec.models.registry import model_class
     from spectral_probe.plugins.saved_models import SavedModel
 
-    loaded = model_class(SavedModel.open(folder).name)
-    # In the traits of a class, or as its own attribute.
-    reason = getattr(getattr(loaded, "traits", None), "why_no_layers", getattr(loaded, "why_no_layers", ""))
-    return reason if isinstance(reason, str) else ""
+    return model_class(SavedModel.open(folder).name).traits.why_no_layers
 
 
 saved_model.why_no_layers = _why_no_layers
@@ -62,6 +62,6 @@ saved_model.why_no_layers = _why_no_layers
 
 def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> npt.NDArray[np.float32]:
     """Return one vector per item from training interactions alone, (n_items, 50): SASRec's item table."""
-    from frellm4rec.runs.pretrained import sasrec_item_table
+    from frellm4rec.runs.pretrained import pretrained_item_table
 
-    return sasrec_item_table(dataset, seed=seed, device=device)
+    return pretrained_item_table(ID_NETWORK, dataset, seed=seed, device=device)

@@ -26,7 +26,7 @@ from frellm4rec.experiments.markdown import LEAKY, difference_text, markdown, mo
 from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
 from frellm4rec.experiments.tables import ExperimentTables, join_folders
 from frellm4rec.modules.glpf import GraphLowPassFilter
-from frellm4rec.runs.pretrained import sasrec_item_table
+from frellm4rec.runs.pretrained import pretrained_item_table
 from frellm4rec.theory.strength import glpf_strength, spectrum_near_one
 from spectral_probe.errors import DataError
 from spectral_probe.figure_style import save_figure
@@ -125,7 +125,7 @@ def _split_settings(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def measure_strength(dataset: Dataset, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.3) -> pd.DataFrame:
     """Return how much G-LPF changes SASRec's item vectors, one row per seed; see :func:`glpf_strength`."""
     glpf = GraphLowPassFilter(ItemGraph.from_interactions(dataset.train.user_items, self_loops=True), alpha)
-    changed = [glpf_strength(glpf, sasrec_item_table(dataset, seed=seed)) for seed in seeds]
+    changed = [glpf_strength(glpf, pretrained_item_table("sasrec", dataset, seed=seed)) for seed in seeds]
     rows = {"dataset": dataset.name, "seed": list(seeds), "alpha": alpha, "changed": changed}
     return pd.DataFrame(rows).assign(n_items=dataset.n_items, near_one=spectrum_near_one(glpf))
 

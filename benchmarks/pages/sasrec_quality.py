@@ -13,7 +13,7 @@ import pandas as pd
 
 from frellm4rec.data.datasets import lastfm
 from frellm4rec.evaluation import evaluate, sample_candidates
-from frellm4rec.runs.pretrained import trained_sasrec
+from frellm4rec.runs.pretrained import pretrained
 from frellm4rec.training.trainer import TrainingConfig
 from spectral_probe.errors import ConfigError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
@@ -44,7 +44,7 @@ def measure(
     dataset: Dataset, seed: int, *, device: str = "cpu", training: TrainingConfig | None = None
 ) -> pd.DataFrame:
     """Return one row per ranking rule for the SASRec of a seed, trained or from the cache."""
-    model = trained_sasrec(dataset, seed=seed, device=device, training=training)
+    model = pretrained("sasrec", dataset, seed=seed, device=device, training=training)
     candidates = sample_candidates(dataset, part="test", seed=CANDIDATE_SEED)
     rows = [evaluate(model, dataset, candidates=lists).summary() for lists in (candidates, None)]
     df = pd.DataFrame(rows).assign(seed=seed)[COLUMNS]

@@ -22,7 +22,7 @@ from spectral_probe.storage.atomic import write_npz
 from spectral_probe.types import FloatArray
 
 if TYPE_CHECKING:
-    from frellm4rec.models.sequential import SequentialRecommender
+    from frellm4rec.models.base import Recommender
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: SequentialRecommender,
+    model: Recommender,
     dataset: Dataset,
     *,
     part: EvaluationPart = "test",
@@ -153,7 +153,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : SequentialRecommender
+    model : Recommender
         Reads the most recent ``model.config.max_length`` items.
     dataset : Dataset
     part : {"test", "valid"}
@@ -185,6 +185,11 @@ def evaluate(
             f"The model knows {model.config.n_items} items, data set {dataset.name!r} has {dataset.n_items}. "
             "Evaluate on the data set that the model was trained on."
         )
+    if candidates is None and not model.traits.can_rank_all:
+        raise ConfigError(
+            f"{model.name} rates given candidates only, so it has no full ranking. Evaluate it with candidates, for "
+            "example --ranking 99+1."
+        )
     fingerprint = dataset.fingerprint(titles=False)
     if candidates is not None:
         candidates.check(dataset, part)
@@ -207,12 +212,12 @@ def evaluate(
         n_negatives=None if candidates is None else candidates.n_negatives,
         candidate_seed=None if candidates is None else candidates.seed,
         candidates=None if candidates is None else candidates.digest,
-        note=str(getattr(model, "note", "") or ""),
+        note=model.note,
     )
 
 
 def _evaluate_batch(
-    model: SequentialRecommender,
+    model: Recommender,
     sequences: list[npt.NDArray[np.int64]],
     items: npt.NDArray[np.int64] | None,
     part: EvaluationPart,
@@ -224,7 +229,7 @@ def _evaluate_batch(
     from frellm4rec.models.padding import pad_right
 
     position = TARGET_POSITION[part]
-    device = model.item_embeddings().device
+    device = model.device
     inputs, lengths = pad_right([s[:position][-model.config.max_length :] for s in sequences], device)
     candidates = None if items is None else torch.from_numpy(items).to(device)
     scores, tolerance = (x.cpu().numpy() for x in model.score_and_tolerance(inputs, lengths, candidates))

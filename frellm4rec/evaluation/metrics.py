@@ -70,7 +70,7 @@ def ndcg_at_k(
         Candidates left out of the ranking; a target never is.
     tolerance : (n,) float, or float
         Scores that differ from the target's by no more than this are tied with it; see
-        :meth:`SequentialRecommender.score_and_tolerance`. A value that is not finite counts as zero.
+        :meth:`Recommender.score_and_tolerance`. A value that is not finite counts as zero.
 
     Returns
     -------

@@ -37,7 +37,7 @@ from frellm4rec.runs.evaluations import (
     parse_ranking,
     save_evaluation,
 )
-from frellm4rec.runs.pretrained import trained_sasrec
+from frellm4rec.runs.pretrained import pretrained
 from frellm4rec.runs.recipe import Recipe
 from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, identity, train_recipe
 from frellm4rec.runs.trained import TrainedModel
@@ -202,7 +202,7 @@ class ExperimentRun:
 
     def _run_sasrec(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
         """Return the evaluations of the ID network of a seed, trained or from the cache."""
-        model = trained_sasrec(self.dataset, seed=cell.seed)
+        model = pretrained("sasrec", self.dataset, seed=cell.seed)
         evaluations = []
         for ranking in self.request.rankings:
             evaluation = self._stored_sasrec(cell, ranking)
@@ -261,7 +261,7 @@ def _sasrec_folder(cell: Cell) -> str:
 def _training_facts(run: Path) -> dict[str, Any]:
     """Return epochs, validation NDCG and seconds of a finished training run, resumed parts included."""
     try:
-        record = TrainingRecord(**json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))["record"])
+        record = TrainingRecord.from_dict(json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))["record"])
         last = json.loads((run / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1])
         return {
             "best_epoch": record.best_epoch,

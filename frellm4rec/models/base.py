@@ -1,54 +1,252 @@
-"""The configuration of a recommender, and the names of the files it is saved in."""
+"""The contract of every recommender: its configuration, what it says of itself, scores, a loss, and its files."""
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
-from spectral_probe.errors import ConfigError, did_you_mean
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-#: States of fewer features are narrow. From here on a second thread takes at least a quarter off a training step, and a
-#: batch in groups of similar length is faster with both numbers of threads. Measured by ``python -m benchmarks.speed``.
-NARROW_BELOW = 256
+from frellm4rec.models.batch import Batch, Supervision
+from frellm4rec.models.config import CONFIG_FILE, WEIGHTS_FILE, RecommenderConfig
+from frellm4rec.models.traits import Traits
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.storage.atomic import whole_file, write_text
+from spectral_probe.storage.hashing import digest
+from spectral_probe.types import LayerState
+
+Model = TypeVar("Model", bound="Recommender")
+#: Value of ``plugin`` in ``config.json``: who reads the folder for the instrument.
+PLUGIN = "frellm4rec"
 
 
-@dataclass(frozen=True)
-class RecommenderConfig:
-    """Settings of a recommender; each subclass checks its own values when it is made."""
+class Recommender(nn.Module, ABC):
+    """A model that reads item histories and rates items as the next one.
 
-    n_items: int
-    max_length: int
+    Histories are right-padded item indices 0…n_items − 1 with their lengths. Padded positions hold 0, as item 0 does;
+    only ``lengths`` tells them apart. A user's scores depend neither on the other rows of the batch nor on the amount
+    of padding. Trainer, evaluator and commands ask the model and its traits, never its class.
 
-    def __post_init__(self) -> None:
-        self.check_at_least("n_items", 1)
-        self.check_at_least("max_length", 1)
+    Attributes
+    ----------
+    name : str
+        Of the class: its file, its recipe and its entry point in the group ``frellm4rec.models`` have the same name. An
+        instance may add the name of its run.
+    config_class : type
+    config : RecommenderConfig
+    traits : Traits
+        Of the class, or of the instance where they follow from its configuration.
+    """
 
-    def check_at_least(self, name: str, low: int) -> None:
-        """Refuse a setting that is not a whole number of at least ``low``."""
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
+    name: ClassVar[str]
+    config_class: ClassVar[type[RecommenderConfig]]
+    config: RecommenderConfig
+    traits: Traits
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build the config from names and values; an unknown or missing name is an error."""
-        known = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
-                )
-        for entry in fields(cls):
-            if entry.default is MISSING and entry.name not in values:
-                raise ConfigError(f"{cls.__name__} lacks the required setting {entry.name!r}. Add it.")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"A setting of {cls.__name__} is of the wrong type: {error}. Correct it.") from error
+    def from_dataset(
+        cls, config: Any, dataset: Dataset, *, seed: int = 0, device: str = "cpu", dtype: str = "auto"
+    ) -> Self:
+        """Return an untrained model for a data set; here, one that needs no more of it than the config says.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return names and values."""
-        return asdict(self)
+        Parameters
+        ----------
+        config : config_class
+        dataset : Dataset
+            Only its training part and its titles may be read.
+        seed : int
+            Of the initial weights.
+        device : str
+        dtype : str
+            Of a language model that is part of this one.
+        """
+        return cls(config, seed=seed).to(device)
+
+    @abstractmethod
+    def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the scores of items as the next one; higher is better.
+
+        Parameters
+        ----------
+        inputs, lengths : (batch, position) and (batch,) int
+        items : (batch, n_candidates) int, optional
+            Which items to score; all of them when left out.
+
+        Returns
+        -------
+        (batch, n_candidates) or (batch, n_items) float
+            Scored in evaluation mode; the mode is restored afterwards.
+        """
+
+    def score_and_tolerance(
+        self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scores, and for each row the largest rounding difference between the scores of equal items.
+
+        Returns
+        -------
+        scores : (batch, n_candidates) or (batch, n_items) float
+        tolerance : (batch,) float
+            Items whose scores differ by no more than this are tied. 0 here: nothing is known of the rounding.
+        """
+        scores = self.score(inputs, lengths, items)
+        return scores, torch.zeros(len(scores), device=scores.device)
+
+    def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
+        """Return the sum of the losses of a batch, with a gradient, and the number of its targets.
+
+        Parameters
+        ----------
+        batch : Batch
+        draws : torch.Generator
+            Of the trainer, on the CPU: the only source of negatives, masks and noise. Seeded by the run, the step and
+            the part of the batch.
+
+        Returns
+        -------
+        loss : () float
+            Sum over the targets. In float64 where the device has it, so that dividing by their number rounds nothing.
+        n_targets : int
+        """
+        raise ConfigError(f"{self.name} is not trained: it has no loss. Evaluate it as it is.")
+
+    @property
+    def has_softmax_loss(self) -> bool:
+        """Whether the loss is a softmax over the catalogue, for which the trainer may draw negatives."""
+        return False
+
+    @property
+    def supervision(self) -> Supervision:
+        """Where the loss is taken if the recipe does not say; ``prefix`` for a model whose states see later items."""
+        return "every" if self.traits.is_causal else "prefix"
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the state at t depends only on items up to t; else the model is probed prefix by prefix."""
+        return self.traits.is_causal
+
+    @property
+    def why_no_layers(self) -> str:
+        """Why the instrument cannot probe this model; an empty string if it can."""
+        return self.traits.why_no_layers
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return the layers in the order of computation, as the instrument reads them; empty if there are none."""
+        return []
+
+    @property
+    def note(self) -> str:
+        """Cautions for a reader: why clauses of the contract are not met; an empty string if all are."""
+        return "; ".join(dict.fromkeys(self.traits.exceptions.values()))
+
+    @property
+    def width(self) -> int:
+        """Number of features of the states, which decides the threads of a training; 0 for a model without states."""
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which histories are read."""
+        tensor = next(self.parameters(), None)
+        tensor = next(self.buffers(), None) if tensor is None else tensor
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def check_frozen_parts(self) -> None:
+        """Raise ModelError if a part that must not be trained has changed; a model without such a part has none."""
+
+    def check_inputs(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Refuse a batch that does not meet the contract."""
+        if inputs.ndim != 2 or lengths.shape != inputs.shape[:1]:
+            raise ShapeError(
+                f"A batch is (batch, position) item indices with (batch,) lengths; got inputs {tuple(inputs.shape)} "
+                f"and lengths {tuple(lengths.shape)}. Right-pad the histories with 0."
+            )
+        if inputs.shape[1] > self.config.max_length:
+            raise ShapeError(
+                f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
+                f"Keep the most recent ones; for a probe, use --max-length {self.config.max_length}."
+            )
+        if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
+            raise ShapeError(
+                f"Lengths must lie in 1…{inputs.shape[1]}; got {lengths.tolist()[:8]}. Leave out empty histories."
+            )
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high >= self.config.n_items:
+            raise DataError(
+                f"Item indices must lie in 0…{self.config.n_items - 1}; seen {low}…{high}. "
+                "Use the data set that the model was trained on."
+            )
+
+    def saved_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that define the model; these are saved, hashed and written to checkpoints."""
+        return dict(self.state_dict())
+
+    def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Load what :meth:`saved_state` returned; RuntimeError if it does not fit."""
+        self.load_state_dict(dict(weights))
+
+    @property
+    def revision(self) -> str:
+        """Short SHA-256 of the weights; equal weights have equal revisions."""
+        parts: list[str | npt.NDArray[Any]] = []
+        for name, tensor in sorted(self.saved_state().items()):
+            parts += [f"{name}{tuple(tensor.shape)}{tensor.dtype}", tensor.detach().cpu().contiguous().numpy()]
+        return digest(parts)[:12]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``, each atomically."""
+        folder = Path(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state().items()}
+        with whole_file(folder / WEIGHTS_FILE) as partial:
+            save_file(weights, str(partial), metadata={"model": type(self).name})
+        content = {"model": type(self).name, "plugin": PLUGIN, **self.config.to_dict()}
+        write_text(folder / CONFIG_FILE, json.dumps(content, indent=2))
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load what :meth:`save_pretrained` wrote, in evaluation mode.
+
+        Raises
+        ------
+        ModelError
+            If a file is missing or unreadable, of another model, or its weights do not fit the config.
+        ConfigError
+            If the config has an unknown or forbidden setting.
+        """
+        config, weights = cls.read_saved(folder)
+        return cls.fill(cls(config), weights, folder).to(device)
+
+    @classmethod
+    def read_saved(cls, folder: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return the config and the tensors of a saved model of this class; errors as in :meth:`from_pretrained`."""
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / CONFIG_FILE).read_text())
+            weights = load_file(str(folder / WEIGHTS_FILE))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(
+                f"A saved {cls.name} is a folder with readable {CONFIG_FILE} and {WEIGHTS_FILE}; reading {folder} "
+                f"failed with: {error}. Give such a folder, or train the model again."
+            ) from error
+        if not isinstance(values, dict) or values.pop("model", None) != cls.name:
+            raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
+        values.pop("plugin", None)  # folders of older versions have none
+        return cls.config_class.from_dict(values), weights
+
+    @staticmethod
+    def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:
+        """Load saved tensors into a model of the same config, and return it in evaluation mode."""
+        try:
+            model.load_saved_state(weights)
+        except RuntimeError as error:
+            raise ModelError(f"The weights in {folder} do not fit their config: {error}. Train again.") from error
+        return model.eval()

@@ -1,25 +1,62 @@
-"""Load the recommender of a folder: a saved model, or a training run with one in ``model/``."""
+"""The one list of models: names and classes by entry points, and the model that a folder holds."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectral_probe.errors import ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from spectral_probe.plugins.saved_models import SavedModel
 
 if TYPE_CHECKING:
-    from frellm4rec.models.sequential import SequentialRecommender
+    from frellm4rec.models.base import Recommender
 
-#: Value of ``model`` in ``config.json`` → module and class; imported when a model is loaded.
-SAVED_MODELS = {
-    "frellm4rec": ("frellm4rec.models.frellm4rec.model", "FreLLM4Rec"),
-    "sasrec": ("frellm4rec.models.sasrec", "SASRec"),
-}
+#: Entry-point group: name of a model → its class.
+GROUP = "frellm4rec.models"
 
 
-def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommender:
+def model_names() -> list[str]:
+    """Return the names of all registered models, sorted; nothing is imported."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def model_entry(name: str) -> EntryPoint:
+    """Return the entry point of a registered model.
+
+    Raises
+    ------
+    ConfigError
+        If no installed package registers a model of this name.
+    """
+    entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    if not entries:
+        known = model_names()
+        raise ConfigError(f"model must be one of {known}; got {name!r}.{did_you_mean(str(name), known)}")
+    return entries[0]
+
+
+def model_class(name: str) -> type[Recommender]:
+    """Return the class of a registered model, which is imported now.
+
+    Raises
+    ------
+    ConfigError
+        If no installed package registers a model of this name.
+    MissingDependencyError
+        If its module cannot be imported.
+    """
+    entry = model_entry(name)
+    try:
+        loaded: type[Recommender] = entry.load()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The model {name!r} ({entry.value}) could not be imported: {error}. Reinstall the package of it."
+        ) from error
+    return loaded
+
+
+def load_model(folder: str | Path, *, device: str = "cpu") -> Recommender:
     """Return the recommender that a folder holds, in evaluation mode.
 
     Parameters
@@ -38,22 +75,10 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> SequentialRecommen
         If its config has an unknown or forbidden setting.
     """
     saved = SavedModel.open(folder)
-    return model_class(saved.name).from_pretrained(saved.model_folder, device=device)
-
-
-def model_class(name: str) -> type[SequentialRecommender]:
-    """Return the class of a model by its name in ``config.json``.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model.
-    """
-    if name not in SAVED_MODELS:
+    known = model_names()
+    if saved.name not in known:
         raise ModelError(
-            f"There is no model {name!r}; this version loads {sorted(SAVED_MODELS)}."
-            f"{did_you_mean(name, SAVED_MODELS)} Install the version that saved it."
+            f"The config.json of {folder} names the model {saved.name!r}; this version loads {known}."
+            f"{did_you_mean(saved.name, known)}"
         )
-    module, class_name = SAVED_MODELS[name]
-    loaded: type[SequentialRecommender] = getattr(import_module(module), class_name)
-    return loaded
+    return model_class(saved.name).from_pretrained(saved.model_folder, device=device)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.nn.functional import embedding
 
-from frellm4rec.models.base import RecommenderConfig
+from frellm4rec.models.batch import Batch
+from frellm4rec.models.config import RecommenderConfig, later
+from frellm4rec.models.losses import binary_loss, gbce_beta, summed
+from frellm4rec.models.negatives import draw_unseen
 from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout, TransformerBlock
-from spectral_probe.errors import ConfigError
-from spectral_probe.types import LayerState
+from spectral_probe.errors import ConfigError, did_you_mean
+
+#: Loss → negatives of each target, where the config does not say.
+LOSSES: dict[str, int] = {"softmax": 0, "bce": 1, "gbce": 256}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,13 @@ class SASRecConfig(RecommenderConfig):
         Width of the feed-forward part.
     dropout : float
         Rate at the embeddings, attention weights and both branches of a block.
+    loss : {"softmax", "bce", "gbce"}
+        Softmax over the catalogue (full or sampled, as the training says); binary cross-entropy against one unseen
+        item, as published; or gBCE of gSASRec, against many.
+    n_negatives : int or None
+        Of each target under ``bce`` and ``gbce``; None: 1 and 256.
+    gbce_t : float in [0, 1]
+        How far gBCE undoes the over-confidence of sampling; 0 is the plain loss.
     """
 
     n_items: int
@@ -42,6 +56,9 @@ class SASRecConfig(RecommenderConfig):
     n_heads: int = 1
     n_inner: int = 50
     dropout: float = 0.5
+    loss: Literal["softmax", "bce", "gbce"] = later("softmax")
+    n_negatives: int | None = later(None)
+    gbce_t: float = later(0.75)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +71,24 @@ class SASRecConfig(RecommenderConfig):
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.5.")
+        if self.loss not in LOSSES:
+            raise ConfigError(
+                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
+            )
+        if self.n_negatives is not None:
+            self.check_at_least("n_negatives", 1)
+            if self.loss == "softmax":
+                raise ConfigError(
+                    f"n_negatives is of the losses bce and gbce; got {self.n_negatives} with softmax. For a sampled "
+                    "softmax set training.loss=sampled and training.n_negatives."
+                )
+        if not isinstance(self.gbce_t, (int, float)) or not 0.0 <= self.gbce_t <= 1.0:
+            raise ConfigError(f"gbce_t must lie in [0, 1]; got {self.gbce_t!r}. gSASRec takes 0.75.")
+
+    @property
+    def negatives_per_target(self) -> int:
+        """Negatives that are drawn for each target; 0 under the softmax."""
+        return LOSSES[self.loss] if self.n_negatives is None else self.n_negatives
 
 
 class SASRec(SequentialRecommender):
@@ -68,12 +103,12 @@ class SASRec(SequentialRecommender):
     Notes
     -----
     Source: Kang and McAuley 2018, the SASRec of FreLLM4Rec Fig. 1b. Deviations: pre-norm blocks with one final norm
-    and a GELU feed-forward part, as today's decoders have, so that its layers compare with theirs; full softmax instead
-    of one sampled negative.
+    and a GELU feed-forward part, as today's decoders have, so that its layers compare with theirs; full softmax unless
+    ``loss`` is ``bce``, the published one.
     """
 
     name: ClassVar[str] = "sasrec"
-    is_causal: ClassVar[bool] = True
+    traits = Traits()
     config_class = SASRecConfig
     config: SASRecConfig
 
@@ -112,21 +147,24 @@ class SASRec(SequentialRecommender):
         """Return the item table, (n_items, feature)."""
         return self.items.weight
 
-    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
-        """Return the layers in the order of computation, as the instrument reads them.
+    @property
+    def has_softmax_loss(self) -> bool:
+        """Whether the loss is a softmax over the catalogue."""
+        return self.config.loss == "softmax"
 
-        The ``embed`` state is the input of the first block: item plus position embedding.
+    def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
+        """Return the sum of the losses of a batch, and the number of targets; see the base class.
+
+        Negatives are uniform over the items that the user has not touched in training. gBCE is divided by the number
+        of terms of a target, as published.
         """
-        named: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", self.blocks[0])]
-        named += [(f"block {i}", "block", block) for i, block in enumerate(self.blocks, start=1)]
-        return [*named, ("final_norm", "final_norm", self.final_norm)]
-
-    @torch.no_grad()
-    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Run the model on right-padded item indices without dropout; the mode is restored afterwards."""
-        was_training = self.training
-        self.eval()
-        try:
-            return self(inputs, lengths)
-        finally:
-            self.train(was_training)
+        config, n_negatives = self.config, self.config.negatives_per_target
+        if not n_negatives:
+            return super().training_loss(batch, draws)
+        states = self(batch.inputs, batch.lengths)[batch.counts]
+        targets, negatives = batch.targets[batch.counts], draw_unseen(batch, n_negatives, draws)
+        table = self.item_embeddings()
+        is_generalised = config.loss == "gbce"
+        beta = gbce_beta(n_negatives, config.n_items, config.gbce_t) if is_generalised else 1.0
+        loss = binary_loss(states, embedding(targets, table), embedding(negatives, table), beta=beta)
+        return summed(loss / (n_negatives + 1) if is_generalised else loss, len(targets))

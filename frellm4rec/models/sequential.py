@@ -1,48 +1,32 @@
-"""The contract of a recommender: states per position × item table, scores, and files without pickle."""
+"""Recommenders with states per position and an item table: a score is the inner product of the two."""
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from abc import abstractmethod
 
-import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from frellm4rec.models.base import CONFIG_FILE, WEIGHTS_FILE, RecommenderConfig
-from spectral_probe.errors import DataError, ModelError, ShapeError
-from spectral_probe.storage.atomic import whole_file, write_text
-from spectral_probe.storage.hashing import digest
+from frellm4rec.models.base import Recommender
+from frellm4rec.models.batch import Batch
+from frellm4rec.models.losses import sampled_softmax_loss, softmax_loss, summed
+from spectral_probe.types import LayerState
 
 #: Rows of the item table that are scored together.
 _ROWS_AT_ONCE = 1 << 14
-Model = TypeVar("Model", bound="SequentialRecommender")
-#: Where the training loss is taken: at every position, or at the last one of a prefix that is redrawn for each step.
-Supervision = Literal["every", "prefix"]
 
 
-class SequentialRecommender(nn.Module, ABC):
-    """A model that reads item histories and scores the catalogue.
+class SequentialRecommender(Recommender):
+    """A recommender that turns a history into one state per position, and rates items by a table.
 
-    Histories are right-padded item indices 0…n_items − 1 with their lengths. Padded positions hold 0, as item 0 does;
-    only ``lengths`` tells them apart. A user's states and scores depend neither on the other rows of the batch nor on
-    the amount of padding.
+    A subclass with transformer blocks names them ``blocks`` and, where it has one, its last norm ``final_norm``:
+    :meth:`layers` lists them. A model without layers says why in ``traits.why_no_layers``. An item bias is folded into
+    the table: states :func:`with_ones`, table :func:`with_bias`.
     """
 
-    name: ClassVar[str]
-    config_class: ClassVar[type[RecommenderConfig]]
-    config: RecommenderConfig
-    is_causal: bool
-
-    @property
-    def supervision(self) -> Supervision:
-        """Where the loss may be taken; ``prefix`` for a model whose states contain later items."""
-        return "every" if self.is_causal else "prefix"
+    #: Blocks that are recorded, and the norm after the last one, where a model has it.
+    blocks: nn.ModuleList
+    final_norm: nn.Module | None
 
     @abstractmethod
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -69,47 +53,63 @@ class SequentialRecommender(nn.Module, ABC):
         with torch.no_grad():
             return int(self.item_embeddings().shape[1])
 
-    def check_inputs(self, inputs: torch.Tensor, lengths: torch.Tensor) -> None:
-        """Refuse a batch that does not meet the contract."""
-        if inputs.ndim != 2 or lengths.shape != inputs.shape[:1]:
-            raise ShapeError(
-                f"A batch is (batch, position) item indices with (batch,) lengths; got inputs {tuple(inputs.shape)} "
-                f"and lengths {tuple(lengths.shape)}. Right-pad the histories with 0."
-            )
-        if inputs.shape[1] > self.config.max_length:
-            raise ShapeError(
-                f"{self.name} reads at most {self.config.max_length} items; got {inputs.shape[1]}. "
-                f"Keep the most recent ones; for a probe, use --max-length {self.config.max_length}."
-            )
-        if inputs.numel() == 0 or int(lengths.min()) < 1 or int(lengths.max()) > inputs.shape[1]:
-            raise ShapeError(
-                f"Lengths must lie in 1…{inputs.shape[1]}; got {lengths.tolist()[:8]}. Leave out empty histories."
-            )
-        low, high = int(inputs.min()), int(inputs.max())
-        if low < 0 or high >= self.config.n_items:
-            raise DataError(
-                f"Item indices must lie in 0…{self.config.n_items - 1}; seen {low}…{high}. "
-                "Use the data set that the model was trained on."
-            )
+    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""
+        return self.item_embeddings()[items]
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return the layers in the order of computation, as the instrument reads them.
+
+        The ``embed`` state is the input of the first block; a block's state is its output.
+        """
+        if self.why_no_layers:
+            return []
+        named: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", self.blocks[0])]
+        named += [(f"block {i}", "block", block) for i, block in enumerate(self.blocks, start=1)]
+        final_norm = getattr(self, "final_norm", None)
+        return named if final_norm is None else [*named, ("final_norm", "final_norm", final_norm)]
 
     @torch.no_grad()
-    def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the scores of items as the next one; higher is better.
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Run the model on right-padded item indices without dropout; the mode is restored afterwards."""
+        was_training = self.training
+        self.eval()
+        try:
+            states: torch.Tensor = self(inputs, lengths)
+            return states
+        finally:
+            self.train(was_training)
 
-        Parameters
-        ----------
-        inputs, lengths : (batch, position) and (batch,) int
-        items : (batch, n_candidates) int, optional
-            Which items to score; all of them when left out.
+    @property
+    def has_softmax_loss(self) -> bool:
+        """Whether the loss is a softmax over the catalogue; a subclass with another loss says so."""
+        return True
 
-        Returns
-        -------
-        (batch, n_candidates) or (batch, n_items) float
-            Inner products of the last valid state with the item embeddings, in the dtype of the embeddings.
+    def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
+        """Return the sum of the softmax losses of a batch, and the number of targets; see the base class.
+
+        Over the whole item table, or over the target and ``batch.negatives`` where the step has drawn them.
 
         Notes
         -----
-        Source: FreLLM4Rec Eq. (3). Scored in evaluation mode; the mode is restored afterwards.
+        Source: FreLLM4Rec Eq. (3).
+        """
+        states = self(batch.inputs, batch.lengths)[batch.counts]
+        targets = batch.targets[batch.counts]
+        if batch.negatives is None:
+            return summed(softmax_loss(states, self.item_embeddings(), targets), len(targets))
+        vectors = self.item_vectors(torch.cat([targets, batch.negatives]))
+        n = len(targets)
+        loss = sampled_softmax_loss(states, vectors[:n], targets, vectors[n:], batch.negatives, self.config.n_items)
+        return summed(loss, n)
+
+    @torch.no_grad()
+    def score(self, inputs: torch.Tensor, lengths: torch.Tensor, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the inner products of the last valid state with the item embeddings; see the base class.
+
+        Notes
+        -----
+        Source: FreLLM4Rec Eq. (3).
         """
         scores, _, dtype = self._inner_products(inputs, lengths, items)
         return scores.to(dtype)
@@ -139,9 +139,7 @@ class SequentialRecommender(nn.Module, ABC):
             overrides :meth:`score`.
         """
         if type(self).score is not SequentialRecommender.score:
-            # A model with scores of its own: nothing is known of their rounding.
-            scores = self.score(inputs, lengths, items)
-            return scores, torch.zeros(len(scores), device=scores.device)
+            return super().score_and_tolerance(inputs, lengths, items)
         scores, tolerance, _ = self._inner_products(inputs, lengths, items)
         return scores, tolerance
 
@@ -170,70 +168,15 @@ class SequentialRecommender(nn.Module, ABC):
         blocks = [last @ rows.to(precise).T for rows in table.split(_ROWS_AT_ONCE)]
         return torch.cat(blocks, dim=1), tolerance, table.dtype
 
-    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
-        """Return the rows of the item table for items of any shape, (…, feature); a gradient passes through."""
-        return self.item_embeddings()[items]
 
-    def saved_state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that define the model; these are saved, hashed and written to checkpoints."""
-        return dict(self.state_dict())
+def with_ones(states: torch.Tensor) -> torch.Tensor:
+    """Return states (…, feature) with a last feature of 1: [h; 1]."""
+    return torch.cat([states, torch.ones_like(states[..., :1])], dim=-1)
 
-    def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Load what :meth:`saved_state` returned; RuntimeError if it does not fit."""
-        self.load_state_dict(dict(weights))
 
-    @property
-    def revision(self) -> str:
-        """Short SHA-256 of the weights; equal weights have equal revisions."""
-        parts: list[str | npt.NDArray[Any]] = []
-        for name, tensor in sorted(self.saved_state().items()):
-            parts += [f"{name}{tuple(tensor.shape)}{tensor.dtype}", tensor.detach().cpu().contiguous().numpy()]
-        return digest(parts)[:12]
+def with_bias(table: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return an item table (n_items, feature) with its bias (n_items,) as the last feature: [w; b].
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``, each atomically."""
-        folder = Path(folder)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state().items()}
-        with whole_file(folder / WEIGHTS_FILE) as partial:
-            save_file(weights, str(partial), metadata={"model": type(self).name})
-        write_text(folder / CONFIG_FILE, json.dumps({"model": type(self).name, **self.config.to_dict()}, indent=2))
-        return folder
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Load what :meth:`save_pretrained` wrote, in evaluation mode.
-
-        Raises
-        ------
-        ModelError
-            If a file is missing or unreadable, of another model, or its weights do not fit the config.
-        ConfigError
-            If the config has an unknown or forbidden setting.
-        """
-        config, weights = cls.read_saved(folder)
-        return cls.fill(cls(config), weights, folder).to(device)
-
-    @classmethod
-    def read_saved(cls, folder: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
-        """Return the config and the tensors of a saved model of this class; errors as in :meth:`from_pretrained`."""
-        folder = Path(folder)
-        try:
-            values = json.loads((folder / CONFIG_FILE).read_text())
-            weights = load_file(str(folder / WEIGHTS_FILE))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(
-                f"A saved {cls.name} is a folder with readable {CONFIG_FILE} and {WEIGHTS_FILE}; reading {folder} "
-                f"failed with: {error}. Give such a folder, or train the model again."
-            ) from error
-        if not isinstance(values, dict) or values.pop("model", None) != cls.name:
-            raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
-        return cls.config_class.from_dict(values), weights
-
-    @staticmethod
-    def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:
-        """Load saved tensors into a model of the same config, and return it in evaluation mode."""
-        try:
-            model.load_saved_state(weights)
-        except RuntimeError as error:
-            raise ModelError(f"The weights in {folder} do not fit their config: {error}. Train again.") from error
-        return model.eval()
+    The inner product of :func:`with_ones` of a state with a row is then ⟨h, w⟩ + b.
+    """
+    return torch.cat([table, bias[:, None].to(table.dtype)], dim=1)

@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from frellm4rec.models.registry import model_class, model_names
+from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.training.config import TrainingConfig, check_threads
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from frellm4rec.models.base import RecommenderConfig
+    from frellm4rec.models.config import RecommenderConfig
 
-#: Default training settings of each model. The SASRec results in docs/results.md use those of ``sasrec``.
-DEFAULT_TRAINING: dict[str, dict[str, Any]] = {
-    "sasrec": {},
-    "frellm4rec": {"batch_size": 32, "learning_rate": 5e-4, "optimizer": "adamw", "patience": 5},
-}
-#: ``prefix`` has one target per user and epoch; the other modes have one at every position, about forty per user.
-DEFAULT_EPOCHS: dict[str, dict[str, Any]] = {
-    "prefix": {"n_epochs": 80, "validate_every": 4},
-    "causal": {"n_epochs": 50, "validate_every": 2},
-    "two_sided_leaky": {"n_epochs": 50, "validate_every": 2},
-}
+#: What does not determine the weights.
+_NOT_OF_THE_WEIGHTS = ("name", "from_dir", "dataset", "threads")
 #: YAML reads 1e-3 (without a dot) as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 #: The nested parts of a recipe.
@@ -41,7 +34,8 @@ class Recipe:
 
     Attributes
     ----------
-    model : {"frellm4rec", "sasrec"}
+    model : str
+        Name of a registered model, see ``frellm4rec models``.
     dataset : str
         Name of a data set, ``name:argument``, or a file.
     from_dir : str or None
@@ -58,7 +52,7 @@ class Recipe:
     architecture : dict
         Settings of the model's config.
     training : TrainingConfig
-        Default: the defaults of the model and its mode. If :meth:`merged` changes the mode, settings at their default
+        Default: the model's recipe. If :meth:`merged` changes a setting that these depend on, settings at their default
         change with it.
     """
 
@@ -77,18 +71,15 @@ class Recipe:
         for name in ("model", "dataset", "name", "device", "dtype"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be text; got {getattr(self, name)!r}. Put it in quotes.")
-        if self.model not in DEFAULT_TRAINING:
-            raise ConfigError(
-                f"model must be one of {list(DEFAULT_TRAINING)}; got {self.model!r}."
-                f"{did_you_mean(str(self.model), DEFAULT_TRAINING)}"
-            )
+        if self.model not in (known := model_names()):
+            raise ConfigError(f"model must be one of {known}; got {self.model!r}.{did_you_mean(self.model, known)}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
         check_threads(self.threads)
         config = self.config(n_items=1)  # raises what the model's config raises, before any data is read
         if self.training is None:
-            epochs = DEFAULT_EPOCHS.get(getattr(config, "mode", ""), {})
-            object.__setattr__(self, "training", TrainingConfig(**DEFAULT_TRAINING[self.model], **epochs))
+            settings = model_defaults(self.model).training_of(config.to_dict())
+            object.__setattr__(self, "training", TrainingConfig.from_dict(settings))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -174,6 +165,21 @@ class Recipe:
             "training": self.training.to_dict(),
         }
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the weights depend on beside the data, without later settings that are at their default.
+
+        Names and paths do not matter; the threads decide the rounding alone, and a run keeps those it began with.
+        """
+        resolved = {name: value for name, value in self.to_dict().items() if name not in _NOT_OF_THE_WEIGHTS}
+        architecture, training = self.config(n_items=1).identity(), resolved["training"]
+        assert self.training is not None
+        hashed = self.training.identity()
+        return {
+            **resolved,
+            "architecture": {n: v for n, v in resolved["architecture"].items() if n in architecture},
+            "training": {n: v for n, v in training.items() if n in hashed},
+        }
+
     def _changed_training(self) -> dict[str, Any]:
         """Return the training settings that are not at their default."""
         assert self.training is not None
@@ -183,13 +189,7 @@ class Recipe:
         return {name: value for name, value in self.training.to_dict().items() if value != known[name]}
 
     def _config_class(self) -> type[RecommenderConfig]:
-        if self.model == "sasrec":
-            from frellm4rec.models.sasrec import SASRecConfig
-
-            return SASRecConfig
-        from frellm4rec.models.frellm4rec.config import FreLLM4RecConfig
-
-        return FreLLM4RecConfig
+        return model_class(self.model).config_class
 
     def _architecture_names(self) -> list[str]:
         return [entry.name for entry in fields(self._config_class()) if entry.name not in _DERIVED]

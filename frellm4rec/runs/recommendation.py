@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from frellm4rec.evaluation.metrics import best_first
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.types import IntArray
@@ -56,14 +56,12 @@ class Recommendation:
         )
 
 
-def recommend(
-    model: SequentialRecommender, history: npt.ArrayLike, *, k: int = 10, include_seen: bool = False
-) -> Recommendation:
+def recommend(model: Recommender, history: npt.ArrayLike, *, k: int = 10, include_seen: bool = False) -> Recommendation:
     """Return the k items that the model scores highest as the next one.
 
     Parameters
     ----------
-    model : SequentialRecommender
+    model : Recommender
         Reads the most recent ``model.config.max_length`` items.
     history : (n_history,) int
         Item indices, oldest first.
@@ -90,7 +88,7 @@ def recommend(
             f"Item indices must lie in 0…{n_items - 1}; got {items.min()}…{items.max()}. Use the data set of the model."
         )
     recent = items[-model.config.max_length :]
-    device = model.item_embeddings().device
+    device = model.device
     inputs = torch.from_numpy(recent.copy())[None].to(device)
     lengths = torch.tensor([len(recent)], device=device)
     scores, tolerance = (x[0].cpu().double().numpy() for x in model.score_and_tolerance(inputs, lengths))

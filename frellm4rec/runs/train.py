@@ -13,17 +13,15 @@ from typing import Any
 
 import yaml
 
-from frellm4rec.models.frellm4rec.config import FreLLM4RecConfig
-from frellm4rec.models.frellm4rec.model import FreLLM4Rec
-from frellm4rec.models.sasrec import SASRec, SASRecConfig
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
+from frellm4rec.models.registry import load_model, model_class
 from frellm4rec.runs.recipe import Recipe
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.training.threads import check_same_threads
 from frellm4rec.training.trainer import train
-from spectral_probe.backbones import weights_fingerprint
+from frellm4rec.training.validation import untrained_record
 from spectral_probe.backbones.devices import parse_device
-from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.saved_models import TRAINING, open_training_run
@@ -43,23 +41,18 @@ class TrainingRun:
     path : Path
         The run folder; ``from_pretrained`` reads its ``model/``.
     record : TrainingRecord
-    model : SequentialRecommender
+    model : Recommender
         With its best weights, in evaluation mode.
     """
 
     path: Path
     record: TrainingRecord
-    model: SequentialRecommender
+    model: Recommender
 
 
 def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Return what determines the trained weights: the resolved recipe without names and paths, and the data's hash.
-
-    Threads decide the rounding alone; a run keeps those it began with, which ``summary.json`` names.
-    """
-    left_out = ("name", "from_dir", "dataset", "threads")
-    resolved = {name: value for name, value in recipe.to_dict().items() if name not in left_out}
-    return {**resolved, "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
+    """Return what determines the trained weights: :meth:`Recipe.identity`, and the data's hash."""
+    return {**recipe.identity(), "dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint(titles=False)}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -76,17 +69,10 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")} | asked)
 
 
-def build_model(recipe: Recipe, dataset: Dataset) -> SequentialRecommender:
+def build_model(recipe: Recipe, dataset: Dataset) -> Recommender:
     """Return the untrained model of a recipe, on its device."""
-    config = recipe.config(dataset.n_items)
-    device = parse_device(recipe.device)
-    if isinstance(config, SASRecConfig):
-        return SASRec(config, seed=recipe.seed).to(device)
-    assert isinstance(config, FreLLM4RecConfig)
-    from spectral_probe.backbones import load_backbone
-
-    backbone = load_backbone(config.backbone, revision=config.backbone_revision, device=str(device), dtype=recipe.dtype)
-    return FreLLM4Rec.from_dataset(config, dataset, backbone=backbone, seed=recipe.seed, device=str(device))
+    config, device = recipe.config(dataset.n_items), str(parse_device(recipe.device))
+    return model_class(recipe.model).from_dataset(config, dataset, seed=recipe.seed, device=device, dtype=recipe.dtype)
 
 
 def train_recipe(
@@ -135,7 +121,7 @@ def train_recipe(
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
     is_resumed = run is not None
     if run is None:
-        model_name = recipe.model if recipe.model == "sasrec" else f"{recipe.model}-{recipe.name or recipe.seed}"
+        model_name = f"{recipe.model}-{recipe.name or recipe.seed}"
         run = RunFolder.create(out, kind=TRAINING, model=model_name, dataset=dataset.name, config=content)
     # The kind is repeated here because version 0.1.0 reads it here.
     request = {"model": recipe.model, "kind": TRAINING}
@@ -155,7 +141,7 @@ def train_recipe(
 
 
 def _train(
-    model: SequentialRecommender,
+    model: Recommender,
     recipe: Recipe,
     dataset: Dataset,
     run: RunFolder,
@@ -163,22 +149,26 @@ def _train(
     progress: bool,
     tensorboard: bool,
 ) -> TrainingRun:
+    assert recipe.training is not None
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s on %s: %d trained parameters", recipe.model, dataset.name, n_trained)
     with disk_errors(run.path), _metrics(run.path, tensorboard) as log:
-        record = train(
-            model,
-            dataset,
-            recipe.training,
-            seed=recipe.seed,
-            checkpoints=run.path / CHECKPOINT_FOLDER,
-            resume=resume,
-            threads=recipe.threads,
-            keep_best=lambda best: best.save_pretrained(run.path / MODEL_FOLDER),
-            log=log,
-            progress=progress,
-        )
-        _check_backbone(model)
+        if model.traits.is_trained:
+            record = train(
+                model,
+                dataset,
+                recipe.training,
+                seed=recipe.seed,
+                checkpoints=run.path / CHECKPOINT_FOLDER,
+                resume=resume,
+                threads=recipe.threads,
+                keep_best=lambda best: best.save_pretrained(run.path / MODEL_FOLDER),
+                log=log,
+                progress=progress,
+            )
+        else:
+            record = untrained_record(model, dataset, k=recipe.training.k, seed=recipe.seed, log=log)
+        model.check_frozen_parts()
         model.save_pretrained(run.path / MODEL_FOLDER)
         summary = {"revision": model.revision, "n_trained_parameters": n_trained, "record": record.to_dict()}
         write_text(run.path / SUMMARY_FILE, json.dumps(summary, indent=2))
@@ -189,25 +179,12 @@ def _train(
 
 def load_run(path: Path, *, device: str = "cpu") -> TrainingRun:
     """Return a finished run from its folder."""
-    from frellm4rec.models.registry import load_model
-
     try:
         values = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))["record"]
-        record = TrainingRecord(**values)
+        record = TrainingRecord.from_dict(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a finished training run ({error}). Finish it with --resume.") from error
     return TrainingRun(path, record, load_model(path, device=device))
-
-
-def _check_backbone(model: SequentialRecommender) -> None:
-    """Refuse a frozen backbone whose weights changed during training."""
-    if isinstance(model, FreLLM4Rec) and not model.config.train_norms:
-        weights = weights_fingerprint(model.backbone.model)[:16]
-        if weights != model.config.backbone_weights:
-            raise ModelError(
-                f"The frozen backbone changed during training, from {model.config.backbone_weights} to {weights}. "
-                "This is a bug: please report it with the run's config.yaml."
-            )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from spectral_probe.storage.hashing import digest, file_hash
 from spectral_probe.types import Float32Array
 
 if TYPE_CHECKING:
-    from frellm4rec.models.sequential import SequentialRecommender
+    from frellm4rec.models.base import Recommender
 
 DatasetLoader = Callable[[str, Path | None], Dataset]
 
@@ -46,7 +46,7 @@ class TrainedModel:
     device: str = "cpu"
 
     @cached_property
-    def model(self) -> SequentialRecommender:
+    def model(self) -> Recommender:
         """The model, in evaluation mode on its device."""
         from spectral_probe.backbones.devices import parse_device
 

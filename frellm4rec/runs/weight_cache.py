@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from frellm4rec.models.base import RecommenderConfig
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
+from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.training.config import TrainingConfig, TrainingRecord
 from spectral_probe.errors import ModelError
 from spectral_probe.storage.atomic import disk_errors, whole_folder, write_text
@@ -19,7 +19,7 @@ RECIPE_VERSION = 1
 _FIRST_SETTINGS = ("n_epochs", "batch_size", "learning_rate", "validate_every", "patience", "k")
 RECORD_FILE = "training.json"
 
-Model = TypeVar("Model", bound=SequentialRecommender)
+Model = TypeVar("Model", bound=Recommender)
 
 
 def training_key(name: str, fingerprint: str, config: RecommenderConfig, training: TrainingConfig, seed: int) -> str:
@@ -28,7 +28,7 @@ def training_key(name: str, fingerprint: str, config: RecommenderConfig, trainin
         "model": name,
         "recipe": RECIPE_VERSION,
         "log": fingerprint,
-        "config": config.to_dict(),
+        "config": config.identity(),
         "training": _hashed_settings(training),
         "seed": seed,
     }
@@ -46,9 +46,7 @@ def checkpoint_folder(name: str, key: str) -> Path:
     return cache_root() / name / key
 
 
-def save_checkpoint(
-    model: SequentialRecommender, record: TrainingRecord, training: TrainingConfig, folder: Path
-) -> Path:
+def save_checkpoint(model: Recommender, record: TrainingRecord, training: TrainingConfig, folder: Path) -> Path:
     """Write weights, config and training record; the folder is written whole or not at all.
 
     Raises

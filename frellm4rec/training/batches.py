@@ -2,77 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 
+from frellm4rec.models.batch import Batch, Supervision
 from frellm4rec.models.padding import pad_right
-from frellm4rec.models.sequential import Supervision
 from spectral_probe.errors import DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.types import IntArray
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Histories and the items that follow.
+class Samples:
+    """What an epoch goes through once, in a drawn order.
 
     Attributes
     ----------
-    inputs : (batch, position) int
-    lengths : (batch,) int
-    targets : (batch, position) int
-        Item that row t should predict.
-    counts : (batch, position) bool
-        Where a loss is taken.
+    windows : list of (length,) int
+        Consecutive training items of a user, at least two.
+    users : (n,) int
+        Row of each window in ``user_items``.
+    user_items : csr_array (n_users, n_items)
+        Training interactions.
     """
 
-    inputs: torch.Tensor
-    lengths: torch.Tensor
-    targets: torch.Tensor
-    counts: torch.Tensor
+    windows: list[IntArray]
+    users: IntArray
+    user_items: csr_array
 
-    @property
-    def n_targets(self) -> int:
-        """Number of predictions."""
-        return int(self.counts.sum())
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def select(self, rows: IntArray) -> Samples:
+        """Return the samples of these rows."""
+        return Samples([self.windows[row] for row in rows], self.users[rows], self.user_items)
+
+    def drawn_prefixes(self, generator: torch.Generator) -> Samples:
+        """Return one prefix of each window, its length uniform over 2…length, so that its last item is the target."""
+        draws = torch.rand(len(self.windows), generator=generator, dtype=torch.float64).tolist()
+        prefixes = [w[: 2 + int(draw * (len(w) - 1))] for w, draw in zip(self.windows, draws, strict=True)]
+        return Samples(prefixes, self.users, self.user_items)
+
+    def all_prefixes(self) -> Samples:
+        """Return every prefix of every window with at least two items, the shortest of a window first."""
+        prefixes = [window[:end] for window in self.windows for end in range(2, len(window) + 1)]
+        users = np.repeat(self.users, [len(window) - 1 for window in self.windows])
+        return Samples(prefixes, users, self.user_items)
 
 
-def training_windows(dataset: Dataset, max_length: int) -> list[IntArray]:
-    """Return each user's most recent ``max_length + 1`` training items; users with one item have nothing to predict.
+def training_samples(dataset: Dataset, max_length: int, supervision: Supervision = "every") -> Samples:
+    """Return the samples of an epoch: each user's most recent training items, or all prefixes of them.
+
+    A window is the most recent ``max_length + 1`` items, of which the last is never read; with ``own`` supervision,
+    where all are read, ``max_length``. Users with one item have nothing to predict.
 
     Raises
     ------
     DataError
         If no user has two training items.
     """
-    windows = [s[-(max_length + 1) :] for s in dataset.train.sequences() if len(s) >= 2]
-    if not windows:
+    n_newest = max_length if supervision == "own" else max_length + 1
+    sequences = dataset.train.sequences()
+    users = np.array([user for user, s in enumerate(sequences) if len(s) >= 2], dtype=np.int64)
+    if not len(users):
         raise DataError(f"No user of {dataset.name!r} has two training items; nothing can be learned.")
-    return windows
+    samples = Samples([sequences[user][-n_newest:] for user in users], users, dataset.train.user_items)
+    return samples.all_prefixes() if supervision == "all-prefixes" else samples
 
 
-def batches(windows: list[IntArray], order: IntArray, batch_size: int) -> Iterator[list[IntArray]]:
-    """Yield the windows in this order, a batch at a time."""
-    for start in range(0, len(order), batch_size):
-        yield [windows[row] for row in order[start : start + batch_size]]
+def make_batch(
+    samples: Samples, supervision: Supervision, device: torch.device, negatives: torch.Tensor | None = None
+) -> Batch:
+    """Return the tensors of some samples.
 
-
-def draw_prefixes(windows: list[IntArray], generator: torch.Generator) -> list[IntArray]:
-    """Return one prefix of each window, its length uniform over 2…length, so that its last item is the target."""
-    draws = torch.rand(len(windows), generator=generator, dtype=torch.float64).tolist()
-    return [window[: 2 + int(draw * (len(window) - 1))] for window, draw in zip(windows, draws, strict=True)]
-
-
-def make_batch(windows: list[IntArray], supervision: Supervision, device: torch.device) -> Batch:
-    """Return the tensors of some windows: all but the last item are read.
-
-    With supervision ``every`` each next item is predicted; with ``prefix`` only the last item.
+    All but the last item are read. With supervision ``every`` each next item is predicted, with ``prefix`` and
+    ``all-prefixes`` only the last item. With ``own`` all items are read, and the model hides what it predicts.
     """
-    inputs, lengths = pad_right([window[:-1] for window in windows], device)
-    targets, _ = pad_right([window[1:] for window in windows], device)
+    if supervision == "own":
+        inputs, lengths = pad_right(samples.windows, device)
+        targets = inputs
+    else:
+        inputs, lengths = pad_right([window[:-1] for window in samples.windows], device)
+        targets, _ = pad_right([window[1:] for window in samples.windows], device)
     positions = torch.arange(inputs.shape[1], device=device)
     last = lengths[:, None] - 1
-    counts = positions == last if supervision == "prefix" else positions <= last
-    return Batch(inputs, lengths, targets, counts)
+    counts = positions <= last if supervision in ("every", "own") else positions == last
+    users = torch.from_numpy(samples.users)
+    return Batch(inputs, lengths, targets, counts, users, samples.user_items, negatives)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
 from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import ModelError
 from spectral_probe.storage.atomic import disk_errors, remove_partials, whole_folder, write_text
@@ -38,6 +38,8 @@ class Progress:
         Targets of the epoch so far.
     record : TrainingRecord
         Validations so far.
+    n_samples, n_tokens : int or None
+        Histories and positions read so far; None in checkpoints that did not count them.
     seconds : float
         Time spent training, interruptions excluded.
     is_done : bool
@@ -50,6 +52,8 @@ class Progress:
     n_steps: int = 0
     loss_sum: float = 0.0
     n_targets: int = 0
+    n_samples: int | None = 0
+    n_tokens: int | None = 0
     seconds: float = 0.0
     is_done: bool = False
     generators: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -65,7 +69,7 @@ class CheckpointFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def save(self, model: SequentialRecommender, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(self, model: Recommender, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write a checkpoint and delete the ones before it.
 
         Raises
@@ -91,7 +95,7 @@ class CheckpointFolder:
             if folder.name != name:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self, model: SequentialRecommender, optimizer: torch.optim.Optimizer) -> Progress | None:
+    def load(self, model: Recommender, optimizer: torch.optim.Optimizer) -> Progress | None:
         """Restore model and optimizer from the newest checkpoint, and return its progress; None if there is none.
 
         Raises
@@ -114,7 +118,9 @@ class CheckpointFolder:
                     moments.setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
             generators = {n.removeprefix("random."): t for n, t in tensors.items() if n.startswith("random.")}
-            return Progress(**{**content, "record": TrainingRecord(**content["record"])}, generators=generators)
+            uncounted = dict.fromkeys({"n_samples", "n_tokens"} - set(content))  # of an older version
+            record = TrainingRecord.from_dict(content["record"])
+            return Progress(**{**content, **uncounted, "record": record}, generators=generators)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"The checkpoint {folder} cannot be read ({error}). Delete it to train from the start of the run."

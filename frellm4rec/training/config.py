@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+from frellm4rec.models.config import identity_of, later
 from spectral_probe.errors import ConfigError, did_you_mean
 
 #: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
@@ -14,6 +15,7 @@ _CHOICES = {
     "optimizer": ("adam", "adamw"),
     "loss": ("auto", "full", "sampled"),
     "mixed_precision": ("no", "bf16", "fp16"),
+    "supervision": ("auto", "every", "prefix", "all-prefixes"),
 }
 
 
@@ -44,7 +46,8 @@ class TrainingConfig:
     weight_decay : float
         Of AdamW.
     loss : {"auto", "full", "sampled"}
-        Softmax over all items, or over the target and sampled ones; ``auto`` takes all up to 20,000 items.
+        Softmax over all items, or over the target and sampled ones; ``auto`` takes all up to 20,000 items. Only for
+        models whose loss is a softmax.
     n_negatives : int
         Items sampled for each step of the sampled softmax.
     accumulation : int
@@ -56,6 +59,10 @@ class TrainingConfig:
         Recompute the backbone's blocks in the backward pass.
     save_every : int
         Optimizer steps between two checkpoints within an epoch; 0: at the end of each epoch only.
+    supervision : {"auto", "every", "prefix", "all-prefixes"}
+        Where the loss is taken: at every position (causal models); at the last position of one prefix of each user,
+        drawn again for each step; of every prefix, each a sample of the epoch. ``auto``: what the model says. In
+        expectation ``prefix`` weights users equally, ``all-prefixes`` positions.
     """
 
     n_epochs: int = 400
@@ -73,6 +80,7 @@ class TrainingConfig:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
     save_every: int = 0
+    supervision: Literal["auto", "every", "prefix", "all-prefixes"] = later("auto")
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "validate_every", "patience", "k", "n_negatives", "accumulation"):
@@ -116,9 +124,36 @@ class TrainingConfig:
         """Return names and values."""
         return asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a hash of the run takes, see :meth:`RecommenderConfig.identity`."""
+        return identity_of(self)
+
     def is_sampled(self, n_items: int) -> bool:
         """Tell whether a catalogue of this size is trained with sampled negatives."""
         return self.loss == "sampled" or (self.loss == "auto" and n_items > FULL_SOFTMAX_UP_TO)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a training run cost.
+
+    Attributes
+    ----------
+    n_steps : int
+        Optimizer steps.
+    n_samples, n_tokens : int or None
+        Histories, and positions in them, that were read in these steps; None if the run began before they were counted.
+    seconds : float
+        Time spent training and validating, interruptions excluded.
+    peak_memory : int
+        Bytes: most that the process held at a time, or on a GPU most that PyTorch did.
+    """
+
+    n_steps: int
+    n_samples: int | None
+    n_tokens: int | None
+    seconds: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +163,8 @@ class TrainingRecord:
     Attributes
     ----------
     epochs, losses, validation_ndcg : lists of equal length
-        At each validation: the epoch (from 1), its mean training loss, and NDCG@k on the validation items.
+        At each validation: the epoch (from 1), its mean training loss, and NDCG@k on the validation items. A model that
+        is not trained has one entry: epoch 0 and the loss None.
     best_epoch : int
         Epoch whose weights the model holds.
     seed : int
@@ -137,22 +173,34 @@ class TrainingRecord:
         number are of trainings with one thread.
     attention : str or None
         Attention of the backbone in the steps, such as ``eager``; None: no such choice, or a record without it.
+    supervision : str
+        Where the loss was taken; empty for a model that is not trained, and in older records.
+    effort : Effort or None
+        None in older records.
     """
 
     seed: int
     best_epoch: int = 0
     epochs: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     validation_ndcg: list[float] = field(default_factory=list)
     threads: int | None = 1
     attention: str | None = None
+    supervision: str = ""
+    effort: Effort | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` gave, of this version or an older one."""
+        effort = values.get("effort")
+        return cls(**{**values, "effort": None if effort is None else Effort(**effort)})
 
     @property
     def best_ndcg(self) -> float:
         """The validation NDCG of the best epoch; −1 before the first validation."""
         return max(self.validation_ndcg, default=-1.0)
 
-    def after(self, epoch: int, loss: float, ndcg: float) -> TrainingRecord:
+    def after(self, epoch: int, loss: float | None, ndcg: float) -> TrainingRecord:
         """Return the record with one more validation."""
         best = epoch if ndcg > self.best_ndcg else self.best_epoch
         return replace(

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 import torch
 
-from frellm4rec.models.base import NARROW_BELOW
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
+from frellm4rec.models.config import NARROW_BELOW
 from frellm4rec.training.config import check_threads
 from spectral_probe.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-def chosen_threads(model: SequentialRecommender, device: torch.device, asked: int | None = None) -> int | None:
+def chosen_threads(model: Recommender, device: torch.device, asked: int | None = None) -> int | None:
     """Return how many threads a new training takes on the CPU; None where it trains on another device.
 
     The number that is asked for; else one for a narrow model (:data:`NARROW_BELOW`), and those of PyTorch for any

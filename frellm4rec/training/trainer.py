@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from frellm4rec.evaluation.evaluator import evaluate
-from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.base import Recommender
+from frellm4rec.models.batch import Batch, Supervision
 from frellm4rec.training.attention import attention_of, step_attention
-from frellm4rec.training.batches import Batch, batches, draw_prefixes, make_batch, training_windows
+from frellm4rec.training.batches import Samples, make_batch, training_samples
 from frellm4rec.training.checkpoints import CheckpointFolder, Progress
-from frellm4rec.training.config import TrainingConfig, TrainingRecord
-from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
+from frellm4rec.training.config import Effort, TrainingConfig, TrainingRecord
+from frellm4rec.training.divergence import first_broken_layer
 from frellm4rec.training.threads import check_same_threads, chosen_threads, limited_threads
+from frellm4rec.training.validation import peak_memory, validation_ndcg
 from spectral_probe.errors import ConfigError, NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.types import IntArray
 
 __all__ = ["TrainingConfig", "TrainingRecord", "train"]
 
@@ -33,7 +34,7 @@ Logger = Callable[[dict[str, Any]], None]
 
 
 def train(
-    model: SequentialRecommender,
+    model: Recommender,
     dataset: Dataset,
     config: TrainingConfig | None = None,
     *,
@@ -41,20 +42,20 @@ def train(
     checkpoints: Path | None = None,
     resume: bool = False,
     threads: int | None = None,
-    keep_best: Callable[[SequentialRecommender], None] | None = None,
+    keep_best: Callable[[Recommender], None] | None = None,
     log: Logger | None = None,
     progress: bool = True,
 ) -> TrainingRecord:
     """Fit the model to the training part in place; it ends with its best weights, in evaluation mode.
 
-    Each user gives the most recent ``max_length + 1`` training items. Where ``model.supervision`` is ``every``, all but
-    the last are read and each next one is predicted; where it is ``prefix``, one prefix per user and step is drawn and
-    the item after it is predicted. Validation and test items are never read or predicted in a training step; the
-    validation items choose the epoch.
+    Each user gives the most recent ``max_length + 1`` training items. With supervision ``every``, all but the last are
+    read and each next one is predicted; with ``prefix``, one prefix per user and step is drawn and the item after it is
+    predicted; with ``all-prefixes``, each prefix is a sample of the epoch. Validation and test items are never read or
+    predicted in a training step; the validation items choose the epoch.
 
     Parameters
     ----------
-    model : SequentialRecommender
+    model : Recommender
     dataset : Dataset
     config : TrainingConfig, optional
     seed : int
@@ -78,8 +79,8 @@ def train(
     Raises
     ------
     ConfigError
-        If the model's states contain later items, it would be trained at every position, and its mode is not
-        ``two_sided_leaky``; if ``threads`` is below 1 or differs from those of the checkpoint.
+        If the model has nothing to train; if its states contain later items, it would be trained at every position, and
+        it does not declare so; if ``threads`` is below 1 or differs from those of the checkpoint.
     DataError
         If no user has two training items.
     NonFiniteStateError
@@ -91,12 +92,7 @@ def train(
     With several processes (``accelerate launch``) each takes its share of a batch; a step is the same as that of one.
     """
     config = config or TrainingConfig()
-    is_leaky = getattr(model.config, "mode", None) == "two_sided_leaky"
-    if model.supervision == "every" and not (model.is_causal or is_leaky):
-        raise ConfigError(
-            f"{model.name} is not causal, so its states would already contain the items to be predicted. Train it on "
-            "prefixes."
-        )
+    check_trainable(model, config)
     run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.start(resume, threads)
@@ -105,24 +101,51 @@ def train(
     return run.now.record
 
 
+def chosen_supervision(model: Recommender, config: TrainingConfig) -> Supervision:
+    """Return where the loss is taken: as the training says, or else as the model does."""
+    return model.supervision if config.supervision == "auto" else config.supervision
+
+
+def check_trainable(model: Recommender, config: TrainingConfig) -> None:
+    """Refuse a training that the model has no loss for, or whose loss would be taken of states that see the answer."""
+    supervision = chosen_supervision(model, config)
+    if not model.traits.is_trained:
+        raise ConfigError(f"{model.name} has nothing to train. Evaluate it as it is.")
+    if supervision == "every" and not (model.is_causal or model.traits.sees_its_target):
+        raise ConfigError(
+            f"{model.name} is not causal, so its states would already contain the items to be predicted. Train it on "
+            "prefixes."
+        )
+    if "own" in (supervision, model.supervision) and supervision != model.supervision:
+        raise ConfigError(
+            f"{model.name} chooses itself what it predicts; got training.supervision={supervision}. Leave it out."
+        )
+    if config.loss != "auto" and not model.has_softmax_loss:
+        raise ConfigError(
+            f"training.loss={config.loss} says how a softmax over the catalogue is taken, and the loss of {model.name} "
+            "is another. Leave it out."
+        )
+
+
 class _Run:
     """One training run: model, optimizer, random states and progress."""
 
     def __init__(
         self,
-        model: SequentialRecommender,
+        model: Recommender,
         dataset: Dataset,
         config: TrainingConfig,
         seed: int,
         checkpoints: Path | None,
-        keep_best: Callable[[SequentialRecommender], None] | None,
+        keep_best: Callable[[Recommender], None] | None,
         log: Logger | None,
     ) -> None:
         self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
         self.device = next(model.parameters()).device
         self.accelerator = _accelerator(config, self.device)
-        self.windows = training_windows(dataset, model.config.max_length)
-        self.is_sampled = config.is_sampled(model.config.n_items)
+        self.supervision = chosen_supervision(model, config)
+        self.samples = training_samples(dataset, model.config.max_length, self.supervision)
+        self.is_sampled = model.has_softmax_loss and config.is_sampled(model.config.n_items)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         self.optimizer = self.accelerator.prepare(
@@ -146,7 +169,8 @@ class _Run:
         self.epoch_start = self.shuffle.get_state()
         n_threads = chosen_threads(self.model, self.device, threads)
         attention = step_attention(self.model, self.config.mixed_precision)
-        self.now = Progress(TrainingRecord(self.seed, threads=n_threads, attention=attention))
+        record = TrainingRecord(self.seed, threads=n_threads, attention=attention, supervision=self.supervision)
+        self.now = Progress(record)
         progress = self.folder.load(self.model, self.optimizer.optimizer) if resume and self.folder else None
         if progress is not None:
             self._go_on(progress, threads)
@@ -157,6 +181,7 @@ class _Run:
         """Restore the progress and the random states of a checkpoint."""
         check_same_threads(progress.record.threads, threads)
         self.now, generators = progress, progress.generators
+        self.now.record = replace(self.now.record, supervision=self.supervision)  # older checkpoints do not name it
         torch.set_rng_state(generators["torch"])
         if "cuda" in generators:
             torch.cuda.set_rng_state(generators["cuda"], self.device)
@@ -169,7 +194,7 @@ class _Run:
     def finish(self, progress: bool) -> None:
         """Train the epochs that are left, and load the best weights into the model."""
         config, now = self.config, self.now
-        n_batches = -(-len(self.windows) // config.batch_size)
+        n_batches = -(-len(self.samples) // config.batch_size)
         bar = tqdm(
             total=config.n_epochs * n_batches,
             initial=now.n_steps,
@@ -184,19 +209,23 @@ class _Run:
         if self.best:
             self.model.load_saved_state(self.best)
         self.model.eval()
+        peak = peak_memory(self.device)
+        effort = Effort(now.n_steps, now.n_samples, now.n_tokens, round(now.seconds, 3), peak)
+        now.record = replace(now.record, effort=effort)
 
     def _epoch(self, bar: Any) -> None:
         """Take the steps of an epoch that are left, validate, and write a checkpoint."""
         config, now = self.config, self.now
         began = time.perf_counter()
         self.epoch_start = self.shuffle.get_state()
-        order = torch.randperm(len(self.windows), generator=self.shuffle).numpy()
+        order = torch.randperm(len(self.samples), generator=self.shuffle).numpy()
         self.model.train()
-        for step, windows in enumerate(batches(self.windows, order, config.batch_size), start=1):
+        for step, start in enumerate(range(0, len(order), config.batch_size), start=1):
             if step <= now.step:
                 continue
+            samples = self.samples.select(order[start : start + config.batch_size])
             with attention_of(self.model, now.record.attention):
-                value, n_targets = self._step(windows, now.epoch, step)
+                value, n_targets = self._step(samples, now.epoch, step)
             now.loss_sum += value * n_targets
             now.n_targets += n_targets
             now.step, now.n_steps = step, now.n_steps + 1
@@ -224,7 +253,7 @@ class _Run:
         now, config = self.now, self.config
         self.model.eval()
         with self.accelerator.autocast():
-            ndcg = float(evaluate(self.model, self.dataset, part="valid", k=config.k).ndcg.mean())
+            ndcg = validation_ndcg(self.model, self.dataset, config.k)
         now.record = now.record.after(now.epoch, loss, ndcg)
         entry |= {"ndcg": ndcg, "best_epoch": now.record.best_epoch}
         if now.record.best_epoch == now.epoch:
@@ -234,55 +263,73 @@ class _Run:
             return False
         return now.epoch - now.record.best_epoch >= config.patience * config.validate_every
 
-    def _step(self, windows: list[IntArray], epoch: int, step: int) -> tuple[float, int]:
-        """Take one optimizer step on a batch of windows; return its loss and the number of targets."""
-        if self.model.supervision == "prefix":
-            windows = draw_prefixes(windows, self.draws)
+    def _step(self, samples: Samples, epoch: int, step: int) -> tuple[float, int]:
+        """Take one optimizer step on some samples; return its loss and the number of targets."""
+        if self.supervision == "prefix":
+            samples = samples.drawn_prefixes(self.draws)
         negatives = None
         if self.is_sampled:
             n = min(self.config.n_negatives, self.model.config.n_items)
             negatives = torch.randperm(self.model.config.n_items, generator=self.draws)[:n].to(self.device)
-        accelerator = self.accelerator
-        n_parts = self.config.accumulation * accelerator.num_processes
-        parts = [windows[part::n_parts] for part in range(n_parts)]
-        local_parts = parts[accelerator.process_index :: accelerator.num_processes]
-        local_batches = [make_batch(part, self.model.supervision, self.device) for part in local_parts if part]
-        n_targets = sum(len(w) - 1 for w in windows) if self.model.supervision == "every" else len(windows)
+        n_parts = self.config.accumulation * self.accelerator.num_processes
+        parts = [np.arange(part, len(samples), n_parts) for part in range(n_parts)]
+        expected = self._n_targets(samples)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for batch in local_batches:
-            with accelerator.autocast():
-                loss = self._loss(batch, negatives)
-            value = loss.item()
-            if not np.isfinite(value):
-                raise self._broken(batch, value, epoch, step)
-            share = batch.n_targets / n_targets
-            accelerator.backward(loss if share == 1.0 else loss * share)
-            total += value * share
-        if accelerator.num_processes > 1:
+        total, n_targets, n_tokens = 0.0, 0, 0
+        for part, rows in list(enumerate(parts))[self.accelerator.process_index :: self.accelerator.num_processes]:
+            if not len(rows):
+                continue
+            batch = make_batch(samples.select(rows), self.supervision, self.device, negatives)
+            value, n = self._backward(batch, part, expected, epoch, step)
+            total, n_targets, n_tokens = total + value, n_targets + n, n_tokens + int(batch.lengths.sum())
+        total, n_targets, n_tokens = self._over_processes(total, n_targets, n_tokens)
+        if n_targets != expected:  # only the model knew how many it would predict
+            total *= expected / n_targets
             for parameter in self.parameters:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = accelerator.reduce(gradient, reduction="sum")
-            total = float(accelerator.reduce(torch.tensor(total, device=self.device), reduction="sum"))
+                if parameter.grad is not None:
+                    parameter.grad *= expected / n_targets
         if self.config.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
+        self._count(len(samples), n_tokens)
         return total, n_targets
 
-    def _loss(self, batch: Batch, negatives: torch.Tensor | None) -> torch.Tensor:
-        """Return the mean loss of a batch."""
-        states = self.model(batch.inputs, batch.lengths)[batch.counts]
-        targets = batch.targets[batch.counts]
-        if negatives is None:
-            return softmax_loss(states, self.model.item_embeddings(), targets)
-        vectors = self.model.item_vectors(torch.cat([targets, negatives]))
-        return sampled_softmax_loss(
-            states, vectors[: len(targets)], targets, vectors[len(targets) :], negatives, self.model.config.n_items
-        )
+    def _n_targets(self, samples: Samples) -> int:
+        """Return the number of targets of some samples; with ``own`` supervision a guess, one for each."""
+        return sum(len(w) - 1 for w in samples.windows) if self.supervision == "every" else len(samples)
+
+    def _backward(self, batch: Batch, part: int, expected: int, epoch: int, step: int) -> tuple[float, int]:
+        """Add the gradient of a part of a step; return its share of the loss, and its number of targets."""
+        draws = torch.Generator().manual_seed(_draw_seed(self.seed, self.now.n_steps, part))
+        with self.accelerator.autocast():
+            loss_sum, n = self.model.training_loss(batch, draws)
+        value = loss_sum.item() / n
+        if not np.isfinite(value):
+            raise self._broken(batch, value, epoch, step)
+        self.accelerator.backward(loss_sum / expected)
+        return value * (n / expected), n
+
+    def _over_processes(self, total: float, n_targets: int, n_tokens: int) -> tuple[float, int, int]:
+        """Add up the gradients, the loss and the counts of all processes."""
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return total, n_targets, n_tokens
+        for parameter in self.parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = accelerator.reduce(gradient, reduction="sum")
+        total = float(accelerator.reduce(torch.tensor(total, device=self.device), reduction="sum"))
+        counts = accelerator.reduce(torch.tensor([n_targets, n_tokens], device=self.device), reduction="sum").tolist()
+        return total, int(counts[0]), int(counts[1])
+
+    def _count(self, n_samples: int, n_tokens: int) -> None:
+        """Add what a step has read; a run that began before this was counted goes on without."""
+        now = self.now
+        if now.n_samples is not None and now.n_tokens is not None:
+            now.n_samples, now.n_tokens = now.n_samples + n_samples, now.n_tokens + n_tokens
 
     def _broken(self, batch: Batch, value: float, epoch: int, step: int) -> NonFiniteStateError:
         """Return the error of a loss that is not finite, with the first layer whose states are not."""
-        where = _first_broken_layer(self.model, batch)
+        where = first_broken_layer(self.model, batch)
         return NonFiniteStateError(
             f"The training loss must stay finite; it is {value} in epoch {epoch}, step {step}"
             f"{f', first seen in layer {where!r}' if where else ''}. Lower the learning rate, or check the inputs."
@@ -308,6 +355,11 @@ class _Run:
         self.folder.save(self.model, self.optimizer.optimizer, self.now)
 
 
+def _draw_seed(seed: int, step: int, part: int) -> int:
+    """Return the seed of what a model draws in one part of a step: the same after a resume and in every process."""
+    return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
     """Return accelerate's handle on devices, processes and dtypes."""
     from accelerate import Accelerator
@@ -318,30 +370,3 @@ def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
     # Accelerate would otherwise keep the precision of an earlier run in this process.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)
-
-
-@torch.no_grad()
-def _first_broken_layer(model: Any, batch: Batch) -> str | None:
-    """Return the name of the first layer with a state that is not finite at a valid position, or None."""
-    is_valid = torch.arange(batch.inputs.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
-    broken: list[str] = []
-    handles = []
-
-    def check_state(name: str, state: Any) -> None:
-        state = state[0] if isinstance(state, tuple) and state else state
-        if isinstance(state, torch.Tensor) and not bool(torch.isfinite(state[is_valid.to(state.device)]).all()):
-            broken.append(name)
-
-    for name, kind, module in model.layers() if hasattr(model, "layers") else []:
-        if kind == "embed":
-            handles.append(module.register_forward_pre_hook(lambda m, args, name=name: check_state(name, args)))
-        else:
-            handles.append(module.register_forward_hook(lambda m, args, output, name=name: check_state(name, output)))
-    try:
-        model.forward_sequences(batch.inputs, batch.lengths)
-    except (AttributeError, RuntimeError, ValueError):
-        return None
-    finally:
-        for handle in handles:
-            handle.remove()
-    return broken[0] if broken else None

@@ -12,6 +12,8 @@ from frellm4rec.cli import main as cli
 from frellm4rec.items.item_table import ItemTable
 from frellm4rec.models import SASRec, SASRecConfig
 from frellm4rec.models.frellm4rec.model import SOURCES, FreLLM4Rec, FreLLM4RecConfig
+from frellm4rec.models.registry import model_class, model_names
+from frellm4rec.runs.defaults import model_defaults
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.recording.hooks import LayerRecorder, evaluating
@@ -19,17 +21,20 @@ from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.tiny_models import tiny
 
 MAX_LENGTH = 7
-#: Name → settings; SASRec has none of these.
+#: Variants of registered models: name → (model, settings beside the tiny ones of its recipe).
 VARIANTS = {
-    "causal": {"mode": "causal"},
-    "prefix": {"mode": "prefix"},
-    "two_sided_leaky": {"mode": "two_sided_leaky"},
-    "without TFM": {"mode": "causal", "cutoff": None},
-    "gate": {"mode": "causal", "fusion": "gate", "dropout": 0.1},
-    "text only": {"mode": "prefix", "inputs": "text"},
-    "id only, learnable": {"mode": "causal", "inputs": "id", "learnable_cutoff": True},
+    "causal": ("frellm4rec", {"mode": "causal"}),
+    "prefix": ("frellm4rec", {"mode": "prefix"}),
+    "two_sided_leaky": ("frellm4rec", {"mode": "two_sided_leaky"}),
+    "without TFM": ("frellm4rec", {"mode": "causal", "cutoff": None}),
+    "gate": ("frellm4rec", {"mode": "causal", "fusion": "gate", "dropout": 0.1}),
+    "text only": ("frellm4rec", {"mode": "prefix", "inputs": "text"}),
+    "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
+    "sasrec bce": ("sasrec", {"loss": "bce"}),
+    "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
 }
-NAMES = ["sasrec", *VARIANTS]
+#: Every registered model in its tiny form, and the variants; FreLLM4Rec needs item tables and comes as variants only.
+NAMES = [*(name for name in model_names() if name != "frellm4rec"), *VARIANTS]
 
 
 def tables(n_items, inputs="id+text", seed=0):
@@ -49,24 +54,33 @@ def backbone(family="llama", **changes):
 
 def frellm4rec(n_items, *, seed=0, family="llama", decoder=None, max_length=MAX_LENGTH, **settings):
     """Return an untrained FreLLM4Rec on a tiny decoder."""
-    settings = {"max_length": max_length, "backbone": f"tiny {family}", "cutoff": 0.6, **settings}
+    tiny_settings = model_defaults("frellm4rec").tiny
+    settings = {"max_length": max_length, "backbone": f"tiny {family}", **tiny_settings, **settings}
     config = FreLLM4RecConfig(n_items=n_items, **settings)
     return FreLLM4Rec(config, tables(n_items, config.inputs), backbone=decoder or backbone(family), seed=seed)
 
 
-def build(name, n_items, seed=0):
-    """Return an untrained recommender by its name in :data:`NAMES`."""
-    if name == "sasrec":
-        config = SASRecConfig(n_items=n_items, max_length=MAX_LENGTH, n_features=16, n_inner=16, dropout=0.1)
-        return SASRec(config, seed=seed)
-    return frellm4rec(n_items, seed=seed, **VARIANTS[name])
+def model_of(name):
+    """Return the registered model that a name in :data:`NAMES` stands for, and its settings beside the tiny ones."""
+    return VARIANTS.get(name, (name, {}))
+
+
+def build(name, dataset, seed=0):
+    """Return an untrained recommender for a data set by its name in :data:`NAMES`."""
+    model, settings = model_of(name)
+    if model == "frellm4rec":
+        return frellm4rec(dataset.n_items, seed=seed, **settings)
+    values = {"max_length": MAX_LENGTH, **model_defaults(model).tiny, **settings, "n_items": dataset.n_items}
+    kind = model_class(model)
+    return kind.from_dataset(kind.config_class.from_dict(values), dataset, seed=seed)
 
 
 def load(name, folder):
     """Return what was saved in a folder."""
-    if name == "sasrec":
-        return SASRec.from_pretrained(folder)
-    return FreLLM4Rec.from_pretrained(folder, backbone=backbone())
+    model, _ = model_of(name)
+    if model == "frellm4rec":
+        return FreLLM4Rec.from_pretrained(folder, backbone=backbone())
+    return model_class(model).from_pretrained(folder)
 
 
 class StateRecorder(LayerRecorder):

@@ -67,7 +67,7 @@ def random_batch(n_items: int, supervision: str) -> Any:
 
 def step(model: Any, batch: Any) -> float:
     """Run a batch forward and backward, as the trainer does, and return its loss."""
-    from frellm4rec.training.losses import softmax_loss
+    from frellm4rec.models.losses import softmax_loss
 
     model.zero_grad(set_to_none=True)
     states = model(batch.inputs, batch.lengths)[batch.counts]
@@ -84,7 +84,7 @@ def training_threads(_folder: str) -> dict[str, Any]:
     """
     import torch
 
-    from frellm4rec.models.base import NARROW_BELOW
+    from frellm4rec.models.config import NARROW_BELOW
 
     load = os.getloadavg()[0]
     if load > MOST_LOAD and os.sched_getscheduler(0) == os.SCHED_OTHER:

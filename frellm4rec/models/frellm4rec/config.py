@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from frellm4rec.models.base import RecommenderConfig
+from frellm4rec.models.config import RecommenderConfig
+from frellm4rec.models.traits import Traits
 from frellm4rec.modules.butterworth import check_filter
 from frellm4rec.modules.fusion import FUSIONS
 from frellm4rec.modules.glpf import check_alpha
 from frellm4rec.modules.tfm import MODES, Mode, TemporalFrequencyModulation
-from spectral_probe.backbones import HFDecoder
+from spectral_probe.backbones import HFDecoder, weights_fingerprint
 from spectral_probe.errors import ConfigError, ModelError, did_you_mean
 
 #: ``inputs`` of a config → the item tables that the fusion joins, in this order.
@@ -119,6 +120,17 @@ class FreLLM4RecConfig(RecommenderConfig):
         )
 
 
+def traits_of(config: FreLLM4RecConfig, *, is_causal: bool) -> Traits:
+    """Return what a model of this configuration says of itself."""
+    is_leaky = config.mode == "two_sided_leaky"
+    reason = "trained with later items in view (two_sided_leaky)"
+    return Traits(
+        is_causal=is_causal,
+        reads=frozenset({"id": "ids", "text": "titles"}[source] for source in SOURCES[config.inputs]),
+        exceptions={"blind loss": reason} if is_leaky else {},
+    )
+
+
 def with_backbone(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecConfig:
     """Return the config with a full reference to the backbone; refuse a backbone with other weights."""
     weights = backbone.revision
@@ -136,3 +148,13 @@ def with_backbone(config: FreLLM4RecConfig, backbone: HFDecoder) -> FreLLM4RecCo
         backbone_dtype=str(backbone.dtype).removeprefix("torch."),
         backbone_revision=config.backbone_revision or backbone.hub_revision,
     )
+
+
+def check_unchanged(config: FreLLM4RecConfig, backbone: HFDecoder) -> None:
+    """Refuse a frozen backbone whose weights have changed since the model was made."""
+    weights = weights_fingerprint(backbone.model)[:16]
+    if weights != config.backbone_weights:
+        raise ModelError(
+            f"The frozen backbone changed during training, from {config.backbone_weights} to {weights}. "
+            "This is a bug: please report it with the run's config.yaml."
+        )

@@ -14,11 +14,13 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from frellm4rec.items.item_table import ItemTable, first_equal_items
-from frellm4rec.models.base import NARROW_BELOW
-from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig, with_backbone
+from frellm4rec.models.batch import Supervision
+from frellm4rec.models.config import NARROW_BELOW
+from frellm4rec.models.frellm4rec.config import SOURCES, FreLLM4RecConfig, check_unchanged, traits_of, with_backbone
 from frellm4rec.models.frellm4rec.regraph import graph_filter, refiltered
 from frellm4rec.models.padding import run_in_groups
-from frellm4rec.models.sequential import SequentialRecommender, Supervision
+from frellm4rec.models.sequential import SequentialRecommender
+from frellm4rec.models.traits import Traits
 from frellm4rec.modules.fusion import FUSIONS
 from frellm4rec.modules.tfm import TemporalFrequencyModulation
 from spectral_probe.backbones import HFDecoder, load_backbone
@@ -67,6 +69,8 @@ class FreLLM4Rec(SequentialRecommender):
     """
 
     name: ClassVar[str] = "frellm4rec"
+    #: Of the default configuration; those of an instance follow from its own, its backbone and its filter.
+    traits = Traits(is_causal=False, reads=frozenset({"ids", "titles"}))
     config_class = FreLLM4RecConfig
     config: FreLLM4RecConfig
 
@@ -110,6 +114,7 @@ class FreLLM4Rec(SequentialRecommender):
         if config.train_norms:
             for parameter in self._norms().values():
                 parameter.requires_grad_(True)
+        self.traits = traits_of(config, is_causal=backbone.is_causal and self.tfm.is_causal)
         self._attach()
         self._cached: tuple[object, torch.Tensor] | None = None
         self._equal_items: tuple[object, torch.Tensor | None] | None = None
@@ -120,9 +125,10 @@ class FreLLM4Rec(SequentialRecommender):
         config: FreLLM4RecConfig,
         dataset: Dataset,
         *,
-        backbone: HFDecoder | None = None,
         seed: int = 0,
         device: str = "cpu",
+        dtype: str = "auto",
+        backbone: HFDecoder | None = None,
     ) -> Self:
         """Build a model for a data set: ID embeddings and graph from training interactions alone, text from titles.
 
@@ -130,11 +136,12 @@ class FreLLM4Rec(SequentialRecommender):
         ----------
         config : FreLLM4RecConfig
         dataset : Dataset
-        backbone : HFDecoder, optional
-            Loaded by its name when left out.
         seed : int
             Of the ID embeddings and of the fusion's initial weights.
-        device : str
+        device, dtype : str
+            Of the backbone.
+        backbone : HFDecoder, optional
+            Loaded by its name when left out.
 
         Raises
         ------
@@ -143,7 +150,9 @@ class FreLLM4Rec(SequentialRecommender):
         """
         from frellm4rec.items.vectors import id_item_table, text_item_table
 
-        backbone = backbone or load_backbone(config.backbone, revision=config.backbone_revision, device=device)
+        backbone = backbone or load_backbone(
+            config.backbone, revision=config.backbone_revision, device=device, dtype=dtype
+        )
         _check_is_free(backbone)
         graph = ItemGraph.from_interactions(dataset.train.user_items, self_loops=config.self_loops)
         tables = {}
@@ -190,11 +199,6 @@ class FreLLM4Rec(SequentialRecommender):
         return cls.fill(cls(config, tables, backbone=backbone), weights, folder).to(device)
 
     @property
-    def is_causal(self) -> bool:  # type: ignore[override]
-        """Whether the state at t depends only on items up to t; else the model is probed prefix by prefix."""
-        return self.backbone.is_causal and self.tfm.is_causal
-
-    @property
     def width(self) -> int:
         """Number of features of the states: that of the backbone."""
         return self.backbone.width
@@ -206,9 +210,13 @@ class FreLLM4Rec(SequentialRecommender):
 
     @property
     def note(self) -> str:
-        """A caution about the states for a reader, or an empty string."""
-        leaky = "trained with later items in view (two_sided_leaky)" if self.config.mode == "two_sided_leaky" else ""
-        return "; ".join(part for part in (self.backbone.note, leaky) if part)
+        """Cautions about the states for a reader, or an empty string."""
+        return "; ".join(part for part in (self.backbone.note, super().note) if part)
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which histories are read; the blocks of the backbone may lie on several."""
+        return next(self.fusion.parameters()).device
 
     @property
     def number_format(self) -> str | None:
@@ -284,16 +292,6 @@ class FreLLM4Rec(SequentialRecommender):
         """Return the backbone's layers; a block's state is its output after the filter along time."""
         return self.backbone.layers()
 
-    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Run the model on right-padded item indices, without gradients and in evaluation mode."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self(inputs, lengths)
-        finally:
-            self.train(was_training)
-
     @property
     def has_graph(self) -> bool:
         """Whether item vectors are filtered on a graph of the training interactions."""
@@ -315,6 +313,11 @@ class FreLLM4Rec(SequentialRecommender):
         for source in set(self.config.glpf_targets) & set(self.tables):
             twin.tables[source] = refiltered(self.tables[source], self.config, *graphs)
         return twin
+
+    def check_frozen_parts(self) -> None:
+        """Refuse a frozen backbone whose weights have changed."""
+        if not self.config.train_norms:
+            check_unchanged(self.config, self.backbone)
 
     def input_modules(self) -> list[nn.Module]:
         """Return the modules that make the inputs of the first block; a control that redraws weights keeps these."""

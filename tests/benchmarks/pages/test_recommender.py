@@ -148,7 +148,7 @@ def test_how_much_the_graph_filter_changes_beyond_a_rescaling(tmp_path, monkeypa
     sequences = [np.array([0, 1, 2, 3]) for _ in range(4)] + [np.array([4, 2, 3])]
     dataset = Dataset.from_interactions(Interactions.from_sequences(sequences, n_items=5), name="pair")
     table = np.array([[1.0, 0], [-1, 0], [0, 0], [0, 0], [0, 0]], dtype=np.float32)
-    monkeypatch.setattr(recommender, "sasrec_item_table", lambda dataset, seed: table * (seed + 1))
+    monkeypatch.setattr(recommender, "pretrained_item_table", lambda name, dataset, seed: table * (seed + 1))
     strength = recommender.measure_strength(dataset, seeds=(0, 1), alpha=0.5)
     np.testing.assert_allclose(strength["near_one"], 3 / 5)
     # (1, −1) on the pair is an eigenvector at λ = 1: the filter is a multiple of the identity on it.

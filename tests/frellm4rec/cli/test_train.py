@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from frellm4rec.models import SASRec
+from frellm4rec.models.frellm4rec import config as config_module
 from frellm4rec.models.registry import load_model
 from frellm4rec.runs import pretrained
-from frellm4rec.runs import train as run_module
 from frellm4rec.runs.recipe import Recipe
 from frellm4rec.runs.train import identity, load_run, read_recipe, train_recipe
 from frellm4rec.training import TrainingConfig
@@ -52,8 +52,8 @@ def recipe(tmp_path, log):
 def quick_ids(tmp_path, monkeypatch):
     """Train ID embeddings for two epochs, and keep them in a folder of the test."""
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
-    trained, short = pretrained.trained_sasrec, TrainingConfig(n_epochs=2, validate_every=2)
-    monkeypatch.setattr(pretrained, "trained_sasrec", lambda *args, **kw: trained(*args, **kw, training=short))
+    trained, short = pretrained.pretrained, TrainingConfig(n_epochs=2, validate_every=2)
+    monkeypatch.setattr(pretrained, "pretrained", lambda *args, **kw: trained(*args, **kw, training=short))
 
 
 def metrics(path):
@@ -88,7 +88,7 @@ def test_a_run_folder_holds_everything(recipe, tmp_path, monkeypatch, capsys):
     assert f"{max(e['ndcg'] for e in entries):.4f} (full ranking) in epoch {summary['record']['best_epoch']}" in out
     # The resolved recipe names every setting, and leads back to the same run.
     again = read_recipe(path)
-    assert again == Recipe.from_yaml(recipe).merged({"name": "tiny"}).from_dict(again.to_dict())
+    assert again.to_dict() == Recipe.from_yaml(recipe).merged({"name": "tiny"}).to_dict()
     assert "validate_every: 1" in (path / "config.yaml").read_text()
     assert RunFolder.newest_finished(tmp_path / "runs", identity(again, resolve_dataset(again.dataset))).path == path
     assert load_run(path).record.best_epoch == summary["record"]["best_epoch"]
@@ -207,7 +207,7 @@ def test_frellm4rec_on_a_named_backbone(log, tmp_path, quick_ids, monkeypatch, c
     model = load_model(path)
     assert model.revision == json.loads(out)["revision"]
     assert (model.config.backbone, model.config.mode, model.config.inputs) == ("tiny-random:llama", "prefix", "id")
-    monkeypatch.setattr(run_module, "weights_fingerprint", lambda module: "0" * 64)
+    monkeypatch.setattr(config_module, "weights_fingerprint", lambda module: "0" * 64)
     with pytest.raises(ModelError, match="backbone changed during training"):
         train_recipe(read_recipe(path).merged({"seed": 3}), out=tmp_path / "other")
 
@@ -288,7 +288,12 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(by, code, recipe, tmp_path,
     assert (path / "model" / "config.json").read_bytes() == (straight / "model" / "config.json").read_bytes()
     assert metrics(path) == metrics(straight)
     summaries = [json.loads((each / "summary.json").read_text()) for each in (path, straight)]
+    efforts = [summary["record"].pop("effort") for summary in summaries]
     assert summaries[0] == summaries[1]
+    for name in ("n_steps", "n_samples", "n_tokens"):
+        assert efforts[0][name] == efforts[1][name] > 0
+    assert min(effort["seconds"] for effort in efforts) > 0
+    assert min(effort["peak_memory"] for effort in efforts) > 1e7
     assert [p.name for p in (path / "checkpoints").iterdir()] == [f"step-{N_EPOCHS * 4:09d}-end"]
 
 

@@ -48,8 +48,8 @@ def words(title, **_):
 def quick_ids(tmp_path, monkeypatch):
     """Train the ID embeddings for two epochs, and keep everything in a folder of the test."""
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
-    quick = partial(pretrained.trained_sasrec, training=TrainingConfig(n_epochs=2, validate_every=2))
-    monkeypatch.setattr(pretrained, "trained_sasrec", quick)
+    quick = partial(pretrained.pretrained, training=TrainingConfig(n_epochs=2, validate_every=2))
+    monkeypatch.setattr(pretrained, "pretrained", quick)
 
 
 # The config

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.pages import sasrec_quality
 from frellm4rec import plugins
+from frellm4rec.models import SASRec
 from frellm4rec.runs import pretrained, weight_cache
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError, ModelError, ResourceError
@@ -30,12 +31,12 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_trains_once_per_log_settings_and_seed(random_log, runs, tmp_path):
-    first = pretrained.trained_sasrec(random_log, training=FAST)
+    first = pretrained.pretrained("sasrec", random_log, training=FAST)
     titled = replace(random_log, item_titles=["x"] * random_log.n_items)
-    assert pretrained.trained_sasrec(titled, training=FAST).revision == first.revision
+    assert pretrained.pretrained("sasrec", titled, training=FAST).revision == first.revision
     assert runs == [0]
-    pretrained.trained_sasrec(random_log, training=FAST, seed=1)
-    pretrained.trained_sasrec(random_log, training=replace(FAST, learning_rate=1e-2))
+    pretrained.pretrained("sasrec", random_log, training=FAST, seed=1)
+    pretrained.pretrained("sasrec", random_log, training=replace(FAST, learning_rate=1e-2))
     assert runs == [0, 1, 0]
     folders = list((tmp_path / "cache" / "sasrec").iterdir())
     assert len(folders) == 3
@@ -44,28 +45,28 @@ def test_trains_once_per_log_settings_and_seed(random_log, runs, tmp_path):
 
 
 def test_another_recipe_leaves_old_weights_unused(random_log, runs, monkeypatch):
-    pretrained.trained_sasrec(random_log, training=FAST)
+    pretrained.pretrained("sasrec", random_log, training=FAST)
     monkeypatch.setattr(weight_cache, "RECIPE_VERSION", weight_cache.RECIPE_VERSION + 1)
-    pretrained.trained_sasrec(random_log, training=FAST)
+    pretrained.pretrained("sasrec", random_log, training=FAST)
     assert runs == [0, 0]
 
 
 def test_damaged_weights_are_not_used(random_log, runs, tmp_path):
-    pretrained.trained_sasrec(random_log, training=FAST)
+    pretrained.pretrained("sasrec", random_log, training=FAST)
     (folder,) = (tmp_path / "cache" / "sasrec").iterdir()
-    other = pretrained.trained_sasrec(random_log, training=FAST, seed=1)
+    other = pretrained.pretrained("sasrec", random_log, training=FAST, seed=1)
     other.save_pretrained(folder)
     with pytest.raises(ModelError, match="Delete the folder"):
-        pretrained.trained_sasrec(random_log, training=FAST)
+        pretrained.pretrained("sasrec", random_log, training=FAST)
 
 
 def test_an_interrupted_training_leaves_nothing_behind(random_log, runs, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrained.SASRec, "save_pretrained", interrupted)
+    monkeypatch.setattr(SASRec, "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pretrained.trained_sasrec(random_log, training=FAST)
+        pretrained.pretrained("sasrec", random_log, training=FAST)
     assert list((tmp_path / "cache" / "sasrec").iterdir()) == []
 
 
@@ -73,12 +74,12 @@ def test_a_cache_that_cannot_be_written_is_named(random_log, runs, tmp_path, mon
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ResourceError, match="SPECTRAL_PROBE_CACHE"):
-        pretrained.trained_sasrec(random_log, training=FAST)
+        pretrained.pretrained("sasrec", random_log, training=FAST)
 
 
 def test_plugins_hand_over_the_same_model(random_log, runs, monkeypatch):
-    trained = pretrained.trained_sasrec
-    monkeypatch.setattr(pretrained, "trained_sasrec", lambda *args, **kwargs: trained(*args, training=FAST, **kwargs))
+    trained = pretrained.pretrained
+    monkeypatch.setattr(pretrained, "pretrained", lambda *args, **kwargs: trained(*args, training=FAST, **kwargs))
     model = plugins.sasrec(random_log, seed=2)
     table = plugins.id_embeddings(random_log, seed=2)
     assert table.shape == (random_log.n_items, 50)

@@ -3,7 +3,9 @@
 import pytest
 import yaml
 
-from frellm4rec.runs.recipe import DEFAULT_EPOCHS, Recipe, parse_assignment
+from frellm4rec.models.registry import model_names
+from frellm4rec.runs.defaults import model_defaults
+from frellm4rec.runs.recipe import Recipe, parse_assignment
 from frellm4rec.runs.train import recipe_text
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError
@@ -38,7 +40,7 @@ training: {learning_rate: 1e-4, weight_decay: 1E-2, n_epochs: 7}
     assert (recipe.training.n_epochs, recipe.training.optimizer) == (7, "adamw")
 
 
-@pytest.mark.parametrize("model", ["frellm4rec", "sasrec"])
+@pytest.mark.parametrize("model", model_names())
 def test_the_resolved_recipe_names_every_setting_and_is_read_back(model, tmp_path):
     recipe = Recipe(model=model, seed=2, name="x").merged({"training.learning_rate": 3e-5})
     text = recipe_text(recipe)
@@ -75,7 +77,7 @@ def test_another_model_keeps_the_data_and_the_device_but_not_the_settings():
 
 
 def test_defaults_follow_the_mode_unless_given():
-    for mode, epochs in DEFAULT_EPOCHS.items():
+    for mode, epochs in model_defaults("frellm4rec").training_by["architecture.mode"].items():
         assert Recipe().merged({"architecture.mode": mode}).training.n_epochs == epochs["n_epochs"]
         assert Recipe().merged({"architecture.mode": mode, "training.n_epochs": 3}).training.n_epochs == 3
     assert (

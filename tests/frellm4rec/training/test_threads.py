@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from frellm4rec.models import SASRec, SASRecConfig
-from frellm4rec.models.base import NARROW_BELOW
+from frellm4rec.models.config import NARROW_BELOW
 from frellm4rec.training import TrainingConfig, TrainingRecord, train
 from frellm4rec.training.threads import check_same_threads, chosen_threads, limited_threads
 from spectral_probe.errors import ConfigError

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import socket
 from dataclasses import replace
@@ -7,15 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from frellm4rec.evaluation import evaluate
 from frellm4rec.models import SASRec, SASRecConfig
-from frellm4rec.training import TrainingConfig, checkpoints, full_softmax_loss, train
-from frellm4rec.training import losses as losses_module
+from frellm4rec.models.traits import Traits
+from frellm4rec.training import TrainingConfig, checkpoints, train
 from frellm4rec.training.config import FULL_SOFTMAX_UP_TO
-from frellm4rec.training.losses import sampled_softmax_loss, softmax_loss
-from spectral_probe.errors import ConfigError, ModelError, NonFiniteStateError, ResourceError, ShapeError
+from spectral_probe.errors import ConfigError, ModelError, NonFiniteStateError, ResourceError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from tests.frellm4rec.conftest import make_ring
@@ -89,7 +86,7 @@ def test_a_diverged_loss_names_the_step(ring):
 
 def test_refuses_a_two_sided_model(ring):
     class TwoSided(SASRec):
-        is_causal, supervision = False, "every"
+        traits, supervision = Traits(is_causal=False), "every"
 
     model = TwoSided(small(ring.n_items))
     with pytest.raises(ConfigError, match="not causal"):
@@ -121,66 +118,6 @@ def test_config_checks_itself(settings):
         TrainingConfig.from_dict(settings)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 1000])
-def test_loss_in_chunks_equals_the_plain_one(monkeypatch, rows):
-    monkeypatch.setitem(losses_module.CHUNK_ROWS, "cpu", rows)
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    table = (30 * torch.randn(9, 4, generator=generator, dtype=torch.float64)).requires_grad_()
-    targets = torch.randint(0, 9, (3, 5), generator=generator)
-    lengths = torch.tensor([5, 2, 3])
-    is_valid = torch.arange(5) < lengths[:, None]
-    plain = functional.cross_entropy((states @ table.T)[is_valid], targets[is_valid])
-    expected = torch.autograd.grad(3 * plain, [states, table])
-    loss = full_softmax_loss(states, table, targets, lengths)
-    torch.testing.assert_close(loss, plain)
-    torch.testing.assert_close(torch.autograd.grad(3 * loss, [states, table]), expected)
-
-
-def test_loss_refuses_shapes_that_do_not_fit():
-    states, table, targets = torch.zeros(2, 3, 4), torch.zeros(5, 4), torch.zeros(2, 3, dtype=torch.long)
-    with pytest.raises(ShapeError, match="agree in batch"):
-        full_softmax_loss(states, table, targets[:, :2], torch.tensor([1, 1]))
-    with pytest.raises(ShapeError, match="at least one target"):
-        full_softmax_loss(states, table, targets, torch.tensor([0, 0]))
-
-
-# The sampled softmax
-
-
-def sampled(states, table, targets, negatives):
-    n_items = len(table)
-    return sampled_softmax_loss(states, table[targets], targets, table[negatives], negatives, n_items)
-
-
-@pytest.fixture
-def scored():
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    table = torch.randn(9, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    return states, table, torch.randint(0, 9, (6,), generator=generator)
-
-
-def test_sampled_softmax_against_a_slow_one(scored):
-    states, table, targets = scored
-    negatives = torch.tensor([7, 2, int(targets[0]), 5])
-    total = 0.0
-    for h, target in zip(states.tolist(), targets.tolist(), strict=True):
-        score = [sum(a * b for a, b in zip(h, x, strict=True)) for x in table.tolist()]
-        others = [j for j in negatives.tolist() if j != target]
-        estimate = (len(table) - 1) / len(others) * sum(math.exp(score[j]) for j in others)
-        total += -math.log(math.exp(score[target]) / (math.exp(score[target]) + estimate))
-    assert sampled(states, table, targets, negatives).item() == pytest.approx(total / 6, rel=1e-12)
-
-
-def test_sampling_every_item_is_the_full_softmax(scored):
-    states, table, targets = scored
-    estimate, full = sampled(states, table, targets, torch.randperm(9)), softmax_loss(states, table, targets)
-    torch.testing.assert_close(estimate, full)
-    expected = torch.autograd.grad(full, [states, table])
-    torch.testing.assert_close(torch.autograd.grad(estimate, [states, table]), expected)
-
-
 def test_training_on_every_item_as_negative_is_training_on_the_full_softmax(ring):
     weights = []
     for settings in ({"loss": "full"}, {"loss": "sampled", "n_negatives": 50}):
@@ -207,7 +144,7 @@ def test_a_large_catalogue_never_meets_all_its_items(monkeypatch):
     model, widths = SASRec(small(n_items)), []
     vectors = SASRec.item_vectors
     monkeypatch.setattr(SASRec, "item_vectors", lambda self, i: widths.append(len(i)) or vectors(self, i))
-    monkeypatch.setattr("frellm4rec.training.trainer.softmax_loss", None)
+    monkeypatch.setattr("frellm4rec.models.sequential.softmax_loss", None)
     train(model, dataset, TrainingConfig(n_epochs=1, n_negatives=7))
     assert widths == [4 * 2 + 7]
 

@@ -33,7 +33,7 @@ def save_item_vectors(cache: Path, monkeypatch) -> None:
     """Put the SASRec whose item vectors the model reads into the cache, untrained: its training takes half a minute."""
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(cache))
     monkeypatch.setattr(pretrained, "train", lambda *_, seed: TrainingRecord(seed=seed))
-    pretrained.trained_sasrec(demo())
+    pretrained.pretrained("sasrec", demo())
 
 
 def test_analyze_the_papers_backbone(tmp_path, monkeypatch):

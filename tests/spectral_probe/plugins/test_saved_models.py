@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from frellm4rec.models.popularity import Popularity as PopularityModel
+from frellm4rec.models.registry import load_model
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
 from frellm4rec.runs.trained import open_trained
 from spectral_probe.analysis.cost import plan_analysis
@@ -115,7 +117,7 @@ def test_evaluation_and_probe_refuse_other_data_with_one_sentence(model, dataset
 def test_a_saved_model_knows_its_training(model, dataset, log, tmp_path) -> None:
     run = training_run(tmp_path, model, dataset, log, name="full")
     saved = SavedModel.open(run.path)
-    assert (saved.model_folder, saved.name, saved.plugin) == (run.path / "model", "sasrec", "sasrec")
+    assert (saved.model_folder, saved.name, saved.plugin) == (run.path / "model", "sasrec", "frellm4rec")
     assert (saved.run, saved.fingerprint, saved.n_items) == (run, dataset.fingerprint(titles=False), dataset.n_items)
     assert saved.named_data() == (str(log), None)
     saved.check_trained_on(dataset)
@@ -203,12 +205,17 @@ def test_a_saved_model_without_layers_is_refused_with_exit_code_2(log, tmp_path,
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_reader_of_our_models_says_why_one_has_no_layers(model, tmp_path, monkeypatch) -> None:
+def test_our_models_without_layers_are_refused(model, dataset, tmp_path) -> None:
     folder = str(model.save_pretrained(tmp_path / "kept"))
     assert find_saved_model(folder).why_no_layers() == ""
-    monkeypatch.setattr(SASRec, "why_no_layers", "it counts interactions", raising=False)
-    with pytest.raises(ConfigError, match="sasrec has no layers to probe: it counts interactions"):
-        plan_analysis(folder, "demo", AnalysisOptions())
+    counted = PopularityModel(PopularityModel.config_class(n_items=dataset.n_items)).save_pretrained(tmp_path / "pop")
+    for attempt in (
+        lambda: plan_analysis(str(counted), "demo", AnalysisOptions()),
+        lambda: analyze(str(counted), dataset, **FAST),
+        lambda: analyze(load_model(counted), dataset, **FAST),
+    ):
+        with pytest.raises(ConfigError, match="popularity has no layers to probe: it counts users, and has no states"):
+            attempt()
 
 
 def test_a_folder_of_hugging_face_goes_the_old_way(tmp_path, dataset) -> None:

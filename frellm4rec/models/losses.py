@@ -1,4 +1,4 @@
-"""Losses over the catalogue."""
+"""Losses over the catalogue, and against sampled negatives."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import logsigmoid
 
 from spectral_probe.errors import ShapeError
 
@@ -14,22 +15,19 @@ CHUNK_ROWS = {"cpu": 128}
 OTHER_CHUNK_ROWS = 8192
 
 
-def full_softmax_loss(
-    states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
-) -> torch.Tensor:
-    r"""Mean cross-entropy of the next item over the whole catalogue, at every valid position.
+def softmax_loss(states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    r"""Mean cross-entropy of the next item over the whole catalogue.
 
-    .. math:: -\frac{1}{\sum_u T_u} \sum_u \sum_{t < T_u} \log
-              \frac{\exp\langle h_{ut}, x_{v_{t+1}}\rangle}{\sum_j \exp\langle h_{ut}, x_j\rangle}
+    .. math:: -\frac{1}{n} \sum_{i=1}^{n} \log
+              \frac{\exp\langle h_i, x_{v_i}\rangle}{\sum_j \exp\langle h_i, x_j\rangle}
 
     Parameters
     ----------
-    states : (batch, position, feature) float
+    states : (n, feature) float
+        Padded positions must be left out: nearly all the time goes into the product with the table.
     table : (n_items, feature) float
-    targets : (batch, position) int
-        Item that row t should predict; right-padded with anything.
-    lengths : (batch,) int
-        Number of targets.
+    targets : (n,) int
+        Item that each state should predict.
 
     Raises
     ------
@@ -38,25 +36,14 @@ def full_softmax_loss(
 
     Notes
     -----
-    Source: FreLLM4Rec Eq. (3) with a full softmax. Cost: O(sum of lengths · n_items · feature); padded positions are
-    taken out before the product with the table, where nearly all the time goes. Differentiable once.
+    Source: FreLLM4Rec Eq. (3) with a full softmax. Cost: O(n · n_items · feature). Differentiable once. Computed in
+    float32 or better: under autocast one of the two arrays is in half precision.
     """
-    if states.shape[:2] != targets.shape or lengths.shape != targets.shape[:1]:
+    if states.shape[:1] != targets.shape or not len(targets):
         raise ShapeError(
-            f"States, targets and lengths must agree in batch and position; got {tuple(states.shape)}, "
-            f"{tuple(targets.shape)}, {tuple(lengths.shape)}. Right-pad targets like the inputs."
+            f"A loss needs one target for each state, and at least one; got states {tuple(states.shape)} and targets "
+            f"{tuple(targets.shape)}. Leave out users without a target."
         )
-    is_valid = torch.arange(targets.shape[1], device=targets.device) < lengths[:, None]
-    if not is_valid.any():
-        raise ShapeError(f"A loss needs at least one target; got lengths {lengths.tolist()[:8]}. Leave such users out.")
-    return softmax_loss(states[is_valid], table, targets[is_valid])
-
-
-def softmax_loss(states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of targets (n,) for states (n, feature) over a table (n_items, feature).
-
-    Computed in float32 or better: under autocast one of the two arrays is in half precision.
-    """
     with torch.autocast(states.device.type, enabled=False):
         loss: torch.Tensor = _SoftmaxCrossEntropy.apply(_exact(states), _exact(table), targets)  # type: ignore[no-untyped-call]
     return loss
@@ -100,6 +87,56 @@ def sampled_softmax_loss(
         correction = torch.log((n_items - 1) / n_others)
         others = (states @ negative_vectors.T + correction).masked_fill(is_target, -torch.inf)
         return (torch.cat([wanted, others], dim=1).logsumexp(1) - wanted[:, 0]).mean()
+
+
+def binary_loss(
+    states: torch.Tensor, target_vectors: torch.Tensor, negative_vectors: torch.Tensor, *, beta: float = 1.0
+) -> torch.Tensor:
+    r"""Mean over targets of the binary cross-entropy of the target against its negatives.
+
+    .. math:: -\beta \log \sigma(r_+) - \sum_{j=1}^{k} \log(1 - \sigma(r_j))
+
+    Parameters
+    ----------
+    states, target_vectors : (n, feature) float
+    negative_vectors : (n, k, feature) float
+    beta : float
+        Weight of the target, see :func:`gbce_beta`; 1 is the plain loss.
+
+    Notes
+    -----
+    Source: Kang and McAuley 2018 (k = 1, beta = 1); Petrov and Macdonald 2023 (gBCE). Computed in float32 or better.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        states = _exact(states)
+        positive = (states * _exact(target_vectors)).sum(-1)
+        negative = torch.einsum("nd,nkd->nk", states, _exact(negative_vectors))
+        return (-beta * logsigmoid(positive) - logsigmoid(-negative).sum(-1)).mean()
+
+
+def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
+    r"""Return the power of the target's probability in gBCE.
+
+    .. math:: \beta = a\Big(t\big(1 - \tfrac{1}{a}\big) + \tfrac{1}{a}\Big), \qquad a = \frac{k}{N - 1}
+
+    t = 0 gives 1, the plain loss; t = 1 gives a, which undoes the effect of sampling on the probabilities.
+
+    Notes
+    -----
+    Source: Petrov and Macdonald 2023 (gSASRec), where k is at most N − 1; a larger k gives a = 1.
+    """
+    a = min(1.0, n_negatives / (n_items - 1)) if n_items > 1 else 1.0
+    return a * (t * (1.0 - 1.0 / a) + 1.0 / a)
+
+
+def summed(mean_loss: torch.Tensor, n_targets: int) -> tuple[torch.Tensor, int]:
+    """Return the sum of a loss from its mean over targets, and their number, as ``training_loss`` gives them.
+
+    In float64, where a mean in float32 times a number and divided by it again is the same mean, and so is its gradient.
+    Metal has no float64.
+    """
+    wide = mean_loss if mean_loss.device.type == "mps" else mean_loss.double()
+    return wide * n_targets, n_targets
 
 
 def _exact(values: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,73 @@
+"""The configuration of a recommender, and the names of the files it is saved in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Self
+
+from spectral_probe.errors import ConfigError, did_you_mean
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+#: States of fewer features are narrow. From here on a second thread takes at least a quarter off a training step, and a
+#: batch in groups of similar length is faster with both numbers of threads. Measured by ``python -m benchmarks.speed``.
+NARROW_BELOW = 256
+_LATER = "later"
+
+
+@dataclass(frozen=True)
+class RecommenderConfig:
+    """Settings of a recommender; each subclass checks its own values when it is made."""
+
+    n_items: int
+    max_length: int
+
+    def __post_init__(self) -> None:
+        self.check_at_least("n_items", 1)
+        self.check_at_least("max_length", 1)
+
+    def check_at_least(self, name: str, low: int) -> None:
+        """Refuse a setting that is not a whole number of at least ``low``."""
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the config from names and values; an unknown or missing name is an error."""
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
+                )
+        for entry in fields(cls):
+            if entry.default is MISSING and entry.name not in values:
+                raise ConfigError(f"{cls.__name__} lacks the required setting {entry.name!r}. Add it.")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"A setting of {cls.__name__} is of the wrong type: {error}. Correct it.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and values."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a hash of the model takes: all but those of :func:`later` at their default.
+
+        So a setting that a version adds does not change the hash of a model that was trained before.
+        """
+        return identity_of(self)
+
+
+def later(default: Any) -> Any:
+    """Return the field of a setting that came after the first version; its default must mean what was done before."""
+    return field(default=default, metadata={_LATER: True})
+
+
+def identity_of(config: Any) -> dict[str, Any]:
+    """Return the settings of a config dataclass without those of :func:`later` that are at their default."""
+    is_unset = {f.name for f in fields(config) if f.metadata.get(_LATER) and getattr(config, f.name) == f.default}
+    return {name: value for name, value in asdict(config).items() if name not in is_unset}

@@ -1,0 +1,46 @@
+"""Negatives: items that a user has not touched in training, drawn uniformly and without rejection."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from frellm4rec.models.batch import Batch
+from spectral_probe.errors import DataError
+
+
+def draw_unseen(batch: Batch, n_negatives: int, draws: torch.Generator) -> torch.Tensor:
+    r"""Return negatives for every target of a batch, (n_targets, n_negatives) int, in the order of ``batch.counts``.
+
+    With :math:`S` the user's training items in ascending order, the r-th unseen item is
+    :math:`r + \#\{k : S_k - k \le r\}` for r = 0…N − |S| − 1; r is drawn uniformly.
+
+    Parameters
+    ----------
+    batch : Batch
+    n_negatives : int
+        Of each target; drawn with replacement.
+    draws : torch.Generator
+
+    Raises
+    ------
+    DataError
+        If a user has touched the whole catalogue.
+    """
+    seen = batch.user_items[batch.users.cpu().numpy()].sorted_indices()
+    n_items, n_seen = seen.shape[1], np.diff(seen.indptr)
+    if n_seen.max(initial=0) >= n_items:
+        raise DataError(
+            f"A negative is an item that the user has not touched in training; a user has touched all {n_items}. "
+            "Train with the softmax, which needs no negatives."
+        )
+    # One sorted array for all users: the numbers of a user lie between row · (N + 1) and (row + 1) · (N + 1).
+    starts = np.repeat(seen.indptr[:-1], n_seen)
+    gaps = seen.indices - (np.arange(seen.nnz) - starts) + np.repeat(np.arange(len(n_seen)), n_seen) * (n_items + 1)
+    rows = batch.counts.nonzero()[:, 0].cpu()
+    uniform = torch.rand(len(rows), n_negatives, generator=draws, dtype=torch.float64)
+    ranks = (uniform * torch.from_numpy(n_items - n_seen)[rows, None]).long()
+    keys = ranks + rows[:, None] * (n_items + 1)
+    n_before = torch.searchsorted(torch.from_numpy(gaps.astype(np.int64)), keys, right=True)
+    items = ranks + n_before - torch.from_numpy(seen.indptr[:-1].astype(np.int64))[rows, None]
+    return items.to(batch.inputs.device)
