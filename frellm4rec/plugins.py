@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import DataError
 from spectral_probe.interactions.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -36,29 +35,29 @@ def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Recom
     ModelError
         If the model cannot be loaded.
     DataError
-        If it was trained on another log, or for a catalogue of another size.
+        See :meth:`spectral_probe.plugins.saved_models.SavedModel.check_trained_on`.
     """
     from frellm4rec.models.registry import load_model
-    from spectral_probe.runs.folder import RunFolder
+    from spectral_probe.plugins.saved_models import SavedModel
 
-    state = RunFolder.open(folder).state() if (folder / "run.json").is_file() else {}
-    request = state.get("request") or {}
-    trained = state.get("dataset_fingerprint")
-    if trained is not None and trained != dataset.fingerprint(titles=False):
-        raise DataError(
-            f"A model is probed on the data set it was trained on. {folder} was trained on {request.get('dataset')!r}, "
-            f"whose histories differ from those of {dataset.name!r}. Leave out --dataset, or name the run's data set."
-        )
+    saved = SavedModel.open(folder)
+    saved.check_trained_on(dataset)
     model = load_model(folder, device=device)
-    if model.config.n_items != dataset.n_items:
-        raise DataError(
-            f"A model is probed on the data set it was trained on. The one in {folder} has {model.config.n_items} "
-            f"items, and {dataset.name!r} has {dataset.n_items}. Name its own data set with --dataset."
-        )
-    name = request.get("name")
+    name = saved.request.get("name")
     if name and name != model.name:
         model.name = f"{model.name} {name}"  # of this instance; the name of the class, which is saved, stays
     return model
+
+
+def _why_no_layers(folder: Path) -> str:
+    """Return why the model in a folder has no layers; empty if it has some. Its weights are not read."""
+    from frellm4rec.models.registry import model_class
+    from spectral_probe.plugins.saved_models import SavedModel
+
+    return model_class(SavedModel.open(folder).name).traits.why_no_layers
+
+
+saved_model.why_no_layers = _why_no_layers
 
 
 def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> npt.NDArray[np.float32]:

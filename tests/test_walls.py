@@ -39,6 +39,7 @@ MAY_LOAD_TORCH = (
 #: What must not load torch although its folder may.
 LIGHT = (
     *("spectral_probe.recording.layer_grams", "spectral_probe.recording.shards", "spectral_probe.plugins.registry"),
+    "spectral_probe.plugins.saved_models",
     *(
         "spectral_probe.plugins.datasets",
         "spectral_probe.analysis.options",

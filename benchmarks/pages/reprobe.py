@@ -7,9 +7,7 @@
     python -m benchmarks.pages.results --reprobe COMPARISON [COMPARISON ...]
 
 A comparison is filed under what its models were trained with, such as ``stories260K-causal``: ``run.json`` leads from
-it to its analyses and from those to the training runs. The comparison contains the corrected quantities only, so the
-paired change of the published quantity is measured here from the saved Grams. :mod:`~benchmarks.pages.reprobe_page`
-writes the section.
+it to its analyses and from those to the training runs. :mod:`~benchmarks.pages.reprobe_page` writes the section.
 """
 
 from __future__ import annotations
@@ -20,19 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from frellm4rec.experiments.grid import short_name
-from spectral_probe.analysis.measure import measure
-from spectral_probe.analysis.options import MAIN, AnalysisOptions
-from spectral_probe.comparison.paired import SITES
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.profiles.bootstrap import percentile_interval, resampled_means
+from spectral_probe.plugins.saved_models import open_training_run
 from spectral_probe.runs.analysis_run import AnalysisRun
-from spectral_probe.runs.folder import RunFolder
-from spectral_probe.spectrum.bands import Bands
-from spectral_probe.storage.atomic import write_csv, write_text
+from spectral_probe.storage.atomic import write_text
 
 #: Settings of training and of probing that the page shows of each model.
 TRAINED = ("inputs", "alpha", "cutoff", "tfm_order")
@@ -47,7 +37,7 @@ def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
     ConfigError
         If the models of a comparison differ in backbone, mode or seed, or two comparisons have one folder.
     DataError
-        If the training runs of a comparison cannot be found, or the analyses lack the published curve.
+        If the training runs of a comparison cannot be found, or it lacks the published share.
     """
     comparison_of: dict[str, tuple[AnalysisRun, dict[str, Any]]] = {}
     for path in comparisons:
@@ -59,92 +49,39 @@ def collect(comparisons: Sequence[Path], folder: Path) -> list[Path]:
         comparison_of[label] = comparison, settings
     folders = []
     for label, (comparison, settings) in comparison_of.items():
-        names = [model["name"] for model in settings["models"]]
-        table = published_changes(comparison.compared_runs(), names)
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
         for name in ("comparison.png", "comparison.pdf", "comparison.csv"):
             shutil.copyfile(comparison.path / "figures" / name, target / name)
-        results = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
-        for name, values in (("comparison.json", results), ("settings.json", settings)):
+        for name, values in (("comparison.json", _results(comparison)), ("settings.json", settings)):
             write_text(target / name, json.dumps(values, indent=2))
-        write_csv(target / "published.csv", table, float_format="%.10g")
+        (target / "published.csv").unlink(missing_ok=True)  # of the first version, whose comparisons lacked this share
         folders.append(target)
     return folders
 
 
-def published_changes(runs: Sequence[AnalysisRun], names: Sequence[str]) -> pd.DataFrame:
-    """Return the change of the published quantity from the first run to each other run, paired over users.
-
-    The sites are those of :data:`spectral_probe.comparison.paired.SITES`; ``last block`` is the last layer of the
-    published curve, which for a language model is after the final norm.
-
-    Raises
-    ------
-    DataError
-        If a run lacks the published curve, or its histories differ from those of the first.
-    """
-    shares = [_published_shares(run) for run in runs]
-    histories, base, options = shares[0]
-    rows = []
-    for run, name, (other_histories, other, _) in zip(runs[1:], names[1:], shares[1:], strict=True):
-        if not np.array_equal(histories, other_histories):
-            raise DataError(f"{runs[0].path} and {run.path} have different histories. Probe both on the same ones.")
-        both = np.stack([base, other], axis=1)
-        both = both[~np.isnan(both).any(axis=(1, 2))]
-        resampled = resampled_means(both, n_bootstrap=options.n_bootstrap, seed=options.seed)
-        values = {"base": both[:, 0], "other": both[:, 1], "difference": both[:, 1] - both[:, 0]}
-        draws = {
-            "base": resampled[:, 0],
-            "other": resampled[:, 1],
-            "difference": resampled[:, 1] - resampled[:, 0],
-        }
-        for s, site in enumerate(SITES):
-            row: dict[str, Any] = {"base_model": names[0], "other_model": name, "place": site, "n_users": len(both)}
-            for part in values:
-                low, high = percentile_interval(draws[part][:, s])
-                row |= {part: values[part][:, s].mean(), f"{part}_low": float(low), f"{part}_high": float(high)}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _published_shares(run: AnalysisRun) -> tuple[np.ndarray, np.ndarray, AnalysisOptions]:
-    """Return histories, lowest tenth of the published curve (n_users, 3 sites; NaN off the curve), options."""
-    source = run.grams_run()
-    options = AnalysisOptions.from_saved(source.config()["options"])
-    captures = source.load_captures()
-    if "paper" not in captures:
-        raise DataError(f"{run.path} lacks the published curve. Analyse its model again with --preset paper.")
-    paper, main = captures["paper"], captures[MAIN]
-    profile = measure(captures, source.load_graph(), options, {})
-    headline, energy = profile.energy, profile.controls["paper"].energy
-    assert energy is not None
-    assert headline is not None
-    # The published curve is of the users of the headline.
-    users = headline.is_valid if headline.split else np.ones(len(main.lengths), dtype=bool)
-    rows = np.flatnonzero(np.isin(paper.users, main.users[users]))
-    lowest = Bands.parse("deciles").weights(energy.eigenvalues[energy.is_valid])[..., 0]
-    of_users = np.einsum("nlk,nk->nl", energy.energy[energy.is_valid], lowest) / energy.total[energy.is_valid]
-    share = np.full((len(paper.lengths), energy.total.shape[1]), np.nan)
-    share[rows[energy.is_valid]] = of_users
-    at_sites = np.stack([share[:, 0], share[:, -1], share[:, -1] - share[:, 0]], axis=1)
-    assert paper.targets is not None
-    return paper.targets, at_sites, options
+def _results(comparison: AnalysisRun) -> list[dict[str, Any]]:
+    """Return the entries of ``comparison.json``, with the published share in all of them."""
+    results: list[dict[str, Any]] = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
+    if not all(result.get("published", {}).get("changes") for result in results):
+        raise DataError(
+            f"{comparison.path} lacks the published share. Analyse its models with --preset paper, then compare again."
+        )
+    return results
 
 
 def _settings(comparison: AnalysisRun) -> dict[str, Any]:
     """Return the settings that the models of a comparison were trained and probed with."""
     runs = comparison.compared_runs()  # first, because it refuses a folder of another kind
     protocols = comparison.config()["compared"]
-    results = json.loads((comparison.path / "comparison.json").read_text(encoding="utf-8"))
+    results = _results(comparison)
     names = [results[0]["base"], *(result["other"] for result in results)]
     models, common = [], set()
     for name, run, protocol in zip(names, runs, protocols, strict=True):
-        training = RunFolder.open(Path(run.grams_run().request()["model"]).expanduser())
-        if not training.is_training:
-            raise DataError(
-                f"{run.path} was made of {training.path}, which is not a training run. Analyse a trained model instead."
-            )
+        model = run.grams_run().request()["model"]
+        training = open_training_run(model)
+        if training is None:
+            raise DataError(f"{run.path} was made of {model}, which is not a training run. Analyse a trained model.")
         config = training.config()
         architecture = config["architecture"]
         common.add((short_name(architecture["backbone"]), architecture["mode"], config["seed"]))

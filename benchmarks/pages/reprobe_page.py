@@ -6,16 +6,20 @@ Every statement is computed from the label of each comparison and from paired in
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.pages.reprobe_words import FIRST_VERSION_LABELS, QUANTITY, change_of, gains, interval, signed, story
+from benchmarks.pages.reprobe_files import Compared, is_of_first_version, read_comparisons
 from benchmarks.pages.theory import HEADLINE, MEASURED
 from frellm4rec.experiments.labels import MODES, mode_label
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
+from spectral_probe.comparison.published import gains, published_words
+from spectral_probe.comparison.words import signed
+from spectral_probe.profiles.tables import PUBLISHED_SHARE
 
 #: Rows of the table: quantity, site, digits, name.
 ROWS = (
@@ -26,7 +30,7 @@ ROWS = (
     (EXCESS["cyclic"], "last block", 4, "excess over cyclic"),
     (EXCESS["swap"], "embed", 4, "excess over swap at `embed`"),
     ("retention", "last block", 2, "retention (excess over swap, last block by `embed`)"),
-    (QUANTITY, "last block", 4, "published share, last layer"),
+    (PUBLISHED_SHARE, "last block", 4, "published share, last layer"),
 )
 
 
@@ -67,48 +71,33 @@ class _Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.settings: dict[str, Any] = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-        self.comparisons: list[dict[str, Any]] = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
-        self.is_first_version = any("measure" not in comparison for comparison in self.comparisons)
-        for comparison in self.comparisons:
-            comparison["label"] = FIRST_VERSION_LABELS.get(comparison["label"], comparison["label"])
-        self.published = pd.read_csv(path / "published.csv")
+        entries = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        self.is_first_version = any(is_of_first_version(entry) for entry in entries)
+        self.comparisons = read_comparisons(path)
         seed = f", seed {self.settings['seed']}" if self.settings["seed"] else ""
         self.title = f"{self.settings['backbone']}, {mode_label(self.settings['mode'])}{seed}"
-
-    def changes(self, comparison: dict[str, Any]) -> dict[tuple[str, str], Change]:
-        """Return the changes by quantity and site, the published quantity and the retention among them."""
-        changes = {
-            (quantity, site): change_of(quantity, site, values)
-            for quantity, sites in comparison["changes"].items()
-            for site, values in sites.items()
-        }
-        retention = comparison.get("retention") or comparison.get("retentions", {}).get(EXCESS["swap"])
-        if retention:
-            changes["retention", "last block"] = change_of("retention", "last block", retention)
-        for row in self.published[self.published["other_model"] == comparison["other"]].to_dict("records"):
-            values = {
-                part: {"value": row[part], "low": row[f"{part}_low"], "high": row[f"{part}_high"]}
-                for part in ("base", "other", "difference")
-            }
-            changes[QUANTITY, row["place"]] = change_of(QUANTITY, row["place"], values)
-        return changes
 
     def lines(self, figure: str) -> list[str]:
         lines = [f"### {self.title}", "", f"![{self.title}]({figure})", ""]
         for comparison in self.comparisons:
-            at = self.changes(comparison)
+            words = published_words(comparison.label, comparison.changes, comparison.published, comparison.names)
             lines += [
-                f"**{comparison['other']} against {comparison['base']}: {comparison['label']}.**",
+                f"**{comparison.other} against {comparison.base}: {comparison.label}.**",
                 "",
-                *_table(comparison, at),
+                *_table(comparison),
                 "",
-                *story(comparison, at),
+                *(f"- **{lead}** {typeset(sentence)}" for lead, sentence in words.items()),
                 "",
             ]
             if not self.is_first_version:
-                words = f"> {comparison['words']}".replace("-0.", "−0.")
-                lines += ["In the words of `spectral-probe compare`:", "", words, ""]
-        return [*lines, _protocol(self.settings, self.comparisons, self.published), ""]
+                words_of_run = f"> {typeset(comparison.words)}"
+                lines += ["In the words of `spectral-probe compare`:", "", words_of_run, ""]
+        return [*lines, _protocol(self.settings, self.comparisons), ""]
+
+
+def typeset(text: str) -> str:
+    """Return a text with the minus sign of print in front of negative numbers."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def _of_first_version(parts: Sequence[_Part]) -> list[str]:
@@ -132,21 +121,20 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
     n_all = n_published = n_more = n_less = 0
     for part in parts:
         for comparison in part.comparisons:
-            at = part.changes(comparison)
+            at = comparison.at()
             numbers = ""
             n_all += 1
-            n_more += gains(comparison["label"]) > 0
-            n_less += gains(comparison["label"]) < 0
-            if comparison["changes"]:
-                n_published += at[QUANTITY, "last block"].is_up
+            n_more += gains(comparison.label) > 0
+            n_less += gains(comparison.label) < 0
+            n_published += at[PUBLISHED_SHARE, "last block"].is_up
+            if comparison.changes.at:
                 shown = {
-                    "published share": (QUANTITY, "last block"),
+                    "published share": (PUBLISHED_SHARE, "last block"),
                     "excess over swap": (EXCESS["swap"], "last block"),
                 }
-                numbers = "; " + ", ".join(f"{name} {signed(at[key])}" for name, key in shown.items())
+                numbers = "; " + ", ".join(f"{name} {_signed(at[key])}" for name, key in shown.items())
             lines.append(
-                f"- {part.title}, {comparison['other']} against {comparison['base']}: "
-                f"**{comparison['label']}**{numbers}."
+                f"- {part.title}, {comparison.other} against {comparison.base}: **{comparison.label}**{numbers}."
             )
     counts = (
         f"Comparisons with the base: {n_all}. At the last layer the published share is higher than the base's in "
@@ -155,23 +143,30 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
     return [counts, "", *lines]
 
 
-def _table(comparison: dict[str, Any], at: dict[tuple[str, str], Change]) -> list[str]:
-    base, other = comparison["base"], comparison["other"]
-    lines = [f"| at the last block | {base} | {other} | change |", "|---|---|---|---|"]
+def _table(comparison: Compared) -> list[str]:
+    at = comparison.at()
+    lines = [f"| at the last block | {comparison.base} | {comparison.other} | change |", "|---|---|---|---|"]
     for quantity, site, digits, name in ROWS:
         change = at.get((quantity, site))
         if change is None:
             lines.append(f"| {name} | – | – | – |")
             continue
-        before, after = (interval(value, digits) for value in (change.base, change.other))
-        lines.append(f"| {name} | {before} | {after} | {signed(change, digits)} |")
+        before, after = (
+            typeset(f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]")
+            for value in (change.base, change.other)
+        )
+        lines.append(f"| {name} | {before} | {after} | {_signed(change, digits)} |")
     return lines
 
 
-def _protocol(settings: dict[str, Any], comparisons: Sequence[dict[str, Any]], table: pd.DataFrame) -> str:
+def _signed(change: Change, digits: int = 4) -> str:
+    return typeset(signed(change.difference, digits))
+
+
+def _protocol(settings: dict[str, Any], comparisons: Sequence[Compared]) -> str:
     probed, models = settings["probed"], settings["models"]
-    users = " or ".join(str(n) for n in sorted({comparison["n_users"] for comparison in comparisons}))
-    on_published = " or ".join(str(n) for n in sorted(set(table["n_users"])))
+    users = " or ".join(str(n) for n in sorted({comparison.changes.n_users for comparison in comparisons}))
+    on_published = " or ".join(str(n) for n in sorted({comparison.published.n_users for comparison in comparisons}))
     trained = "; ".join(
         f"{model['name']}: inputs {model['inputs']}, α = {model['alpha']:g}, "
         + ("no TFM" if model["cutoff"] is None else f"cutoff {model['cutoff']:g} (order {model['tfm_order']})")

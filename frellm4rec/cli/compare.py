@@ -60,7 +60,7 @@ def compare(
 
 
 def _open(folder: Path) -> RunFolder:
-    from frellm4rec.runs.trained import open_training_run
+    from spectral_probe.plugins.saved_models import open_training_run
 
     run = open_training_run(folder)
     if run is None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frellm4rec.models.config import CONFIG_FILE
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
+from spectral_probe.plugins.saved_models import SavedModel
 
 if TYPE_CHECKING:
     from frellm4rec.models.base import Recommender
 
-#: Folder of the best model in a training run.
-MODEL_FOLDER = "model"
 #: Entry-point group: name of a model → its class.
 GROUP = "frellm4rec.models"
 
@@ -72,36 +69,16 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> Recommender:
     ------
     ModelError
         If the folder holds no saved recommender, or its files are damaged.
+    DataError
+        If there is no such folder, or it is a run that trains no model.
     ConfigError
         If its config has an unknown or forbidden setting.
     """
-    path = model_folder(Path(folder))
-    return model_class(_model_name(path)).from_pretrained(path, device=device)
-
-
-def model_folder(folder: Path) -> Path:
-    """Return the folder of the model itself: the given one, or ``model/`` in it if it is a training run."""
-    for candidate in (folder, folder / MODEL_FOLDER):
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    raise ModelError(
-        f"A saved recommender is a folder with {CONFIG_FILE}, and a training run holds one in {MODEL_FOLDER}/; "
-        f"{folder} has neither. Name another folder, or let the training finish."
-    )
-
-
-def _model_name(folder: Path) -> str:
-    try:
-        name = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / CONFIG_FILE} must name its model under the key 'model'; {type(error).__name__}: {error}. "
-            "Restore the file, or train again."
-        ) from error
+    saved = SavedModel.open(folder)
     known = model_names()
-    if name not in known:
+    if saved.name not in known:
         raise ModelError(
-            f"{folder / CONFIG_FILE} names the model {name!r}; this version loads {known}."
-            f"{did_you_mean(str(name), known)}"
+            f"The config.json of {folder} names the model {saved.name!r}; this version loads {known}."
+            f"{did_you_mean(saved.name, known)}"
         )
-    return str(name)
+    return model_class(saved.name).from_pretrained(saved.model_folder, device=device)

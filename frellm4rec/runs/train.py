@@ -24,11 +24,12 @@ from spectral_probe.backbones.devices import parse_device
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.runs.folder import RunFolder, logged
+from spectral_probe.plugins.saved_models import TRAINING, open_training_run
+from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder, logged
 from spectral_probe.storage.atomic import disk_errors, write_text
 
 logger = logging.getLogger("frellm4rec")
-MODEL_FOLDER, CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "model", "checkpoints", "metrics.jsonl", "summary.json"
+CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "checkpoints", "metrics.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ def read_recipe(path: Path) -> Recipe:
     """Return the recipe of a run folder, with the names and paths of its request, or that of a YAML file."""
     if not path.is_dir():
         return Recipe.from_yaml(path)
-    run = RunFolder.open(path)
+    run = open_training_run(path)
+    if run is None:
+        raise DataError(f"{path} is not a training run: it has no run.json. Give the folder of one, or a recipe.")
     values = {name: value for name, value in run.config().items() if name != "dataset_fingerprint"}
     request = run.request()
-    if request.get("kind") != "training":
-        raise DataError(f"{path} is not a training run. Give the folder of a `frellm4rec train` run, or a recipe.")
     # Runs of older versions name no threads.
     asked = {"threads": request.get("threads")}
     return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")} | asked)
@@ -120,10 +121,10 @@ def train_recipe(
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
     is_resumed = run is not None
     if run is None:
-        run = RunFolder.create(
-            out, model=f"{recipe.model}-{recipe.name or recipe.seed}", dataset=dataset.name, config=content
-        )
-    request = {"model": recipe.model, "kind": "training"}
+        model_name = f"{recipe.model}-{recipe.name or recipe.seed}"
+        run = RunFolder.create(out, kind=TRAINING, model=model_name, dataset=dataset.name, config=content)
+    # The kind is repeated here because version 0.1.0 reads it here.
+    request = {"model": recipe.model, "kind": TRAINING}
     request |= {"dataset": recipe.dataset, "from_dir": recipe.from_dir, "name": recipe.name}
     if is_resumed:  # a refused request for other threads must not replace those that the run began with
         begun_with = (run.state().get("request") or {}).get("threads")

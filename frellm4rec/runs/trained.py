@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from frellm4rec.models.registry import load_model, model_folder
-from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
+from frellm4rec.models.registry import load_model
+from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.plugins.saved_models import SavedModel
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.hashing import digest, file_hash
 from spectral_probe.types import Float32Array
@@ -49,13 +50,7 @@ class TrainedModel:
         """The model, in evaluation mode on its device."""
         from spectral_probe.backbones.devices import parse_device
 
-        model = load_model(self.folder, device=str(parse_device(self.device)))
-        if model.config.n_items != self.dataset.n_items:
-            raise DataError(
-                f"The model of {self.folder} has {model.config.n_items} items, data set {self.dataset.name!r} has "
-                f"{self.dataset.n_items}. Name the data set that it was trained on."
-            )
-        return model
+        return load_model(self.folder, device=str(parse_device(self.device)))
 
     def item_vectors(self) -> Float32Array:
         """Return the table that scores are inner products with, (n_items, d); equal items have equal rows.
@@ -87,37 +82,13 @@ def weights_digest(folder: Path) -> str:
         If the folder contains no model, or a file cannot be read.
     """
     parts: list[str | bytes] = []
-    model = model_folder(folder)
+    model = SavedModel.open(folder).model_folder
     for path in sorted(path for path in model.iterdir() if path.is_file() and not path.name.startswith(".")):
         try:
             parts += [f"{path.name}\0", bytes.fromhex(file_hash(path))]
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error}. Restore it, or train again.") from error
     return digest(parts)[:12]
-
-
-def open_training_run(folder: Path) -> RunFolder | None:
-    """Return the training run in a folder; None for a folder without ``run.json``.
-
-    Raises
-    ------
-    DataError
-        If there is no such folder, ``run.json`` cannot be read, or the run is not a training run.
-    """
-    if not folder.is_dir():
-        known = [path.name for path in folder.parent.glob("*") if path.is_dir()]
-        raise DataError(
-            f"{folder} is not a folder. Give a training run or a saved model.{did_you_mean(folder.name, known)}"
-        )
-    if not (folder / "run.json").exists():
-        return None
-    run = RunFolder.open(folder)
-    if run.request().get("kind") != "training":
-        raise DataError(
-            f"{folder} is not a training run: it is the result of an analysis. Give the folder of a `frellm4rec train` "
-            "run."
-        )
-    return run
 
 
 def open_trained(
@@ -155,31 +126,21 @@ def open_trained(
     from spectral_probe.backbones.devices import parse_device
 
     parse_device(device)
-    run = open_training_run(folder)
-    model_folder(folder)
-    if run is None:
-        if dataset is None:
-            raise ConfigError(
-                f"{folder} is a saved model without a run: the data set that it was trained on is unknown. "
-                "Name the data set with --dataset."
-            )
-        return TrainedModel(folder, load(dataset, from_dir), None, device)
-    request = run.request()
-    name, raw_folder = trained_on(run)
-    data = load(dataset or name, from_dir or (None if dataset else raw_folder))
-    expected, fingerprint = run.state().get("dataset_fingerprint"), data.fingerprint(titles=False)
-    if expected != fingerprint:
-        raise DataError(
-            f"{folder} was trained on {request.get('dataset')!r} with fingerprint {str(expected)[:8]}; "
-            f"{data.name!r} has {fingerprint[:8]}. Give the run's data with --dataset and --from-dir, or train again."
+    saved = SavedModel.open(folder)
+    name, raw_folder = _data_of(saved) if dataset is None else (dataset, None)
+    data = load(name, from_dir or raw_folder)
+    saved.check_trained_on(data)
+    return TrainedModel(folder, data, saved.run, device)
+
+
+def _data_of(saved: SavedModel) -> tuple[str, Path | None]:
+    """Return name and folder of the data set that a model was trained on, as its run names them."""
+    named = saved.named_data()
+    if named is not None:
+        return named
+    if saved.run is None:
+        raise ConfigError(
+            f"{saved.folder} is a saved model without a run: the data set that it was trained on is unknown. "
+            "Name the data set with --dataset."
         )
-    return TrainedModel(folder, data, run, device)
-
-
-def trained_on(run: RunFolder) -> tuple[str, Path | None]:
-    """Return name and folder of the data set of a training run."""
-    request: dict[str, Any] = run.request()
-    if not request.get("dataset"):
-        raise DataError(f"{run.path / 'run.json'} does not name a data set. Name it with --dataset.")
-    from_dir = request.get("from_dir")
-    return str(request["dataset"]), None if from_dir is None else Path(from_dir)
+    raise DataError(f"{saved.folder / 'run.json'} does not name a data set. Name it with --dataset.")

@@ -17,6 +17,7 @@ from spectral_probe.backbones.devices import parse_device, parse_dtype
 from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
+from spectral_probe.backbones.protocol import without_layers
 from spectral_probe.errors import ConfigError, ModelError
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
@@ -301,8 +302,9 @@ def plan_analysis(
     if model in plugin_names("models"):
         text = "plug-in, made for the data set before it is probed"
     elif (saved := find_saved_model(model)) is not None:
-        saved.check_plugin()
-        text = f"saved {saved.kind} model"
+        if reason := saved.why_no_layers():
+            raise without_layers(saved.name, reason)
+        text = f"saved {saved.name} model"
     if text:
         return [*head, {"quantity": "model", "value": model, "text": f"{model} ({text})"}]
     sizes = plan(

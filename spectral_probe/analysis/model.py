@@ -12,6 +12,7 @@ from torch import nn
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
 from spectral_probe.backbones.devices import parse_device
+from spectral_probe.backbones.protocol import refuse_without_layers
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.inputs.item_vectors import id_inputs, joint_inputs, scaled_inputs, text_inputs
 from spectral_probe.inputs.vector_files import load_embeddings
@@ -49,6 +50,7 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
             trust_remote_code=options.trust_remote_code,
             allow_pickle=options.allow_pickle,
         )
+    refuse_without_layers(model)
     if isinstance(model, LayeredModel):
         return model
     if isinstance(model, nn.Module) and hasattr(model, "config"):

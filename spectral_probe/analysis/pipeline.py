@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from platformdirs import user_cache_dir
 from torch import nn
@@ -21,6 +22,7 @@ from spectral_probe.analysis.model import give_inputs, resolve_model, revision_o
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
+from spectral_probe.backbones.protocol import check_has_layers
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
@@ -28,7 +30,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
-from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
 from spectral_probe.runs.folder import logged
 from spectral_probe.storage.atomic import disk_errors
 
@@ -103,6 +105,7 @@ def run_analysis(
     """Do the work of :func:`analyze`; return the profile with its run."""
     data = resolve_dataset(dataset, from_dir)
     layered = resolve_model(model, data, options)
+    check_has_layers(layered)
     inputs = give_inputs(layered, data, options)
     labels = {
         "model": layered.name,
@@ -139,7 +142,7 @@ def run_analysis(
             exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
-        profile = _with_users(profile, captures[MAIN], data)
+        profile = _with_users(profile, captures, data)
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
@@ -190,7 +193,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
             cache_dir=cache_root() / "heat",
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
-        profile = _like_source(profile, source, captures[MAIN], before, options)
+        profile = _like_source(profile, source, captures, before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
@@ -199,7 +202,11 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
 
 
 def _like_source(
-    profile: DecayProfile, source: AnalysisRun, grams: LayerGrams, before: AnalysisOptions, after: AnalysisOptions
+    profile: DecayProfile,
+    source: AnalysisRun,
+    captures: dict[str, LayerGrams],
+    before: AnalysisOptions,
+    after: AnalysisOptions,
 ) -> DecayProfile:
     """Return a re-analysis with the user names and the caveats of its source, saying how it differs from it."""
     differing = {
@@ -210,8 +217,10 @@ def _like_source(
     protocol = {**profile.protocol, "differs_from_source": differing}
     caveats, per_user = profile.caveats, profile.per_user
     names = source.load_user_ids()
-    if names is not None and grams.users is not None:
-        per_user = _named(per_user, pd.Series(names[grams.users], index=np.arange(len(grams))))
+    users = captures[MAIN].users
+    if names is not None and users is not None:
+        per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
+        profile = _with_published_users(profile, captures, names)
     if (source.path / "summary.json").is_file():
         known = DecayProfile.load(source.path)
         # Of the caveats, only this one is about the probe and not about the measure.
@@ -249,7 +258,7 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
         if run is not None:
             logger.info("resuming %s", run.path)
             return run
-    return AnalysisRun.create(out, model=model, dataset=dataset, config=config)
+    return AnalysisRun.create(out, kind=ANALYSIS, model=model, dataset=dataset, config=config)
 
 
 def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:
@@ -273,12 +282,24 @@ def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captur
         )
 
 
-def _with_users(profile: DecayProfile, grams: LayerGrams, dataset: Dataset) -> DecayProfile:
-    """Add the column ``user_id`` to the per-user table, and a caveat if not all users are probed."""
+def _with_published_users(
+    profile: DecayProfile, captures: dict[str, LayerGrams], names: npt.NDArray[Any]
+) -> DecayProfile:
+    """Add the column ``user_id`` to the per-user table of the published curve, if there is one."""
+    if "paper" not in profile.controls or (users := captures["paper"].users) is None:
+        return profile
+    paper = profile.controls["paper"]
+    named = _named(paper.per_user, pd.Series(names[users], index=np.arange(len(users))))
+    return replace(profile, controls={**profile.controls, "paper": replace(paper, per_user=named)})
+
+
+def _with_users(profile: DecayProfile, captures: dict[str, LayerGrams], dataset: Dataset) -> DecayProfile:
+    """Add the column ``user_id`` to the per-user tables, and a caveat if not all users are probed."""
+    grams = captures[MAIN]
     assert grams.users is not None
     labels = dataset.user_ids[grams.users[profile.per_user["sequence"].to_numpy()]]
     table = profile.per_user.copy()
     table.insert(0, "user_id", labels)
     n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
     caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
-    return replace(profile, per_user=table, caveats=caveats)
+    return _with_published_users(replace(profile, per_user=table, caveats=caveats), captures, dataset.user_ids)

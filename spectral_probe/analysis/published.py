@@ -12,6 +12,7 @@ import numpy as np
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import published_user_table
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
 from spectral_probe.spectrum.nodes import measured_lengths
@@ -34,6 +35,7 @@ def published(
     share is per decile by the authors' rule; no null, no verdict. For a language model the states are
     ``output_hidden_states``: the last entry is after the final norm and replaces the last block. If the final norm was
     applied to every state, as the authors do for SASRec, it has no separate entry. The users are those of the headline.
+    The column ``sequence`` of its per-user table is the row of ``grams``.
     """
     states = list(grams.layer_states)
     left_out = -1
@@ -48,10 +50,14 @@ def published(
         layer_names=tuple(grams.layer_names[layer] for layer in layers),
         layer_states=tuple(grams.layer_states[layer] for layer in layers),
     )
+    rows = np.arange(len(grams))
     if headline is not None and headline.split:
+        assert grams.users is not None
+        assert main.users is not None
+        rows = np.flatnonzero(np.isin(grams.users, main.users[headline.is_valid]))
         selected = leading_block(selected, main.users, headline)
     energy = raw_energy(selected, graph, options, own_user="keep", nulls=())
-    return DecayProfile.from_energy(
+    profile = DecayProfile.from_energy(
         energy,
         nodes="foreseen",
         component="whole",
@@ -62,6 +68,8 @@ def published(
         labels={**labels, "own_user": "keep"},
         control="paper",
     )
+    per_user = published_user_table(energy)
+    return replace(profile, per_user=per_user.assign(sequence=rows[per_user["sequence"]]))
 
 
 def raw_energy(

@@ -53,11 +53,11 @@ def print_comparison(
 def print_changes(comparison: ProfileComparison) -> None:
     """Print the changes at the last block as a table, and what they say."""
     console = console_for_output()
-    if comparison.changes.at:
+    if changes := comparison.in_short():
         table = Table(title=escape(f"{comparison.other} against {comparison.base}"))
         for column in ("quantity", "where", comparison.base, comparison.other, "change", "95 % CI"):
             table.add_column(escape(column), justify="left" if column in ("quantity", "where") else "right")
-        for change in comparison.changes.in_short():
+        for change in changes:
             difference = change.difference
             table.add_row(
                 QUANTITIES_IN_WORDS[change.quantity],
@@ -69,6 +69,8 @@ def print_changes(comparison: ProfileComparison) -> None:
             )
         console.print(table)
     console.print(comparison.words, highlight=False, markup=False)
+    for lead, sentence in comparison.published_words.items():
+        console.print(f"{lead} {sentence}", highlight=False, markup=False)
 
 
 def _print_paths(run: AnalysisRun) -> None:

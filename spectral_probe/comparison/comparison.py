@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from spectral_probe.comparison.paired import Changes, embed_and_last, paired_changes
+from spectral_probe.comparison.paired import Change, Changes, change_table, embed_and_last, paired_changes
+from spectral_probe.comparison.published import PublishedChanges, published_changes, published_words
 from spectral_probe.comparison.words import NONE, label_of, sentences
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.profile import DecayProfile
@@ -23,20 +24,44 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class ProfileComparison:
-    """How ``other`` differs from ``base``: a label, the sentences that explain it, and the numbers they rest on."""
+    """How ``other`` differs from ``base``: a label, the sentences that explain it, and the numbers they rest on.
+
+    Attributes
+    ----------
+    base, other : str
+        Names of the models.
+    label, words : str
+        From :mod:`spectral_probe.comparison.words`; of the corrected quantities.
+    changes : Changes
+    published : PublishedChanges
+        The change of the published share.
+    """
 
     base: str
     other: str
     label: str
     words: str
     changes: Changes
+    published: PublishedChanges
+
+    @property
+    def published_words(self) -> dict[str, str]:
+        """The sentences about the published share, by their leads."""
+        return published_words(self.label, self.changes, self.published, (self.base, self.other))
+
+    def every(self) -> list[Change]:
+        """Return all changes; those of the published share come last."""
+        return [*self.changes.every(), *self.published.at.values()]
+
+    def in_short(self) -> list[Change]:
+        """Return the changes that the sentences use."""
+        return [*self.changes.in_short(), *self.published.at.values()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON."""
         numbers: dict[str, dict[str, Any]] = {}
         for change in self.changes.at.values():
-            values = {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
-            numbers.setdefault(change.quantity, {})[change.site] = values
+            numbers.setdefault(change.quantity, {})[change.site] = _numbers(change)
         return {
             "base": self.base,
             "other": self.other,
@@ -45,15 +70,24 @@ class ProfileComparison:
             "n_users": self.changes.n_users,
             "changes": numbers,
             "measure": self.changes.measure,
-            "retentions": {
-                quantity: {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
-                for quantity, change in self.changes.retentions.items()
+            "retentions": {quantity: _numbers(change) for quantity, change in self.changes.retentions.items()},
+            "published": {
+                "n_users": self.published.n_users,
+                "changes": {site: _numbers(change) for site, change in self.published.at.items()},
+                "words": self.published_words,
             },
         }
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per quantity and site, with the names of both models."""
-        return self.changes.to_frame().assign(base_model=self.base, other_model=self.other)
+        tables = [self.changes.to_frame(), change_table(self.published.at.values(), self.published.n_users)]
+        filled = [table for table in tables if len(table)]
+        table = pd.concat(filled, ignore_index=True) if filled else tables[0]
+        return table.assign(base_model=self.base, other_model=self.other)
+
+
+def _numbers(change: Change) -> dict[str, dict[str, float]]:
+    return {name: asdict(getattr(change, name)) for name in ("base", "other", "difference")}
 
 
 def compare(profiles: Sequence[DecayProfile]) -> list[ProfileComparison]:
@@ -113,14 +147,15 @@ def is_by_prefix(profile: DecayProfile) -> bool:
 
 def _compare(base: DecayProfile, other: DecayProfile) -> ProfileComparison:
     names = name_of(base), name_of(other)
+    published = published_changes(base, other, names)
     for name, profile in zip(names, (base, other), strict=True):
         if profile.null is None:
             words = f"{names[1]} against {names[0]}: not compared, because {name} has no verdict."
-            return ProfileComparison(*names, NONE, words, Changes(0, {}, {}))
+            return ProfileComparison(*names, NONE, words, Changes(0, {}, {}), published)
     changes = paired_changes(base, other)
     label = label_of(changes)
     text = [*sentences(label, changes, names, _last_block(base, other)), *_by_prefix(base, other)]
-    return ProfileComparison(*names, label, " ".join([*text, *_by_dtype(base, other)]), changes)
+    return ProfileComparison(*names, label, " ".join([*text, *_by_dtype(base, other)]), changes, published)
 
 
 def _by_dtype(base: DecayProfile, other: DecayProfile) -> list[str]:

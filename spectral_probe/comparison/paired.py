@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -86,14 +87,19 @@ class Changes:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per quantity and site; the column ``place`` holds the site."""
-        rows = []
-        for change in self.every():
-            row: dict[str, Any] = {"quantity": change.quantity, "place": change.site, "n_users": self.n_users}
-            for name in ("base", "other", "difference"):
-                interval = asdict(getattr(change, name))
-                row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return change_table(self.every(), self.n_users)
+
+
+def change_table(changes: Iterable[Change], n_users: int) -> pd.DataFrame:
+    """Return one row per change, over so many users; the column ``place`` holds the site."""
+    rows = []
+    for change in changes:
+        row: dict[str, Any] = {"quantity": change.quantity, "place": change.site, "n_users": n_users}
+        for name in ("base", "other", "difference"):
+            interval = asdict(getattr(change, name))
+            row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
@@ -120,17 +126,18 @@ def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
     at: dict[tuple[str, Site], Change] = {}
     for s, site in enumerate(SITES):
         for q, quantity in enumerate(quantities):
-            at[quantity, site] = _change(quantity, site, means[0][s, q], means[1][s, q])
+            at[quantity, site] = change_between(quantity, site, means[0][s, q], means[1][s, q])
     retentions = {}
     for quantity in (*COMPONENT_QUANTITIES, EXCESS["swap"]):
         if quantity in quantities and all(getattr(at[quantity, "embed"], m).low > 0 for m in ("base", "other")):
             q = quantities.index(quantity)
             ratios = [means[m][1, q].ratio_to(means[m][0, q]) for m in (0, 1)]
-            retentions[quantity] = _change(f"retention_{quantity}", "last block", *ratios)
+            retentions[quantity] = change_between(f"retention_{quantity}", "last block", *ratios)
     return Changes(len(values), at, retentions, measure)
 
 
-def _change(quantity: str, site: Site, base: WeightedMeans, other: WeightedMeans) -> Change:
+def change_between(quantity: str, site: Site, base: WeightedMeans, other: WeightedMeans) -> Change:
+    """Return the change between two paired means, resample by resample."""
     difference = WeightedMeans(other.mean - base.mean, other.resampled - base.resampled)
     return Change(quantity, site, base.to_interval(), other.to_interval(), difference.to_interval())
 

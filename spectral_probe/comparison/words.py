@@ -102,9 +102,9 @@ def sentences(label: str, changes: Changes, names: tuple[str, str], last: str) -
 
 def _headline(label: str, changes: Changes, last: str) -> str:
     share, null, measure = (changes.at[q, "last block"] for q in (SHARE, NULL_SHARE, changes.measure))
-    first = f"At {last} the low-pass share {_moves(share)}"
-    excess = f"{MEASURE_IN_WORDS[changes.measure]} {_moves(measure)}"
-    others = f"other users' states on the same graph {_moves(null, plural=True)}"
+    first = f"At {last} the low-pass share {moves(share)}"
+    excess = f"{MEASURE_IN_WORDS[changes.measure]} {moves(measure)}"
+    others = f"other users' states on the same graph {moves(null, plural=True)}"
     if label == SMOOTHING:
         swap = changes.at[_SWAP, "last block"].difference
         most = "none of it is" if swap.high <= 0 else f"no more than {swap.high:.4f} of it is"
@@ -122,7 +122,7 @@ def _headline(label: str, changes: Changes, last: str) -> str:
 def _time_smoothing(changes: Changes) -> str:
     """Return a sentence if the excess over a weaker null rises while that over swap does not, else an empty string."""
     weak = {"permutation": changes.at[_PERMUTATION, "last block"], "cyclic": changes.at[_CYCLIC, "last block"]}
-    rising = [f"{null} {_signed(change.difference)}" for null, change in weak.items() if change.is_up]
+    rising = [f"{null} {signed(change.difference)}" for null, change in weak.items() if change.is_up]
     if not rising or changes.at[_SWAP, "last block"].is_up:
         return ""
     return (
@@ -142,8 +142,8 @@ def _inputs_and_layers(changes: Changes) -> str:
         else "no effect of the layers on the difference can be measured"
     )
     return (
-        f"The inputs carry {inputs} of it (at embed {_signed(embed.difference)}), and {layers} "
-        f"(last block − embed {_signed(gain.difference)})."
+        f"The inputs carry {inputs} of it (at embed {signed(embed.difference)}), and {layers} "
+        f"(last block − embed {signed(gain.difference)})."
     )
 
 
@@ -163,19 +163,21 @@ def _kept(retention: Change, names: tuple[str, str], *, of: str = "") -> str:
     more = "more" if retention.is_up else "less" if retention.is_down else "neither measurably more nor less"
     return (
         f"Relative to its own inputs {names[1]} keeps {more}{of}: {retention.other.value:.2f} against "
-        f"{retention.base.value:.2f}, difference {_signed(retention.difference, 2)}."
+        f"{retention.base.value:.2f}, difference {signed(retention.difference, 2)}."
     )
 
 
-def _moves(change: Change, *, plural: bool = False) -> str:
+def moves(change: Change, *, plural: bool = False) -> str:
+    """Return whether a quantity rises, falls or does not measurably change, with the difference and its interval."""
     verb, rest = ("rise", "do") if plural else ("rises", "does")
     if change.is_up:
-        return f"{verb} ({_signed(change.difference)})"
+        return f"{verb} ({signed(change.difference)})"
     if change.is_down:
-        return f"{'fall' if plural else 'falls'} ({_signed(change.difference)})"
-    return f"{rest} not measurably change ({_signed(change.difference)})"
+        return f"{'fall' if plural else 'falls'} ({signed(change.difference)})"
+    return f"{rest} not measurably change ({signed(change.difference)})"
 
 
-def _signed(interval: Interval, digits: int = 4) -> str:
+def signed(interval: Interval, digits: int = 4) -> str:
+    """Return a difference, sign first, with its interval."""
     value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"

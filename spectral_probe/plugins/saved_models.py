@@ -1,69 +1,159 @@
-"""Models that packages saved: which folder holds one, which plug-in reads it, and its training data."""
+"""Folders with a saved model: which model it is, which plug-in reads it, and what it was trained on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.aliases import known_aliases
-from spectral_probe.errors import ConfigError, ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
-from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
 
-#: Where a training run keeps its model.
-MODEL_FOLDER = "model"
+if TYPE_CHECKING:
+    from spectral_probe.backbones import LayeredModel
+
+#: The kind of a run that trains a model.
+TRAINING = "training"
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A folder that a plug-in of the group ``spectral_probe.saved_models`` reads.
+    """A folder with a model that a package saved, or a run that holds such a folder in ``model/``.
 
     Attributes
     ----------
     folder : Path
-        As given: the saved model, or the training run that holds it in ``model/``.
-    kind : str
-        Value of ``model`` in its ``config.json``: the name of the plug-in.
+        As given.
+    model_folder : Path
+        The folder of the model itself.
+    name : str
+        Value of ``model`` in its ``config.json``.
+    plugin : str
+        Name of the plug-in that reads it, in the group ``spectral_probe.saved_models``: the value of ``plugin`` in its
+        ``config.json``, or else the name of the model.
+    n_items : int or None
+        Value of ``n_items`` in its ``config.json``; None if it has no such number.
+    run : RunFolder or None
+        The run that holds it; None for a saved model without a run.
     request : dict
-        Request of a training run (``dataset``, ``from_dir``, …); empty for a saved model.
+        Request of the run (``dataset``, ``from_dir``, ``name``, …); empty without one.
+    fingerprint : str or None
+        Fingerprint, without titles, of the data set that the run trained on; None where it is not known.
     """
 
     folder: Path
-    kind: str
-    request: dict[str, Any]
+    model_folder: Path
+    name: str
+    plugin: str
+    n_items: int | None = None
+    run: RunFolder | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> SavedModel:
+        """Return the saved model in a folder or a run.
+
+        Raises
+        ------
+        DataError
+            If there is no such folder, its ``run.json`` cannot be read, or it is a run that makes no model.
+        ModelError
+            If it holds no model (yet), or the ``config.json`` of the model does not name it.
+        """
+        folder = Path(folder).expanduser()
+        run = _run_of(folder)
+        if run is None:
+            if not (folder / CONFIG_FILE).is_file():
+                raise ModelError(
+                    f"A saved model is a folder with {CONFIG_FILE}, and a training run holds one in {MODEL_FOLDER}/; "
+                    f"{folder} has neither. Name another folder, or let the training finish."
+                )
+            return _read(folder, folder)
+        if run.model_folder is None:
+            if run.kind != TRAINING:
+                raise _no_training(run)
+            raise ModelError(
+                f"The training run {folder} holds no model yet: {MODEL_FOLDER}/{CONFIG_FILE} is missing. "
+                "Finish it by training again with --resume."
+            )
+        return _read(folder, run.model_folder, run)
+
+    def named_data(self) -> tuple[str, Path | None] | None:
+        """Return name and ``from_dir`` of the data set in the request of the run; None if it names none."""
+        if not self.request.get("dataset"):
+            return None
+        from_dir = self.request.get("from_dir")
+        return str(self.request["dataset"]), Path(from_dir) if from_dir else None
+
+    def check_trained_on(self, dataset: Dataset) -> None:
+        """Raise DataError if the model was trained on other histories, or on a catalogue of another size.
+
+        Of a run the fingerprint of the log is compared. Of a saved model without a run only the number of items is
+        known.
+        """
+        differs = ""
+        if self.fingerprint is not None and (given := dataset.fingerprint(titles=False)) != self.fingerprint:
+            name = self.request.get("dataset")
+            differs = f"the fingerprint of its own data ({name!r}) is {self.fingerprint[:8]}, and this one {given[:8]}"
+        elif self.n_items is not None and self.n_items != dataset.n_items:
+            differs = f"it has {self.n_items} items, and this data set has {dataset.n_items}"
+        if differs:
+            raise DataError(
+                f"The model in {self.folder} was trained on other histories than those of {dataset.name!r}: {differs}. "
+                "Name the data that it was trained on with --dataset and --from-dir (a training run names its own), or "
+                "train again."
+            )
 
     def load(self, dataset: Dataset, device: str) -> LayeredModel:
         """Return the model, made by its plug-in.
 
         Raises
         ------
+        ConfigError
+            If the model has no layers, and gives the reason.
         ModelError
-            If no installed package reads this kind, or its plug-in returns something that cannot be probed.
+            If no installed package reads this model, or its plug-in returns something that cannot be probed.
         MissingDependencyError
             If the plug-in cannot be imported.
         """
-        self.check_plugin()
-        model = load_plugin("saved_models", self.kind)(self.folder, dataset=dataset, device=device)
+        from spectral_probe.backbones.protocol import LayeredModel, refuse_without_layers
+
+        model = self._loader()(self.folder, dataset=dataset, device=device)
+        refuse_without_layers(model)
         if not isinstance(model, LayeredModel):
             raise ModelError(
-                f"The plug-in for saved {self.kind!r} models must return something with name, is_causal, layers() and "
+                f"The plug-in for saved {self.name!r} models must return something with name, is_causal, layers() and "
                 f"forward_sequences(); got {type(model).__name__}. Report this to the package that provides it."
             )
         return model
 
-    def check_plugin(self) -> None:
-        """Raise ModelError unless an installed package reads this kind of model."""
+    def why_no_layers(self) -> str:
+        """Return why the model has no layers, as its plug-in says without loading it; empty if it says nothing.
+
+        Raises
+        ------
+        ModelError, MissingDependencyError
+            As in :meth:`load`.
+        """
+        reason: Callable[[Path], str] | None = getattr(self._loader(), "why_no_layers", None)
+        return "" if reason is None else reason(self.folder)
+
+    def _loader(self) -> Callable[..., Any]:
         known = plugin_names("saved_models")
-        if self.kind not in known:
+        if self.plugin not in known:
+            reader = "" if self.plugin == self.name else f", to be read by the plug-in {self.plugin!r}"
             raise ModelError(
-                f"The config.json of {str(self.folder)!r} names a {self.kind!r} model, which no installed package "
-                f"reads; known: {known}.{did_you_mean(self.kind, known)} Install the package that saved it."
+                f"The {CONFIG_FILE} of {str(self.folder)!r} names a {self.name!r} model{reader}, which no installed "
+                f"package reads; known: {known}.{did_you_mean(self.plugin, known)} Install the package that saved it."
             )
+        return load_plugin("saved_models", self.plugin)
 
 
 def find_saved_model(name: str) -> SavedModel | None:
@@ -71,27 +161,29 @@ def find_saved_model(name: str) -> SavedModel | None:
 
     Raises
     ------
-    ModelError
-        If the folder is a run that holds no model, or its ``config.json`` cannot be read.
-    DataError
-        If its ``run.json`` cannot be read.
+    DataError, ModelError
+        See :meth:`SavedModel.open`.
     """
     folder = Path(name).expanduser()
     if name in known_aliases() or name in plugin_names("models") or not folder.is_dir():
         return None
-    if (folder / "run.json").is_file():
-        run = RunFolder.open(folder)
-        if not (folder / MODEL_FOLDER / "config.json").is_file():
-            raise ModelError(_without_model(run))
-        kind = _kind(folder / MODEL_FOLDER)
-        if kind is None:
-            raise ModelError(
-                f"{folder / MODEL_FOLDER / 'config.json'} must name its model under the key 'model'; it is damaged or "
-                "has no such key. Train again, or restore the file."
-            )
-        return SavedModel(folder, kind, dict(run.state().get("request") or {}))
-    kind = _kind(folder)
-    return None if kind is None else SavedModel(folder, kind, {})
+    if not (folder / "run.json").is_file() and _is_foreign(_config(folder)):
+        return None
+    return SavedModel.open(folder)
+
+
+def open_training_run(folder: str | Path) -> RunFolder | None:
+    """Return the training run in a folder, with or without a model; None for a folder without ``run.json``.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder, ``run.json`` cannot be read, or the run is of another kind.
+    """
+    run = _run_of(Path(folder).expanduser())
+    if run is not None and run.kind != TRAINING:
+        raise _no_training(run)
+    return run
 
 
 def trained_on(names: Sequence[str]) -> tuple[str, Path | None] | None:
@@ -102,37 +194,63 @@ def trained_on(names: Sequence[str]) -> tuple[str, Path | None] | None:
     ConfigError
         If the training runs do not agree.
     """
-    datasets = {}
-    for name in names:
-        saved = find_saved_model(name)
-        if saved is not None and saved.request.get("dataset"):
-            from_dir = saved.request.get("from_dir")
-            datasets[name] = (str(saved.request["dataset"]), Path(from_dir) if from_dir else None)
+    saved = {name: find_saved_model(name) for name in names}
+    datasets = {name: data for name, model in saved.items() if model is not None and (data := model.named_data())}
     if len(set(datasets.values())) > 1:
         listing = ", ".join(f"{name}: {dataset}" for name, (dataset, _) in datasets.items())
         raise ConfigError(f"The training runs were trained on different data ({listing}). Name one with --dataset.")
     return next(iter(datasets.values()), None)
 
 
-def _kind(folder: Path) -> str | None:
-    """Return the value of ``model`` in ``config.json``; None if no such package saved it."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    kind = config.get("model") if isinstance(config, dict) else None
-    # A Hugging Face configuration may have a field of this name.
-    is_foreign = isinstance(config, dict) and "model_type" in config and kind not in plugin_names("saved_models")
-    return kind if isinstance(kind, str) and not is_foreign else None
-
-
-def _without_model(run: RunFolder) -> str:
-    if run.is_training:
-        return (
-            f"The training run {run.path} holds no model yet: {MODEL_FOLDER}/config.json is missing. "
-            "Finish it by training again with --resume."
+def _run_of(folder: Path) -> RunFolder | None:
+    """Return the run in a folder; None for a folder without ``run.json``."""
+    if not folder.is_dir():
+        known = [path.name for path in folder.parent.glob("*") if path.is_dir()]
+        raise DataError(
+            f"{folder} is not a folder. Give a training run or a saved model.{did_you_mean(folder.name, known)}"
         )
-    return (
-        f"{run.path} is a run of the instrument: it holds Grams, not a model. "
-        f"Analyse them again with: spectral-probe analyze {run.path}"
+    return RunFolder.open(folder) if (folder / "run.json").is_file() else None
+
+
+def _no_training(run: RunFolder) -> DataError:
+    return DataError(
+        f"{run.path} is not a training run, but a run of the kind {run.kind!r}: it holds no model. Give the folder of "
+        f"a training run. To analyse the Grams of an analysis again: spectral-probe analyze {run.path}"
     )
+
+
+def _read(folder: Path, model_folder: Path, run: RunFolder | None = None) -> SavedModel:
+    config = _config(model_folder)
+    name = config.get("model")
+    if not isinstance(name, str):
+        raise ModelError(
+            f"{model_folder / CONFIG_FILE} must name its model under the key 'model'; it is damaged or has no such "
+            "key. Restore the file, or train again."
+        )
+    n_items = config.get("n_items")
+    state = {} if run is None else run.state()
+    return SavedModel(
+        folder,
+        model_folder,
+        name,
+        str(config.get("plugin") or name),
+        n_items if isinstance(n_items, int) else None,
+        run,
+        dict(state.get("request") or {}),
+        state.get("dataset_fingerprint"),
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return ``config.json``; empty if it cannot be read."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _is_foreign(config: dict[str, Any]) -> bool:
+    """Return whether a folder without a run is for Hugging Face, whose configuration may have a field ``model``."""
+    reader = config.get("plugin") or config.get("model")
+    return not isinstance(reader, str) or ("model_type" in config and reader not in plugin_names("saved_models"))

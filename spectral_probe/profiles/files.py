@@ -1,4 +1,4 @@
-"""A profile on disk: ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
+"""A profile on disk: ``bands.csv``, ``summary.json``, ``per_user.csv.gz``, ``spectrum.npz``, ``published.csv.gz``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pandas as pd
 
 from spectral_probe.errors import DataError
 from spectral_probe.profiles.bootstrap import Interval
-from spectral_probe.profiles.tables import FIRST_VERSION, TEXT_COLUMNS
+from spectral_probe.profiles.tables import FIRST_VERSION, PUBLISHED_SHARE, TEXT_COLUMNS
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
 
 FORMAT = 2
+#: The published share of each user, if the control ``paper`` was measured. Runs of older versions lack it.
+PUBLISHED_FILE = "published.csv.gz"
 ProfileT = TypeVar("ProfileT")
 
 
@@ -26,6 +28,8 @@ def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
     folder = Path(directory)
     write_csv(folder / "bands.csv", profile.to_frame())
     write_csv(folder / "per_user.csv.gz", profile.per_user, float_format="%.10g")
+    if "paper" in profile.controls and PUBLISHED_SHARE in profile.controls["paper"].per_user:
+        write_csv(folder / PUBLISHED_FILE, profile.controls["paper"].per_user, float_format="%.10g")
     if profile.energy is not None:
         profile.energy.save(folder / "spectrum.npz")
     state = {
@@ -47,10 +51,7 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
     """Read a saved profile and build it as a ``kind``, the class ``DecayProfile``; see :meth:`DecayProfile.load`."""
     folder = Path(directory)
     try:
-        # Read as text: a user_id may be 007 or NA.
-        per_user = pd.read_csv(
-            folder / "per_user.csv.gz", dtype={"user_id": "string"}, keep_default_na=False, na_values=[""]
-        )
+        per_user = _read_users(folder / "per_user.csv.gz")
         curves = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""], dtype=_text_types())
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         is_first = "format" not in summary
@@ -62,13 +63,22 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
         text = [name for name in TEXT_COLUMNS if name in curves]
         curves[text] = curves[text].astype("string").fillna("")
         build = _first_version if is_first else _profile
-        profile: ProfileT = build(kind, curves, per_user, summary)
+        profile = build(kind, curves, per_user, summary)
+        if "paper" in profile.controls and (folder / PUBLISHED_FILE).exists():
+            paper = replace(profile.controls["paper"], per_user=_read_users(folder / PUBLISHED_FILE))
+            profile = replace(profile, controls={**profile.controls, "paper": paper})
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
         raise DataError(
             f"{folder} has no readable profile ({type(error).__name__}: {error}). "
             "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
         ) from error
-    return profile
+    loaded: ProfileT = profile
+    return loaded
+
+
+def _read_users(path: Path) -> pd.DataFrame:
+    # Read as text: a user_id may be 007 or NA.
+    return pd.read_csv(path, dtype={"user_id": "string"}, keep_default_na=False, na_values=[""])
 
 
 def _text_types() -> dict[str, str]:

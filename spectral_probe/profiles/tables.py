@@ -26,6 +26,8 @@ COLUMNS = [
 TEXT_COLUMNS = (
     *(*LABELS, "nodes", "component", "treatment", "weights", "null", "layer_name", "state", "band", "control"),
 )
+#: Column of the published curve by user: share of the raw energy in the lowest band.
+PUBLISHED_SHARE = "published_share"
 #: What the columns that the first version did not have would have held.
 FIRST_VERSION = {"nodes": "foreseen", "component": "whole", "treatment": "plain", "weights": "equal"}
 
@@ -251,4 +253,21 @@ def user_table(energy: SpectralEnergy, nodes: str = "carried") -> pd.DataFrame:
     }
     if {"rows", "residual"} <= energy.split.keys():
         columns["taste_rows"] = energy.split["rows"]["taste"][rows].ravel()
+    return pd.DataFrame(columns)
+
+
+def published_user_table(energy: SpectralEnergy, bands: str = "deciles") -> pd.DataFrame:
+    """Return one row per user on the published curve and layer: the share of the energy in the lowest band.
+
+    ``sequence`` is the row of ``energy``. The means over users are those of band 1 in :func:`curve_table`.
+    """
+    rows = np.flatnonzero(energy.is_valid)
+    n_layers = len(energy.layer_names)
+    lowest = Bands.parse(bands).weights(energy.eigenvalues[rows])[..., 0]
+    share = np.einsum("nlk,nk->nl", energy.energy[rows], lowest) / energy.total[rows]
+    columns = {
+        "sequence": np.repeat(rows, n_layers),
+        "layer_name": np.tile(energy.layer_names, len(rows)),
+        PUBLISHED_SHARE: share.ravel(),
+    }
     return pd.DataFrame(columns)

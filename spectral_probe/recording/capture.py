@@ -17,6 +17,7 @@ from torch import nn
 
 from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.backbones.devices import execution_device
+from spectral_probe.backbones.protocol import check_has_layers
 from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
 from spectral_probe.recording.configuration import (
     arrays_of,
@@ -113,8 +114,9 @@ def capture(
     ShapeError
         If the arrays do not fit together, or a length is not in 1 … T.
     ConfigError
-        If an option is not allowed, a layer is unknown, a spread or quantised model was to be moved, ``out`` holds
-        finished Grams and ``resume`` is not given, or its shards were made under another configuration.
+        If an option is not allowed, the model says that it has no layers, a layer is unknown, a spread or quantised
+        model was to be moved, ``out`` holds finished Grams and ``resume`` is not given, or its shards were made under
+        another configuration.
     ModelError
         If the layers do not behave as ``model.layers()`` promises, or a model that claims to be causal is not.
     NonFiniteStateError
@@ -280,6 +282,7 @@ def _run_shards(
 
 def _select(model: LayeredModel, wanted: Sequence[str | int] | None) -> list[Layer]:
     """Return the layers to record, in the order of computation."""
+    check_has_layers(model)
     every = list(model.layers())
     names = [name for name, _, _ in every]
     states = [state for _, state, _ in every]

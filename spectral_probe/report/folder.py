@@ -16,7 +16,7 @@ from spectral_probe.profiles.figures import decay_figure, heat_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.report.html import write_report
-from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
@@ -44,7 +44,8 @@ def write_overlay(
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
     config = {"compared": [profile.protocol for profile in profiles]}
-    run = AnalysisRun.create(out, model=names, dataset=str(profiles[0].table["dataset"].iloc[0]), config=config)
+    dataset = str(profiles[0].table["dataset"].iloc[0])
+    run = AnalysisRun.create(out, kind=COMPARISON, model=names, dataset=dataset, config=config)
     with disk_errors(run.path):
         write_csv(run.path / "bands.csv", pd.concat([profile.to_frame() for profile in profiles]))
         write_figures(run.path, profiles)

@@ -146,13 +146,14 @@ def _comparison(comparison: ProfileComparison) -> dict[str, Any]:
         "base": comparison.base,
         "other": comparison.other,
         "words": comparison.words,
+        "published": list(comparison.published_words.items()),
         "changes": [
             {
                 "quantity": QUANTITIES_IN_WORDS[change.quantity],
                 "site": change.site,
                 **{name: _interval_text(getattr(change, name)) for name in ("base", "other", "difference")},
             }
-            for change in comparison.changes.every()
+            for change in comparison.every()
         ],
     }
 

@@ -63,6 +63,7 @@ CONTROLS_IN_WORDS = {
 QUANTITIES_IN_WORDS = {
     "share": "low-pass share",
     "null_share_swap": "low-pass share of other users' states (swap null)",
+    "published_share": "published share (lowest tenth of raw energy, no null)",
     "taste": "taste carried",
     "popularity": "popularity carried",
     "excess_swap": "whole excess over swap",

@@ -16,6 +16,9 @@ from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import write_npz
 
+#: The kinds of runs of the instrument.
+ANALYSIS, COMPARISON = "analysis", "comparison"
+
 
 @dataclass(frozen=True)
 class AnalysisRun(RunFolder):
@@ -34,17 +37,22 @@ class AnalysisRun(RunFolder):
         Raises
         ------
         ConfigError
-            If the folder is a training run: it has a model and no measurements.
+            If the run is of another kind.
         DataError
             See :meth:`RunFolder.open`.
         """
         run = super().open(path)
-        if run.is_training:
+        if run.kind in (ANALYSIS, COMPARISON):
+            return run
+        if run.model_folder is not None:
             raise ConfigError(
-                f"{path} is a training run: it holds a model and no Grams. "
+                f"{path} is a {run.kind} run: it holds a model and no Grams. "
                 f"Probe it with: spectral-probe analyze --model {path}"
             )
-        return run
+        raise ConfigError(
+            f"{path} is a {run.kind} run: it holds no Grams, and no model that could be probed. Give the folder of a "
+            "run of spectral-probe analyze or compare, or finish this one first."
+        )
 
     def save_graph(self, graph: ItemGraph, user_ids: npt.NDArray[Any]) -> None:
         """Save the training interactions, from which every graph of this run is rebuilt, and the names of the users."""

@@ -22,6 +22,8 @@ from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
 FORMAT = 1
+#: Where a run keeps a model, if it made one.
+MODEL_FOLDER = "model"
 _PACKAGES = ("spectral-probe", "torch", "transformers", "numpy", "scipy", "pandas")
 
 
@@ -32,8 +34,19 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, *, model: str, dataset: str, config: Mapping[str, Any]) -> Self:
+    def create(cls, root: Path, *, kind: str, model: str, dataset: str, config: Mapping[str, Any]) -> Self:
         """Start a new run.
+
+        Parameters
+        ----------
+        root : Path
+            Folder in which the run folder is made.
+        kind : str
+            What the run does, in one word: ``analysis``, ``comparison``, or a word of another package.
+        model, dataset : str
+            Names in the name of the folder.
+        config : dict
+            Everything that the result depends on; its hash identifies the run. The kind is not part of it.
 
         Raises
         ------
@@ -54,7 +67,7 @@ class RunFolder:
             except FileExistsError as error:
                 raise ConfigError(f"The run {run.path} exists already; wait a second and start again.") from error
             write_text(run.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).rstrip("\n"))
-            run.write_state("running", config_hash=digest, versions=_versions())
+            run.write_state("running", kind=kind, config_hash=digest, versions=_versions())
         return run
 
     @classmethod
@@ -106,9 +119,19 @@ class RunFolder:
             ) from error
 
     @property
-    def is_training(self) -> bool:
-        """Whether this run trained a model."""
-        return dict(self.state().get("request") or {}).get("kind") == "training"
+    def kind(self) -> str:
+        """What this run does: ``analysis``, ``comparison``, or a word of another package."""
+        state = self.state()
+        # Runs of version 0.1.0 have no kind of their own.
+        request = state.get("request") or {}
+        otherwise = request.get("kind") or ("comparison" if state.get("compared_runs") else "analysis")
+        return str(state.get("kind") or otherwise)
+
+    @property
+    def model_folder(self) -> Path | None:
+        """The folder of the model that this run made; None if it has none (yet)."""
+        folder = self.path / MODEL_FOLDER
+        return folder if (folder / "config.json").is_file() else None
 
     def write_state(self, status: str, **values: Any) -> None:
         """Set the status, and further values, in ``run.json``."""

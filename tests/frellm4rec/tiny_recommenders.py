@@ -145,8 +145,8 @@ def make_run(root: Path, log: Path, *, seed: int = 0, name: str = "", status: st
     fingerprint = dataset.fingerprint(titles=False)
     config = {"model": "sasrec", "dataset": dataset.name, "dataset_fingerprint": fingerprint, "seed": seed}
     config["architecture"] = {"n_features": 8, **settings}
-    run = RunFolder.create(root, model=name or "sasrec", dataset=dataset.name, config=config)
+    run = RunFolder.create(root, kind="training", model=name or "sasrec", dataset=dataset.name, config=config)
     make_model(dataset.n_items, seed=seed + 100 * len(settings)).save_pretrained(run.path / "model")
-    request = {"model": "sasrec", "dataset": str(log), "from_dir": None, "name": name, "kind": "training"}
+    request = {"model": "sasrec", "dataset": str(log), "from_dir": None, "name": name}
     run.write_state(status, request=request, dataset_fingerprint=fingerprint)
     return run.path

@@ -102,6 +102,16 @@ def test_a_run_folder_holds_everything(recipe, tmp_path, monkeypatch, capsys):
     assert (code, "is a run folder; finish it with --resume" in err) == (2, True)
 
 
+def test_an_unfinished_run_of_an_older_version_is_resumed(recipe, tmp_path):
+    path = train_recipe(read_recipe(recipe), out=tmp_path / "runs").path
+    state = RunFolder(path).state()
+    assert state.pop("kind") == state["request"]["kind"] == "training"  # version 0.1.0 wrote the second alone
+    (path / "run.json").write_text(json.dumps({**state, "status": "interrupted"}))
+    assert train_recipe(read_recipe(path), out=tmp_path / "runs", resume=True).path == path
+    assert RunFolder(path).state()["status"] == "finished"
+    assert only(tmp_path / "runs") == path
+
+
 def test_recipe_and_log_are_resolved_once_for_a_whole_training(recipe, tmp_path, monkeypatch):
     calls = {"recipe": 0, "log": 0}
     resolve, hash_parts = Recipe.to_dict, dataset_module.digest
@@ -402,7 +412,7 @@ def test_threads_are_recorded_and_kept(recipe, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_of_the_instrument_is_no_recipe(tmp_path):
-    folder = RunFolder.create(tmp_path, model="m", dataset="d", config={"a": 1})
+    folder = RunFolder.create(tmp_path, kind="analysis", model="m", dataset="d", config={"a": 1})
     folder.write_state("finished", request={"model": "m", "dataset": "d", "from_dir": None})
     with pytest.raises(DataError, match="not a training run"):
         read_recipe(folder.path)

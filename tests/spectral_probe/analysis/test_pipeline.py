@@ -178,6 +178,19 @@ def test_resume_ignores_finished_and_different_runs(dataset: Dataset, tmp_path) 
     assert AnalysisRun.newest_unfinished(tmp_path, {**first.run.config(), "dataset": "other"}) is None
 
 
+def test_an_unfinished_run_of_an_older_version_is_resumed(dataset: Dataset, tmp_path) -> None:
+    options = AnalysisOptions(**FAST)
+    first = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path).run
+    assert first is not None
+    assert first.kind == "analysis"
+    state = first.state()
+    del state["kind"]  # version 0.1.0 wrote none
+    (first.path / "run.json").write_text(json.dumps({**state, "status": "interrupted"}))
+    again = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path, resume=True).run
+    assert again == first
+    assert first.state()["status"] == "finished"
+
+
 def test_a_run_is_never_overwritten(dataset: Dataset, tmp_path) -> None:
     first = run_analysis(MixingModel(dataset.n_items), dataset, AnalysisOptions(**FAST), out=tmp_path)
     assert first.run is not None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from frellm4rec.models.popularity import Popularity as PopularityModel
+from frellm4rec.models.registry import load_model
 from frellm4rec.models.sasrec import SASRec, SASRecConfig
+from frellm4rec.runs.trained import open_trained
 from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.model import resolve_model
 from spectral_probe.analysis.options import AnalysisOptions
@@ -16,8 +20,10 @@ from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
 from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.plugins import saved_models
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.plugins.saved_models import find_saved_model, trained_on
+from spectral_probe.plugins.saved_models import SavedModel, find_saved_model, trained_on
+from spectral_probe.recording.capture import capture
 from spectral_probe.runs.folder import RunFolder
 from tests.spectral_probe.tiny_models import tiny
 from tests.spectral_probe.worlds import make_world, run_probe
@@ -46,8 +52,8 @@ def model(dataset) -> SASRec:
 
 
 def training_run(root, model: SASRec, data: Dataset, log, **request) -> RunFolder:
-    run = RunFolder.create(root, model=model.name, dataset=data.name, config={"recipe": str(request)})
-    asked = {"model": model.name, "dataset": str(log), "from_dir": None, "kind": "training", **request}
+    run = RunFolder.create(root, kind="training", model=model.name, dataset=data.name, config={"recipe": str(request)})
+    asked = {"model": model.name, "dataset": str(log), "from_dir": None, **request}
     run.write_state("finished", request=asked, dataset_fingerprint=data.fingerprint(titles=False))
     model.save_pretrained(run.path / "model")
     return run
@@ -78,11 +84,11 @@ def test_other_data_than_those_of_the_training_are_refused(model, dataset, log, 
     backwards = [history[::-1] for history in dataset.sequences]
     other = Dataset.from_interactions(Interactions.from_sequences(backwards, n_items=dataset.n_items))
     assert other.n_items == dataset.n_items
-    with pytest.raises(DataError, match="whose histories differ"):
+    with pytest.raises(DataError, match="trained on other histories"):
         analyze(str(run.path), other, **FAST)
     folder = model.save_pretrained(tmp_path / "kept")
     smaller = make_world(4, n_users=60, n_items=30).dataset
-    with pytest.raises(DataError, match=f"has {dataset.n_items} items, and .* has {smaller.n_items}"):
+    with pytest.raises(DataError, match=f"has {dataset.n_items} items, and this data set has {smaller.n_items}"):
         analyze(str(folder), smaller, **FAST)
 
 
@@ -92,6 +98,124 @@ def test_a_kind_that_nobody_reads_is_an_error_with_the_next_step(tmp_path, datas
         resolve_model(str(tmp_path), dataset, AnalysisOptions())
     with pytest.raises(ModelError, match="no installed package reads"):
         plan_analysis(str(tmp_path), "demo", AnalysisOptions())
+
+
+def test_evaluation_and_probe_refuse_other_data_with_one_sentence(model, dataset, log, tmp_path) -> None:
+    other = make_world(5, n_users=50, n_items=30).dataset
+    for folder in (training_run(tmp_path, model, dataset, log).path, model.save_pretrained(tmp_path / "kept")):
+        sentences = []
+        for attempt in (
+            lambda folder=folder: open_trained(folder, dataset="other", load=lambda *_: other),
+            lambda folder=folder: analyze(str(folder), other, **FAST),
+        ):
+            with pytest.raises(DataError, match="trained on other histories") as refused:
+                attempt()
+            sentences.append(str(refused.value))
+        assert sentences[0] == sentences[1]
+
+
+def test_a_saved_model_knows_its_training(model, dataset, log, tmp_path) -> None:
+    run = training_run(tmp_path, model, dataset, log, name="full")
+    saved = SavedModel.open(run.path)
+    assert (saved.model_folder, saved.name, saved.plugin) == (run.path / "model", "sasrec", "frellm4rec")
+    assert (saved.run, saved.fingerprint, saved.n_items) == (run, dataset.fingerprint(titles=False), dataset.n_items)
+    assert saved.named_data() == (str(log), None)
+    saved.check_trained_on(dataset)
+    alone = SavedModel.open(model.save_pretrained(tmp_path / "kept"))
+    assert (alone.run, alone.request, alone.fingerprint, alone.named_data()) == (None, {}, None, None)
+    alone.check_trained_on(dataset)
+
+
+def test_a_config_names_the_plug_in_that_reads_it(model, dataset, tmp_path, monkeypatch) -> None:
+    folder = model.save_pretrained(tmp_path / "kept")
+    config = json.loads((folder / "config.json").read_text())
+    values = {**config, "model": "new", "plugin": "readers"}
+    (folder / "config.json").write_text(json.dumps(values))
+    assert (SavedModel.open(folder).name, SavedModel.open(folder).plugin) == ("new", "readers")
+    with pytest.raises(
+        ModelError, match=r"names a 'new' model, to be read by the plug-in 'readers', which no installed"
+    ):
+        find_saved_model(str(folder)).load(dataset, "cpu")
+    read = []
+    give_plugin(monkeypatch, "readers", lambda folder, *, dataset, device: read.append(folder) or model)
+    assert find_saved_model(str(folder)).load(dataset, "cpu") is model
+    assert read == [folder]
+    # A configuration with a field of Hugging Face is read by its plug-in too, if that is installed.
+    (folder / "config.json").write_text(json.dumps({**values, "model_type": "bert"}))
+    assert find_saved_model(str(folder)).plugin == "readers"
+    (folder / "config.json").write_text(json.dumps({"plugin": "readers"}))
+    with pytest.raises(ModelError, match="key 'model'"):
+        find_saved_model(str(folder))
+
+
+def give_plugin(monkeypatch, name, loader) -> None:
+    """Offer one more reader of saved models."""
+    names, load = saved_models.plugin_names, saved_models.load_plugin
+    monkeypatch.setattr(saved_models, "plugin_names", lambda kind: [*names(kind), name])
+    monkeypatch.setattr(
+        saved_models, "load_plugin", lambda kind, wanted: loader if wanted == name else load(kind, wanted)
+    )
+
+
+class Popularity:
+    """A recommender without layers."""
+
+    name, is_causal, why_no_layers = "pop", True, "it counts interactions."
+
+    def layers(self):
+        return []
+
+
+class Silent(Popularity):
+    """One that gives no reason."""
+
+    why_no_layers = ""
+
+    def forward_sequences(self, inputs, lengths):
+        raise AssertionError("no pass may be run")
+
+
+SENTENCE = r"pop has no layers to probe: it counts interactions\. Probe a model that has layers"
+
+
+def test_a_model_without_layers_is_refused_before_a_pass_is_run(dataset, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=SENTENCE):
+        analyze(Popularity(), dataset, out=tmp_path / "runs", **FAST)
+    with pytest.raises(ConfigError, match=SENTENCE):
+        capture(Popularity(), np.zeros((1, 3), dtype=np.int64), [3])
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ModelError, match=r"layers\(\) of 'pop' is empty.*why_no_layers"):
+        analyze(Silent(), dataset, **FAST)
+
+
+def test_a_saved_model_without_layers_is_refused_with_exit_code_2(log, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.json").write_text(json.dumps({"model": "pop"}))
+
+    def loader(folder, *, dataset, device):
+        return Popularity()
+
+    loader.why_no_layers = lambda folder: Popularity.why_no_layers
+    give_plugin(monkeypatch, "pop", loader)
+    command = ["analyze", "--model", str(tmp_path / "saved"), "--dataset", str(log), "--out", str(tmp_path / "runs")]
+    for arguments in (command, [*command, "--dry-run"]):
+        code, _, err = run_probe(arguments, monkeypatch, capsys)
+        assert code == 2, err
+        assert re.search(SENTENCE, " ".join(err.split()))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_our_models_without_layers_are_refused(model, dataset, tmp_path) -> None:
+    folder = str(model.save_pretrained(tmp_path / "kept"))
+    assert find_saved_model(folder).why_no_layers() == ""
+    counted = PopularityModel(PopularityModel.config_class(n_items=dataset.n_items)).save_pretrained(tmp_path / "pop")
+    for attempt in (
+        lambda: plan_analysis(str(counted), "demo", AnalysisOptions()),
+        lambda: analyze(str(counted), dataset, **FAST),
+        lambda: analyze(load_model(counted), dataset, **FAST),
+    ):
+        with pytest.raises(ConfigError, match="popularity has no layers to probe: it counts users, and has no states"):
+            attempt()
 
 
 def test_a_folder_of_hugging_face_goes_the_old_way(tmp_path, dataset) -> None:
@@ -110,7 +234,7 @@ def test_a_short_name_stays_what_it_was_beside_a_folder_of_that_name(model, tmp_
         model.save_pretrained(tmp_path / name)
     assert find_saved_model("sasrec") is None
     assert find_saved_model("minilm") is None
-    assert find_saved_model("mine").kind == "sasrec"
+    assert find_saved_model("mine").name == "sasrec"
 
 
 @pytest.mark.parametrize("option", [{"inputs": "text"}, {"dtype": "bfloat16"}, {"adapter": "x"}, {"revision": "x"}])
@@ -123,7 +247,7 @@ def test_options_of_language_models_are_refused_for_a_saved_model(model, dataset
 def test_runs_without_a_model_say_what_they_are(model, dataset, log, tmp_path) -> None:
     measured = run_analysis(model, dataset, AnalysisOptions(**FAST), out=tmp_path / "a").run
     assert measured is not None
-    with pytest.raises(ModelError, match=f"analyze {measured.path}"):
+    with pytest.raises(DataError, match=f"not a training run.*analyze {measured.path}"):
         find_saved_model(str(measured.path))
     begun = training_run(tmp_path / "b", model, dataset, log)
     (begun.path / "model" / "config.json").unlink()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+import yaml
+
+from spectral_probe.errors import ConfigError
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.storage.hashing import settings_hash
 
 CONFIG = {"dataset": "demo", "seed": 0}
 
 
 def test_runs_are_found_by_configuration_and_state(tmp_path) -> None:
-    run = RunFolder.create(tmp_path, model="m", dataset="demo", config=CONFIG)
-    RunFolder.create(tmp_path, model="m", dataset="demo", config={**CONFIG, "seed": 1})
+    run = RunFolder.create(tmp_path, kind="analysis", model="m", dataset="demo", config=CONFIG)
+    RunFolder.create(tmp_path, kind="analysis", model="m", dataset="demo", config={**CONFIG, "seed": 1})
     assert RunFolder.newest_unfinished(tmp_path, CONFIG) == run
     assert RunFolder.newest_finished(tmp_path, CONFIG) is None
     for status in ("failed", "interrupted"):
@@ -22,6 +30,57 @@ def test_runs_are_found_by_configuration_and_state(tmp_path) -> None:
 
 
 def test_a_folder_whose_record_cannot_be_read_is_passed_over(tmp_path) -> None:
-    run = RunFolder.create(tmp_path, model="m", dataset="demo", config=CONFIG)
+    run = RunFolder.create(tmp_path, kind="analysis", model="m", dataset="demo", config=CONFIG)
     (run.path / "run.json").write_text("{")
     assert RunFolder.newest_unfinished(tmp_path, CONFIG) is None
+
+
+def old_run(root, **state) -> RunFolder:
+    """Write a run as version 0.1.0 did, without a kind."""
+    path = root / f"20261125T045001Z-m-demo-{settings_hash(CONFIG)[:8]}"
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    values = {"format": 1, "config_hash": settings_hash(CONFIG), "status": "running", **state}
+    (path / "run.json").write_text(json.dumps(values))
+    return RunFolder(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ({"request": {"model": "m", "dataset": "demo", "from_dir": None}}, "analysis"),
+        ({}, "analysis"),  # made from objects in memory
+        ({"compared_runs": ["../a", "../b"]}, "comparison"),
+        ({"request": {"model": "m", "kind": "training", "dataset": "demo"}}, "training"),
+    ],
+)
+def test_runs_of_an_older_version_have_a_kind_and_are_found_again(tmp_path, state, kind) -> None:
+    run = old_run(tmp_path, **state)
+    assert run.kind == kind
+    assert RunFolder.newest_unfinished(tmp_path, CONFIG) == run
+    run.write_state("failed")
+    assert RunFolder.open(run.path).kind == kind
+    assert "kind" not in run.state()
+
+
+def test_the_kind_is_written_and_changes_no_identity(tmp_path) -> None:
+    runs = [RunFolder.create(tmp_path / k, kind=k, model="m", dataset="demo", config=CONFIG) for k in ("analysis", "x")]
+    assert [run.kind for run in runs] == [run.state()["kind"] for run in runs] == ["analysis", "x"]
+    assert {run.state()["config_hash"] for run in runs} == {settings_hash(CONFIG)}
+    assert "kind" not in runs[0].config()
+    # The kind that a run says is the one it has, whatever its request says.
+    runs[0].write_state("running", request={"kind": "training"}, compared_runs=["../a"])
+    assert runs[0].kind == "analysis"
+
+
+def test_runs_of_another_kind_are_refused_with_what_they_are(tmp_path) -> None:
+    run = RunFolder.create(tmp_path, kind="training", model="m", dataset="demo", config=CONFIG)
+    with pytest.raises(ConfigError, match="is a training run: it holds no Grams, and no model"):
+        AnalysisRun.open(run.path)
+    (run.path / "model").mkdir()
+    (run.path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"a training run: it holds a model and no Grams. .*--model {run.path}"):
+        AnalysisRun.open(run.path)
+    for kind in ("analysis", "comparison"):
+        run.write_state("finished", kind=kind)
+        assert AnalysisRun.open(run.path).kind == kind
