@@ -232,6 +232,7 @@ def _mean_row(dataset: str, group: ModelValues, metric: Metric, reference: str) 
         "group": group.label,
         "metric": metric,
         "n_seeds": group.n_seeds,
+        "is_trained": group.is_trained,
         "mean": float(group.values.mean()),
         "std": group.std,
         "n_users": group.n_users,
@@ -260,7 +261,7 @@ def _notes(table: pd.DataFrame, tested: Sequence[Contrast]) -> list[str]:
         f"difference: paired by user; p two-sided, from the {n_bootstrap} resamples (seed {seed}) of the interval",
         *(f"95 % CI {HOW[kind]}" for kind in kinds if kind != THESE_TRAININGS),
     ]
-    few = table[table["n_seeds"] < MIN_SEEDS]
+    few = table[table["is_trained"] & (table["n_seeds"] < MIN_SEEDS)]
     if len(few):
         rows = "; ".join(f"{row.group} on {row.dataset}: {row.n_seeds}" for row in few.itertuples())
         notes.append(f"95 % CI {HOW[THESE_TRAININGS]}; fewer than {MIN_SEEDS} seeds ({rows})")

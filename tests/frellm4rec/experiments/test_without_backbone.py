@@ -1,0 +1,85 @@
+"""Experiments whose variants are other models than FreLLM4Rec: no backbone, no mode, and floors beside them."""
+
+from functools import partial
+
+import pytest
+
+from frellm4rec.experiments import runner
+from frellm4rec.experiments.definitions import Experiment
+from frellm4rec.experiments.grid import ExperimentRequest
+from frellm4rec.experiments.markdown import markdown
+from frellm4rec.experiments.runner import ExperimentRun
+from frellm4rec.experiments.tables import EFFORT_COLUMNS, is_baseline, read_table
+from frellm4rec.runs import pretrained
+from frellm4rec.training import TrainingConfig
+from spectral_probe.errors import ConfigError
+from tests.frellm4rec.tiny_recommenders import write_log
+
+CONTENT = {
+    "title": "Losses",
+    "source": "Table 2",
+    "reference": "softmax",
+    "base": {"architecture.n_features": 8, "architecture.n_inner": 8, "training.n_epochs": 2, "training.batch_size": 8},
+    "baselines": ["popularity", "sasrec"],
+    "variants": [
+        {"name": "softmax", "model": "sasrec"},
+        {"name": "bce", "model": "sasrec", "overrides": {"architecture.loss": "bce"}},
+    ],
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
+    quick = partial(pretrained.pretrained, training=TrainingConfig(n_epochs=1))
+    monkeypatch.setattr(runner, "pretrained", quick)
+    request = ExperimentRequest(dataset=str(write_log(tmp_path / "log.csv")), n_seeds=3, rankings=("full",))
+    return ExperimentRun.open(Experiment.from_dict(CONTENT, "losses"), request, tmp_path / "out")
+
+
+def test_variants_without_a_backbone(run):
+    tables = run.run()
+    assert run.exit_code == 0
+    cells = tables.cells
+    assert cells["variant"].value_counts().to_dict() == {"softmax": 3, "bce": 3, "sasrec": 3, "popularity": 1}
+    assert set(cells["mode"]) == set(cells["backbone"]) == {""}
+    trained = cells[~is_baseline(cells)]
+    assert set(trained["variant"]) == {"softmax", "bce"}
+    # What a training cost stands in its row.
+    assert trained[[*EFFORT_COLUMNS, "n_parameters", "seconds"]].notna().all(axis=None)
+    assert (trained["n_steps"] == 2 * -(-30 // 8)).all()
+    assert (trained["n_samples"] == 2 * 30).all()
+    assert set(trained["supervision"]) == {"every"}
+    # Variants with the reference, and all variants with every baseline; nothing among the baselines.
+    pairs = tables.differences.query("metric == 'ndcg'")
+    assert set(zip(pairs["variant"], pairs["against"], strict=True)) == {
+        ("bce", "softmax"),
+        *((variant, against) for variant in ("softmax", "bce") for against in ("popularity", "sasrec")),
+    }
+    # A model that is counted has no training noise, and one result.
+    of_floor = pairs[pairs["against"] == "popularity"]
+    assert set(of_floor["covers"]) == {"users and trainings"}
+    assert set(of_floor["reference_n_seeds"]) == {1}
+    assert "2 differences of NDCG@10 from Popularity on log, full" in set(pairs["family"])
+    page = markdown(run.experiment, tables)
+    assert "| Popularity |" in page
+    assert "popularity does not read the history" in page
+
+
+def test_the_second_call_trains_nothing(run, monkeypatch):
+    tables = run.run()
+    monkeypatch.setattr(runner, "train_recipe", None)
+    again = ExperimentRun.open(run.experiment, run.request, run.folder)
+    assert {again.state(cell) for cell in again.cells} == {"finished"}
+    assert again.run().means.equals(tables.means)
+    assert read_table(run.folder / "means.csv")["variant"].tolist() == tables.means["variant"].tolist()
+
+
+def test_what_definitions_refuse():
+    with pytest.raises(ConfigError, match="Did you mean 'popularity'"):
+        Experiment.from_dict({**CONTENT, "baselines": ["popularty"]}, "losses")
+    with pytest.raises(ConfigError, match="called like a model"):
+        Experiment.from_dict({**CONTENT, "variants": [{"name": "sasrec"}], "reference": "sasrec"}, "losses")
+    over = {**CONTENT, "variants": [*CONTENT["variants"], {"name": "full"}]}
+    with pytest.raises(ConfigError, match="names no backbone"):
+        Experiment.from_dict(over, "losses")
