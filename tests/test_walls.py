@@ -269,6 +269,29 @@ save_file(t, p)"""
         assert list(writes(ast.parse(line))) == [], line
 
 
+# --- nobody asks which model it is -------------------------------------------------------------------------------
+
+
+def test_nothing_outside_a_model_knows_its_class_or_its_mode() -> None:
+    """Only models import a model; the loop, the evaluator and the runs ask traits. Names of modes are for people."""
+    from frellm4rec.models.registry import model_entry, model_names
+
+    modules = {model_entry(name).module for name in model_names()}
+    modules |= {module.removesuffix(".model") + ".config" for module in modules}
+    astray = []
+    for path in sources("frellm4rec"):
+        if "models" in path.relative_to(ROOT).parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                astray.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.module}")
+        if {"training", "evaluation", "runs"} & set(path.parts) and "two_sided_leaky" in text:
+            astray.append(f"{path.relative_to(ROOT)}: two_sided_leaky")
+    assert astray == []
+    assert len(modules) > 5
+
+
 # --- functions a reader can hold ---------------------------------------------------------------------------------
 
 
