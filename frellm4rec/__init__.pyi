@@ -2,13 +2,17 @@ from .evaluation.candidates import sample_candidates as sample_candidates
 from .evaluation.evaluator import evaluate as evaluate
 from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
+from .models.base import Recommender as Recommender
 from .models.config import RecommenderConfig as RecommenderConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.registry import load_model as load_model
+from .models.registry import model_class as model_class
+from .models.registry import model_names as model_names
 from .models.sasrec import SASRec as SASRec
 from .models.sasrec import SASRecConfig as SASRecConfig
 from .models.sequential import SequentialRecommender as SequentialRecommender
+from .models.traits import Traits as Traits
 from .modules.fusion import FusionMLP as FusionMLP
 from .modules.glpf import GraphLowPassFilter as GraphLowPassFilter
 from .modules.tfm import TemporalFrequencyModulation as TemporalFrequencyModulation

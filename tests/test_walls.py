@@ -185,7 +185,13 @@ def test_folders_re_export_nothing_but_through_their_face() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         assert ast.get_docstring(tree), path
-        if path.with_suffix(".pyi").exists():
+        if path.parent.name == "frellm4rec" and path.parent.parent == ROOT:
+            # Its face has one more way: the class of a registered model, whatever package brings it.
+            assert [ast.unparse(node) for node in imports if "registry" not in ast.unparse(node)] == [
+                "from typing import Any",
+                "import lazy_loader",
+            ]
+        elif path.with_suffix(".pyi").exists():
             assert [ast.unparse(node) for node in imports] == ["import lazy_loader"], path
         else:
             assert imports == [], path

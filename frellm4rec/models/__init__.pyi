@@ -1,7 +1,12 @@
+from .base import Recommender as Recommender
+from .batch import Batch as Batch
 from .config import RecommenderConfig as RecommenderConfig
 from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .registry import load_model as load_model
+from .registry import model_class as model_class
+from .registry import model_names as model_names
 from .sasrec import SASRec as SASRec
 from .sasrec import SASRecConfig as SASRecConfig
 from .sequential import SequentialRecommender as SequentialRecommender
+from .traits import Traits as Traits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from spectral_probe.plugins.saved_models import SavedModel
@@ -54,6 +54,16 @@ def model_class(name: str) -> type[Recommender]:
             f"The model {name!r} ({entry.value}) could not be imported: {error}. Reinstall the package of it."
         ) from error
     return loaded
+
+
+def class_named(name: str) -> Any:
+    """Return class or config of a registered model by the name of the class; AttributeError if none has it."""
+    for entry in entry_points(group=GROUP):
+        if name == entry.attr:
+            return model_class(entry.name)
+        if name == f"{entry.attr}Config":
+            return model_class(entry.name).config_class
+    raise AttributeError(f"frellm4rec has no name {name!r}, and no registered model is called so.")
 
 
 def load_model(folder: str | Path, *, device: str = "cpu") -> Recommender:

@@ -146,7 +146,8 @@ class Effort:
     seconds : float
         Time spent training and validating, interruptions excluded.
     peak_memory : int
-        Bytes: most that the process held at a time, or on a GPU most that PyTorch did.
+        Bytes: most that the process held at a time, or on a GPU most that PyTorch did; of a resumed run, the process
+        that finished it.
     """
 
     n_steps: int

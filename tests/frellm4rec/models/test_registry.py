@@ -5,6 +5,7 @@ from importlib import resources
 import pytest
 import yaml
 
+import frellm4rec
 from frellm4rec.models.registry import model_class, model_entry, model_names
 from frellm4rec.runs.defaults import ModelDefaults, model_defaults
 from frellm4rec.runs.recipe import Recipe
@@ -27,6 +28,17 @@ def test_file_class_and_entry_point_have_the_name_of_the_model(name):
     assert kind.__name__ == entry.attr
     assert kind.config_class.__name__.endswith("Config")
     assert entry.module in (f"frellm4rec.models.{name}", f"frellm4rec.models.{name}.model")
+
+
+@every_model
+def test_class_and_config_are_importable_from_the_top(name):
+    kind = model_class(name)
+    assert getattr(frellm4rec, kind.__name__) is kind
+    assert getattr(frellm4rec, f"{kind.__name__}Config") is kind.config_class
+    with pytest.raises(AttributeError, match="Nobody"):
+        _ = frellm4rec.Nobody
+    with pytest.raises(AttributeError):
+        _ = frellm4rec.nobody
 
 
 @every_model
