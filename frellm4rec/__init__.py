@@ -1,7 +1,7 @@
 """Sequential recommenders and the data they are trained on, as plug-ins of the instrument.
 
-Names are imported when they are first used; ``__init__.pyi`` lists them with their modules. Besides these, class and config
-of every registered model are importable from here: ``from frellm4rec import ItemKNN, ItemKNNConfig``.
+Names are imported when they are first used; ``__init__.pyi`` lists them with their modules. Besides these, class and
+config of every registered model are importable from here: ``from frellm4rec import ItemKNN, ItemKNNConfig``.
 """
 
 from typing import Any
