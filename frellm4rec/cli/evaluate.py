@@ -12,7 +12,6 @@ from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
     from frellm4rec.evaluation import Evaluation
-    from frellm4rec.models.base import Recommender
 
 RANKINGS = ("99+1", "full")
 
@@ -58,7 +57,7 @@ def evaluate(
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
             typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
-        for rule in _possible(rankings, trained.model, is_asked=bool(ranking)):
+        for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):
             result = evaluate_trained(
                 trained,
                 ranking=rule,
@@ -89,11 +88,15 @@ def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:
     return rankings
 
 
-def _possible(rankings: list[str], model: Recommender, *, is_asked: bool) -> list[str]:
-    """Return the rankings that a model has; the full one is left out, with a note, of one that cannot rank all."""
-    if is_asked or model.traits.can_rank_all or "full" not in rankings:
+def _possible(rankings: list[str], folder: Path, *, is_asked: bool) -> list[str]:
+    """Return the rankings that a saved model has; the full one is left out, with a note, of one that cannot rank all."""
+    from frellm4rec.models.registry import model_class
+    from spectral_probe.plugins.saved_models import SavedModel
+
+    name = SavedModel.open(folder).name
+    if is_asked or "full" not in rankings or model_class(name).traits.can_rank_all:
         return rankings
-    typer.echo(f"note: {model.name} rates given candidates only; the full ranking is left out.", err=True)
+    typer.echo(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
     return [ranking for ranking in rankings if ranking != "full"]
 
 

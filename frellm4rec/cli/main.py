@@ -22,7 +22,7 @@ for command in (data, models, train, evaluate, recommend, export, compare, exper
 
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
-    run_command(app, interrupted="what was finished is kept; the same command with --resume goes on.")
+    run_command(app, interrupted="what was finished is kept; the same command goes on, `train` with --resume.")
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def train(
     if dry_run:
         typer.echo(recipe_text(resolved).rstrip())
         return
-    folder = recipe.parent if recipe is not None and is_run else out
-    run = train_recipe(resolved, out=folder, resume=resume, progress=sys.stderr.isatty(), tensorboard=tensorboard)
+    options_of_run = {"progress": sys.stderr.isatty(), "tensorboard": tensorboard, "folder": recipe if is_run else None}
+    run = train_recipe(resolved, out=out, resume=resume, **options_of_run)
     _print(run, resolved.training.k, as_json)  # type: ignore[union-attr]
 
 

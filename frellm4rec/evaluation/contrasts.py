@@ -26,7 +26,10 @@ HOW = {
     USERS_AND_TRAININGS: "of users and trainings: users are resampled, and Student's t adds the spread over seeds",
     THESE_TRAININGS: "of these trainings: users are resampled, not trainings",
 }
-Effect = Literal["higher", "lower", "no detectable difference"]
+#: With fewer users an interval is not to be believed.
+MIN_USERS = 20
+Effect = Literal["higher", "lower", "no detectable difference", "too few users"]
+TOO_FEW: Effect = "too few users"
 HIGHER: Effect = "higher"
 LOWER: Effect = "lower"
 NO_DIFFERENCE: Effect = "no detectable difference"
@@ -167,7 +170,7 @@ class Contrast:
     @property
     def effect(self) -> Effect:
         """The difference in words, see :func:`effect_of`."""
-        return effect_of(self.low, self.high, self.p_holm)
+        return effect_of(self.low, self.high, self.p_holm, self.n_users)
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and values, ``effect`` among them."""
@@ -209,7 +212,8 @@ def contrasts(
     n_bootstrap : int
         Resamples B, at least 100.
     seed : int
-        Of the resampling. A contrast depends neither on the order of users and seeds, nor on the other pairs.
+        Of the resampling. A contrast depends neither on the order of users and seeds, nor on the other pairs; that of
+        the reference from the model is the same with the other sign.
     memory : mapping, optional
         Contrasts computed before; new ones are added.
 
@@ -250,17 +254,24 @@ def contrasts(
 def mean_estimate(
     model: ModelValues, *, n_bootstrap: int = 10_000, seed: int = 0, memory: Memory | None = None
 ) -> MeanEstimate:
-    """Return a model's mean over users and seeds with the interval of :func:`contrasts` from a constant 0."""
+    """Return a model's mean over users and seeds with the interval of :func:`contrasts` from a constant 0.
+
+    The interval is cut to 0…1, where every metric lies.
+    """
     zero = ModelValues("0", np.zeros(model.n_users), is_trained=False)
     c = contrasts([(model, zero)], "the mean", n_bootstrap=n_bootstrap, seed=seed, memory=memory)[0]
-    return MeanEstimate(c.mean, c.std, c.low, c.high, c.n_users, c.n_seeds, c.covers)
+    low, high = (min(1.0, max(0.0, end)) for end in (c.low, c.high))
+    return MeanEstimate(c.mean, c.std, low, high, c.n_users, c.n_seeds, c.covers)
 
 
-def effect_of(low: float, high: float, p_holm: float) -> Effect:
+def effect_of(low: float, high: float, p_holm: float, n_users: int) -> Effect:
     """Return whether a difference is detectable, and its direction.
 
-    It is where the 95 % interval leaves out 0 and p, after Holm's correction, is at most 0.05.
+    It is where the 95 % interval leaves out 0 and p, after Holm's correction, is at most 0.05. With fewer than 20 users
+    nothing is said.
     """
+    if n_users < MIN_USERS:
+        return TOO_FEW
     if low <= 0.0 <= high or not p_holm <= LEVEL:
         return NO_DIFFERENCE
     return HIGHER if low > 0.0 else LOWER
@@ -274,9 +285,11 @@ def _contrast(model: ModelValues, reference: ModelValues, n_bootstrap: int, seed
         )
     covers = USERS_AND_TRAININGS if model.has_known_spread and reference.has_known_spread else THESE_TRAININGS
     differences = model.values.mean(axis=0) - reference.values.mean(axis=0)
-    resampled = resampled_means(differences, n_bootstrap, seed)
+    first, second, sign = _oriented(model, reference, differences)
+    resampled = resampled_means(sign * differences, n_bootstrap, seed)
     if covers == USERS_AND_TRAININGS:
-        resampled = resampled + _training_noise(model, reference, n_bootstrap, seed)
+        resampled = resampled + _training_noise(first, second, n_bootstrap, seed)
+    resampled = sign * resampled
     low, high = percentile_interval(resampled)
     return Contrast(
         difference=float(differences.mean()),
@@ -296,11 +309,20 @@ def _contrast(model: ModelValues, reference: ModelValues, n_bootstrap: int, seed
     )
 
 
+def _oriented(
+    model: ModelValues, reference: ModelValues, differences: FloatArray
+) -> tuple[ModelValues, ModelValues, float]:
+    """Return the two models in an order that does not depend on which is the reference, and the sign of it."""
+    key, opposite = (tuple(np.sort(values.round(12))) for values in (differences, -differences))
+    is_kept = (key, model.content_hash) >= (opposite, reference.content_hash)
+    return (model, reference, 1.0) if is_kept else (reference, model, -1.0)
+
+
 def _training_noise(model: ModelValues, reference: ModelValues, n_bootstrap: int, seed: int) -> FloatArray:
     """Return by how much other trainings would move the difference, one draw per resample."""
     of_model, of_reference = model.values.mean(axis=1), reference.values.mean(axis=1)
     is_paired = model.is_trained and reference.is_trained and model.seeds == reference.seeds
-    terms = [of_model - of_reference] if is_paired else [of_model, of_reference]
+    terms = [of_model - of_reference] if is_paired else [of_model, -of_reference]
     noise = np.zeros(n_bootstrap)
     for number, means in enumerate(terms, start=1):
         n_seeds = len(means)

@@ -18,6 +18,8 @@ from spectral_probe.errors import ConfigError, DataError, did_you_mean
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
 DEFAULT_MODE = "prefix"
+#: Settings of a recipe that the grid chooses for each training, besides backbone and mode.
+GRID_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,18 @@ def has_setting(model: str, key: str) -> bool:
     """Return whether the config of a registered model has a setting, such as ``architecture.backbone``."""
     names = {entry.name for entry in fields(model_class(model).config_class)}
     return key.removeprefix("architecture.") in names
+
+
+def _check_settings(settings: Any, what: str) -> None:
+    """Refuse settings of an experiment that are no mapping, or that the grid chooses for each training."""
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{what} must be a mapping of dotted names to values; got {settings!r}. Correct the file.")
+    for key in settings:
+        if key in GRID_KEYS:
+            raise ConfigError(
+                f"{what} sets {key}, which the grid chooses for each training; so the trainings would not be what the "
+                "table calls them. Leave it out, and use the option for it."
+            )
 
 
 def model_title(name: str) -> str:
@@ -143,6 +157,8 @@ class Experiment:
                 f"{self.reference!r}. Rename them in the YAML file."
             )
         check_baselines(self.baselines)
+        for what, settings in [("base", self.base), *((v.name, v.overrides) for v in self.variants)]:
+            _check_settings(settings, f"{what!r} of the experiment {self.name!r}")
         for variant in self.variants:
             if variant.name in model_names():
                 raise ConfigError(
@@ -190,7 +206,10 @@ class Experiment:
                 _check_keys(arguments["sweep"], Sweep, f"the sweep of {name!r}")
                 arguments["sweep"] = Sweep(**arguments["sweep"])
             for key in ("backbones", "baselines"):
-                arguments[key] = tuple(arguments.get(key, ()))
+                names = arguments.get(key) or ()
+                if not isinstance(names, list | tuple):
+                    raise ConfigError(f"{key} of {name!r} must be a list; got {names!r}. Write {key}: [{names}].")
+                arguments[key] = tuple(names)
             return cls(name=name, variants=tuple(variants), **arguments)
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
@@ -234,8 +253,8 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     else:
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"The experiment {path} cannot be read: {error.strerror or error}.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"The experiment {path} cannot be read: {error}. Give a YAML file in UTF-8.") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

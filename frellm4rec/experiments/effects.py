@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, THESE_TRAININGS, effect_of
+from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, THESE_TRAININGS, TOO_FEW, effect_of
 from frellm4rec.experiments.definitions import Experiment, model_title
 from frellm4rec.experiments.labels import LEAKY, difference_text, mode_label, modes_in_order, ranking_label
 from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
 from frellm4rec.experiments.tables import NAMES, SETTING_COLUMNS, ExperimentTables
 
 #: Effect of the variant without a part → effect of the part.
-_OF_PART = {HIGHER: "hurts", LOWER: "helps", NO_DIFFERENCE: NO_DIFFERENCE}
+_OF_PART = {HIGHER: "hurts", LOWER: "helps", NO_DIFFERENCE: NO_DIFFERENCE, TOO_FEW: TOO_FEW}
 PART_COLUMNS = [
     *SETTING_COLUMNS,
     *("variant", "part", "metric", "worth", "low", "high", "p_value", "p_holm", "effect", "covers", "family"),
@@ -40,7 +40,7 @@ def part_effects(experiment: Experiment, tables: ExperimentTables) -> pd.DataFra
     parts = {variant.name: variant.leaves_out for variant in experiment.variants if variant.leaves_out}
     rows = tables.select(experiment=experiment.name).differences
     rows = rows[(rows["against"] == experiment.reference) & rows["variant"].isin(list(parts))]
-    effects = [effect_of(row["low"], row["high"], row["p_holm"]) for row in rows.to_dict("records")]
+    effects = [effect_of(row["low"], row["high"], row["p_holm"], row["n_users"]) for row in rows.to_dict("records")]
     return rows.assign(
         part=rows["variant"].map(parts),
         worth=-rows["difference"],
@@ -75,7 +75,8 @@ def _baseline_lines(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
     rows, _ = _without_constant_settings(rows[~rows["against"].isin(names)])
     label = experiment.variant(experiment.reference).label
     return [
-        f"- **{label} beside {model_title(row['against'])}** ({_setting(row)}, {ranking_label(row['ranking'])}): "
+        f"- **{label} beside {model_title(row['against'])}** "
+        f"({', '.join(part for part in (_setting(row), ranking_label(row['ranking'])) if part)}): "
         f"NDCG@{row['k']} {difference_text(row)}."
         for row in rows.to_dict("records")
     ]
@@ -120,7 +121,9 @@ def _claim(part: str, rows: list[dict[str, Any]], experiment: Experiment) -> str
         settings: dict[str, list[str]] = {}
         for row in ranking_rows:
             settings.setdefault(row["effect"], []).append(_setting(row))
-        effects = "; ".join(f"{what} ({' and '.join(where)})" for what, where in settings.items())
+        effects = "; ".join(
+            f"{what} ({' and '.join(where)})" if any(where) else what for what, where in settings.items()
+        )
         printed = _printed(experiment, ranking_rows[0])
         verdict = "" if printed is None else f" {_verdict(settings, printed, len(ranking_rows))}"
         sentences.append(f"{ranking_label(ranking)}: {effects}.{verdict}")
@@ -162,11 +165,14 @@ def _p(row: dict[str, Any]) -> str:
 
 
 def _backbone(row: dict[str, Any]) -> str:
-    return row["backbone"] + (f" ({row['settings']})" if row["settings"] else "")
+    settings = f"({row['settings']})" if row["settings"] else ""
+    return " ".join(part for part in (row["backbone"], settings) if part) or "–"
 
 
 def _setting(row: dict[str, Any]) -> str:
-    return f"{_backbone(row)} {mode_label(row['mode'])}{_of_these_trainings(row)}"
+    """Return backbone, mode and settings of a row, as far as it has any."""
+    parts = ("" if _backbone(row) == "–" else _backbone(row), mode_label(row["mode"]))
+    return (" ".join(part for part in parts if part) + _of_these_trainings(row)).removeprefix(", ")
 
 
 def _of_these_trainings(row: dict[str, Any]) -> str:

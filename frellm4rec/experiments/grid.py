@@ -11,6 +11,7 @@ from typing import Any
 from frellm4rec.experiments.definitions import (
     BACKBONE_KEY,
     DEFAULT_MODE,
+    GRID_KEYS,
     MODE_KEY,
     Experiment,
     Variant,
@@ -23,7 +24,7 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.plugins.registry import plugin_names
 
 #: Recipe keys that the grid sets for each cell.
-_GRID_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device", BACKBONE_KEY, MODE_KEY)
+_GRID_KEYS = (*GRID_KEYS, BACKBONE_KEY, MODE_KEY)
 
 
 @dataclass(frozen=True)

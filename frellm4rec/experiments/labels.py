@@ -47,5 +47,5 @@ def ranking_label(ranking: str) -> str:
 def difference_text(row: dict[str, Any]) -> str:
     """Return a difference with its interval, the p-value after Holm's correction, and the effect in words."""
     p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-    effect = effect_of(row["low"], row["high"], row["p_holm"])
+    effect = effect_of(row["low"], row["high"], row["p_holm"], row["n_users"])
     return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], {p}".replace("-", "−") + f": {effect}"

@@ -40,7 +40,9 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
         Of the heading.
     """
     tables = tables.select(experiment=experiment.name)
-    lines = [f"{'#' * level} {experiment.title} ({experiment.source} of the paper)", ""]
+    is_of_paper = experiment.source.startswith(("Table", "Fig"))
+    source = f"{experiment.source} of the paper" if is_of_paper else experiment.source
+    lines = [f"{'#' * level} {experiment.title} ({source})", ""]
     finished = tables.cells[tables.cells["status"] == FINISHED]
     if finished.empty:
         lines += ["No cell has finished.", ""]
@@ -57,7 +59,8 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
 
 
 def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
-    return f"{dataset}, {ranking_label(ranking)}, backbone {backbone}" + (f", {settings}" if settings else "")
+    parts = (dataset, ranking_label(ranking), f"backbone {backbone}" if backbone else "", settings)
+    return ", ".join(part for part in parts if part)
 
 
 def _table(
@@ -185,7 +188,7 @@ def _mean(row: dict[str, Any] | None) -> str:
     if row is None:
         return MISSING
     spread = "" if math.isnan(row["std"]) else f" ± {row['std']:.4f}"
-    return f"{row['value']:.4f}{spread} [{row['low']:.4f}, {row['high']:.4f}]"
+    return f"{row['value']:.4f}{spread} [{row['low']:.4f}, {row['high']:.4f}]".replace("-", "−")
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation import Contrast, Evaluation, evaluate, stored_candidates
+from frellm4rec.evaluation import Candidates, Contrast, Evaluation, evaluate, stored_candidates
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.grid import Cell, ExperimentRequest, cells_of
 from frellm4rec.experiments.report import write_report
@@ -42,6 +42,7 @@ from frellm4rec.runs.recipe import Recipe
 from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, identity, train_recipe
 from frellm4rec.runs.trained import TrainedModel
 from frellm4rec.training.config import TrainingRecord
+from spectral_probe.backbones.devices import parse_device
 from spectral_probe.errors import DataError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
@@ -89,13 +90,20 @@ class ExperimentRun:
         ConfigError
             If a recipe has an unknown or forbidden setting.
         DataError
-            If the data set cannot be read.
+            If the data set cannot be read, or has too few items for a ranking.
         """
         run = cls(experiment, request, folder, dataset or resolve_dataset(request.dataset, request.from_dir))
         for cell in run.cells:
             if not cell.is_baseline:
                 run.recipe(cell)
+        for ranking in request.rankings:
+            run._candidates(ranking)
         return run
+
+    def _candidates(self, ranking: str) -> Candidates | None:
+        """Return the stored candidates of a ranking, drawn now if they are missing; None for the full ranking."""
+        n_negatives = parse_ranking(ranking)
+        return None if n_negatives is None else stored_candidates(self.dataset, part=PART, n_negatives=n_negatives)
 
     @property
     def cells(self) -> list[Cell]:
@@ -202,16 +210,13 @@ class ExperimentRun:
 
     def _run_baseline(self, cell: Cell) -> tuple[dict[str, Any], list[Evaluation]]:
         """Return the evaluations of a baseline of a seed, trained or from the cache."""
-        model = pretrained(cell.variant.model, self.dataset, seed=cell.seed)
+        device = str(parse_device(self.request.device or "cpu"))
+        model = pretrained(cell.variant.model, self.dataset, seed=cell.seed, device=device)
         evaluations = []
         for ranking in self.request.rankings:
             evaluation = self._stored_baseline(cell, ranking)
             if evaluation is None or evaluation.revision != model.revision:
-                n_negatives = parse_ranking(ranking)
-                lists = None
-                if n_negatives is not None:
-                    lists = stored_candidates(self.dataset, part=PART, n_negatives=n_negatives)
-                evaluation = evaluate(model, self.dataset, part=PART, candidates=lists)
+                evaluation = evaluate(model, self.dataset, part=PART, candidates=self._candidates(ranking))
                 save_evaluation(evaluation, self.dataset, self._path(_baseline_folder(cell), ranking))
             evaluations.append(evaluation)
         return {"run": _baseline_folder(cell)}, evaluations
@@ -232,6 +237,15 @@ class ExperimentRun:
     def _load(self, run: str, ranking: str) -> Evaluation:
         return Evaluation.load(self._path(run, ranking))
 
+    def _is_readable(self, run: str, ranking: str) -> bool:
+        """Return whether the per-user values of an earlier cell exist; damaged ones are left out with a warning."""
+        path = self._path(run, ranking)
+        try:
+            return path.exists() and bool(Evaluation.load(path).n_users)
+        except DataError as error:
+            logger.warning("%s Its cell is left out of the tables until it is evaluated again.", error)
+            return False
+
     def _with_earlier(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Return the cells, preceded by those of earlier calls that are not among them and whose values still exist."""
         path = self.folder / "cells.csv"
@@ -241,7 +255,7 @@ class ExperimentRun:
         done = set(map(tuple, cells[KEY_COLUMNS].to_numpy()))
         keep = [
             row["status"] == FINISHED
-            and self._path(row["run"], row["ranking"]).exists()
+            and self._is_readable(row["run"], row["ranking"])
             and not (tuple(row[name] for name in KEY_COLUMNS) in done and row["ranking"] in self.request.rankings)
             for row in earlier.to_dict("records")
         ]

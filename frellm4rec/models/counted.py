@@ -88,8 +88,16 @@ class CountedRecommender(Recommender):
     def load_saved_state(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Load what :meth:`saved_state` returned; the size of the table comes with it."""
         expected = {*_PARTS, "popularity"}
-        if set(weights) != expected or len(weights["indptr"]) != self.config.n_items + 1:
-            raise RuntimeError(f"a table of {self.config.n_items} items has {sorted(expected)}; got {sorted(weights)}")
+        n = self.config.n_items
+        if set(weights) != expected:
+            raise RuntimeError(f"a table of {n} items has {sorted(expected)}; got {sorted(weights)}")
+        sizes = {name: len(tensor) for name, tensor in weights.items()}
+        n_entries = sizes["values"]
+        is_whole = sizes == {"indptr": n + 1, "popularity": n, "indices": n_entries, "values": n_entries}
+        if not is_whole or int(weights["indptr"][-1]) != n_entries or bool((weights["indptr"].diff() < 0).any()):
+            raise RuntimeError(f"a table of {n} items has {n + 1} row starts and {n} counts; the sizes are {sizes}")
+        if n_entries and not 0 <= int(weights["indices"].min()) <= int(weights["indices"].max()) < n:
+            raise RuntimeError(f"a table of {n} items names items 0…{n - 1}; it names {int(weights['indices'].max())}")
         for name, tensor in weights.items():
             self.register_buffer(name, tensor)
 

@@ -82,13 +82,17 @@ class SASRecConfig(RecommenderConfig):
                     f"n_negatives is of the losses bce and gbce; got {self.n_negatives} with softmax. For a sampled "
                     "softmax set training.loss=sampled and training.n_negatives."
                 )
-        if not isinstance(self.gbce_t, (int, float)) or not 0.0 <= self.gbce_t <= 1.0:
+        is_number = isinstance(self.gbce_t, (int, float)) and not isinstance(self.gbce_t, bool)
+        if not is_number or not 0.0 <= self.gbce_t <= 1.0:
             raise ConfigError(f"gbce_t must lie in [0, 1]; got {self.gbce_t!r}. gSASRec takes 0.75.")
+        if self.gbce_t != 0.75 and self.loss != "gbce":
+            raise ConfigError(f"gbce_t is of the loss gbce; got {self.gbce_t} with {self.loss}. Leave it out.")
 
     @property
     def negatives_per_target(self) -> int:
-        """Negatives that are drawn for each target; 0 under the softmax."""
-        return LOSSES[self.loss] if self.n_negatives is None else self.n_negatives
+        """Negatives that are drawn for each target; 0 under the softmax. By default no more than there are items."""
+        default = min(LOSSES[self.loss], max(1, self.n_items - 1)) if LOSSES[self.loss] else 0
+        return default if self.n_negatives is None else self.n_negatives
 
 
 class SASRec(SequentialRecommender):
@@ -114,6 +118,11 @@ class SASRec(SequentialRecommender):
 
     def __init__(self, config: SASRecConfig, *, seed: int = 0) -> None:
         super().__init__()
+        if config.negatives_per_target >= max(2, config.n_items):
+            raise ConfigError(
+                f"A target has at most {config.n_items - 1} negatives, all other items; got "
+                f"n_negatives={config.n_negatives}. Leave it out, or choose fewer."
+            )
         self.config = config
         # torch draws default weights from the global generator while layers are built; restore its state.
         with torch.random.fork_rng(devices=[]):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from frellm4rec.evaluation.contrasts import HOW, MIN_SEEDS, THESE_TRAININGS, Contrast, ModelValues, contrasts
 from frellm4rec.evaluation.evaluator import Evaluation
+from frellm4rec.runs.recipe import flatten_all
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
 Metric = Literal["ndcg", "recall"]
@@ -178,7 +179,11 @@ def group_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         keys = sorted({key for other in same_name for key in other})
         differing = [key for key in keys if len({other.get(key) for other in same_name}) > 1]
         labels.append(" ".join([name, *(f"{key}={settings.get(key, 'default')}" for key in differing)]))
-    return labels
+    # A name may happen to be what the settings of another group give.
+    return [
+        f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label
+        for i, label in enumerate(labels)
+    ]
 
 
 def check_protocol(results: Sequence[RunResult]) -> None:
@@ -213,17 +218,8 @@ def model_values(label: str, results: Sequence[RunResult], metric: Metric) -> Mo
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that separate groups: nested names joined by dots, values as text."""
-    flat: dict[str, str] = {}
-
-    def walk(values: Mapping[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = str(value)
-
-    walk({key: value for key, value in config.items() if key not in IGNORED_WHEN_GROUPING}, "")
-    return flat
+    separating = {key: value for key, value in config.items() if key not in IGNORED_WHEN_GROUPING}
+    return {name: str(value) for name, value in flatten_all(separating).items()}
 
 
 def _mean_row(dataset: str, group: ModelValues, metric: Metric, reference: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Recipe:
     training: TrainingConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in ("model", "dataset", "name", "device", "dtype"):
+        for name in ("model", "dataset", "name", "device", "dtype", *(() if self.from_dir is None else ("from_dir",))):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be text; got {getattr(self, name)!r}. Put it in quotes.")
         if self.model not in (known := model_names()):
@@ -77,9 +77,19 @@ class Recipe:
             raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
         check_threads(self.threads)
         config = self.config(n_items=1)  # raises what the model's config raises, before any data is read
+        default = TrainingConfig.from_dict(model_defaults(self.model).training_of(config.to_dict()))
         if self.training is None:
-            settings = model_defaults(self.model).training_of(config.to_dict())
-            object.__setattr__(self, "training", TrainingConfig.from_dict(settings))
+            object.__setattr__(self, "training", default)
+        if not self.is_trained and (replace(self.training, k=default.k) != default or self.threads is not None):
+            raise ConfigError(
+                f"{self.model} is counted, not trained, so settings of a training would change nothing. Leave out "
+                "training.… (but for training.k) and threads."
+            )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model has a training; else the data determine it."""
+        return model_class(self.model).traits.is_trained
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -162,7 +172,7 @@ class Recipe:
         return {
             **values,
             "architecture": {n: list(v) if isinstance(v, tuple) else v for n, v in architecture.items()},
-            "training": self.training.to_dict(),
+            "training": self.training.to_dict() if self.is_trained else {"k": self.training.k},
         }
 
     def identity(self) -> dict[str, Any]:
@@ -205,6 +215,14 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}.{key}": setting for key, setting in value.items()}
         else:
             flat[str(name)] = value
+    return flat
+
+
+def flatten_all(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings of any depth under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten_all(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
 
 

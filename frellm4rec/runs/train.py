@@ -15,11 +15,11 @@ import yaml
 
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.registry import load_model, model_class
-from frellm4rec.runs.recipe import Recipe
+from frellm4rec.runs.recipe import Recipe, flatten_all
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.training.threads import check_same_threads
-from frellm4rec.training.trainer import train
-from frellm4rec.training.validation import untrained_record
+from frellm4rec.training.trainer import check_trainable, train
+from frellm4rec.training.validation import check_k, untrained_record
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
@@ -27,6 +27,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.saved_models import TRAINING, open_training_run
 from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder, logged
 from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger("frellm4rec")
 CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "checkpoints", "metrics.jsonl", "summary.json"
@@ -83,6 +84,7 @@ def train_recipe(
     dataset: Dataset | None = None,
     progress: bool = False,
     tensorboard: bool = False,
+    folder: Path | None = None,
 ) -> TrainingRun:
     """Train the model of a recipe in a run folder under ``out``.
 
@@ -98,9 +100,13 @@ def train_recipe(
     progress : bool
     tensorboard : bool
         Also write losses and validation metrics for TensorBoard, to ``tensorboard/`` of the run.
+    folder : path, optional
+        The run to continue, whatever it is called; ``out`` is then not searched.
 
     Raises
     ------
+    ConfigError
+        If the recipe is another one than that of ``folder``.
     SpectralProbeError
         Any error of :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
     """
@@ -112,13 +118,17 @@ def train_recipe(
         )
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
-    run = RunFolder.newest_unfinished(out, content) if resume else None
-    finished = RunFolder.newest_finished(out, content) if resume and run is None else None
+    run, finished = _earlier(content, out, folder) if resume else (None, None)
     if finished is not None:
         done = load_run(finished.path, device=str(parse_device(recipe.device)))
         check_same_threads(done.record.threads, recipe.threads)
         return done
-    model = build_model(recipe, dataset)  # first: if the model cannot be loaded, no folder is created
+    model = build_model(recipe, dataset)  # first: if the model cannot be loaded or trained, no folder is created
+    assert recipe.training is not None
+    if model.traits.is_trained:
+        check_trainable(model, recipe.training, dataset)
+    else:
+        check_k(recipe.training.k, dataset)
     is_resumed = run is not None
     if run is None:
         model_name = f"{recipe.model}-{recipe.name or recipe.seed}"
@@ -138,6 +148,22 @@ def train_recipe(
         except Exception as error:
             run.write_state("failed", error=f"{type(error).__name__}: {error}")
             raise
+
+
+def _earlier(content: dict[str, Any], out: Path, folder: Path | None) -> tuple[RunFolder | None, RunFolder | None]:
+    """Return the unfinished run to continue, and the finished one to hand back; at most one of them is there."""
+    if folder is None:
+        unfinished = RunFolder.newest_unfinished(out, content)
+        return unfinished, None if unfinished is not None else RunFolder.newest_finished(out, content)
+    run = RunFolder.open(folder)
+    if run.state()["config_hash"] != settings_hash(content):
+        before, now = flatten_all(run.config()), flatten_all(content)
+        changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        raise ConfigError(
+            f"{folder} is continued with the settings it began with; {', '.join(changed) or 'its settings'} would "
+            "change. Leave the change out, or train anew: frellm4rec train RECIPE."
+        )
+    return (None, run) if run.state()["status"] == "finished" else (run, None)
 
 
 def _train(

@@ -73,10 +73,15 @@ def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:
     """
     if not folder.exists():
         return None
-    model = model_class.from_pretrained(folder)
+    try:
+        model = model_class.from_pretrained(folder)
+    except ModelError as error:
+        raise ModelError(
+            f"Trained weights in the cache are damaged; delete {folder} to train again. {error}"
+        ) from error
     try:
         expected = json.loads((folder / RECORD_FILE).read_text())["revision"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"The training record in {folder} is damaged ({error}). Delete the folder to train again."
         ) from error

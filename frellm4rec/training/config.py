@@ -32,9 +32,9 @@ class TrainingConfig:
     Attributes
     ----------
     n_epochs : int
-        Most passes over the users.
+        Most passes over the samples: users, or with ``all-prefixes`` their prefixes.
     batch_size : int
-        Users per optimizer step.
+        Samples per optimizer step.
     learning_rate : float
     validate_every : int
         Epochs between two validations.
@@ -49,7 +49,7 @@ class TrainingConfig:
         Softmax over all items, or over the target and sampled ones; ``auto`` takes all up to 20,000 items. Only for
         models whose loss is a softmax.
     n_negatives : int
-        Items sampled for each step of the sampled softmax.
+        Items sampled for each step of the sampled softmax; a catalogue that is trained with all items ignores it.
     accumulation : int
         Parts in which a batch is run: less memory, the same step up to rounding.
     max_grad_norm : float or None
@@ -86,6 +86,9 @@ class TrainingConfig:
         for name in ("n_epochs", "batch_size", "validate_every", "patience", "k", "n_negatives", "accumulation"):
             self._check_whole(name, 1)
         self._check_whole("save_every", 0)
+        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
+            if isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be a number; got {getattr(self, name)!r}. Correct it.")
         if not isinstance(self.learning_rate, (int, float)) or not 0.0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}. Try 1e-3.")
         if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay < float("inf"):
@@ -118,7 +121,9 @@ class TrainingConfig:
                 raise ConfigError(
                     f"Unknown training setting {name!r}; known: {', '.join(known)}.{did_you_mean(str(name), known)}"
                 )
-        return cls(**values)
+        # YAML reads no as false.
+        is_off = values.get("mixed_precision") is False
+        return cls(**{**values, **({"mixed_precision": "no"} if is_off else {})})
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and values."""

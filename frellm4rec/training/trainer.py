@@ -22,7 +22,7 @@ from frellm4rec.training.checkpoints import CheckpointFolder, Progress
 from frellm4rec.training.config import Effort, TrainingConfig, TrainingRecord
 from frellm4rec.training.divergence import first_broken_layer
 from frellm4rec.training.threads import check_same_threads, chosen_threads, limited_threads
-from frellm4rec.training.validation import peak_memory, validation_ndcg
+from frellm4rec.training.validation import check_k, peak_memory, validation_ndcg
 from spectral_probe.errors import ConfigError, NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
 
@@ -92,7 +92,7 @@ def train(
     With several processes (``accelerate launch``) each takes its share of a batch; a step is the same as that of one.
     """
     config = config or TrainingConfig()
-    check_trainable(model, config)
+    check_trainable(model, config, dataset)
     run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.start(resume, threads)
@@ -106,8 +106,17 @@ def chosen_supervision(model: Recommender, config: TrainingConfig) -> Supervisio
     return model.supervision if config.supervision == "auto" else config.supervision
 
 
-def check_trainable(model: Recommender, config: TrainingConfig) -> None:
-    """Refuse a training that the model has no loss for, or whose loss would be taken of states that see the answer."""
+def check_trainable(model: Recommender, config: TrainingConfig, dataset: Dataset) -> None:
+    """Refuse a training that cannot be: before anything is written, and before the first validation.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such loss, its loss would be taken of states that see the answer, or a setting does not fit
+        the model, its device or the catalogue.
+    DataError
+        If no user has two training items.
+    """
     supervision = chosen_supervision(model, config)
     if not model.traits.is_trained:
         raise ConfigError(f"{model.name} has nothing to train. Evaluate it as it is.")
@@ -125,6 +134,12 @@ def check_trainable(model: Recommender, config: TrainingConfig) -> None:
             f"training.loss={config.loss} says how a softmax over the catalogue is taken, and the loss of {model.name} "
             "is another. Leave it out."
         )
+    check_k(config.k, dataset)
+    if config.mixed_precision == "fp16" and model.device.type == "cpu":
+        raise ConfigError("mixed_precision 'fp16' needs a GPU; this model is on the CPU. Use bf16 or no.")
+    if config.gradient_checkpointing and not hasattr(model, "enable_gradient_checkpointing"):
+        raise ConfigError(f"{model.name} has no backbone to recompute. Leave out gradient_checkpointing.")
+    training_samples(dataset, model.config.max_length, supervision)
 
 
 class _Run:
@@ -155,10 +170,7 @@ class _Run:
         self.keep_best, self.log = keep_best, log or (lambda entry: None)
         self.best: dict[str, torch.Tensor] = {}
         if config.gradient_checkpointing:
-            enable = getattr(model, "enable_gradient_checkpointing", None)
-            if enable is None:
-                raise ConfigError(f"{model.name} has no backbone to recompute. Leave out gradient_checkpointing.")
-            enable()
+            model.enable_gradient_checkpointing()
 
     def start(self, resume: bool, threads: int | None) -> None:
         """Seed everything and choose threads and attention, or restore the last checkpoint with its choices."""
@@ -236,7 +248,7 @@ class _Run:
                 self._check_weights()
                 self._save()
         self._check_weights()
-        loss = now.loss_sum / now.n_targets
+        loss = now.loss_sum / max(1, now.n_targets)
         entry: dict[str, Any] = {"epoch": now.epoch, "step": now.n_steps, "loss": loss}
         is_last = now.epoch == config.n_epochs
         if now.epoch % config.validate_every == 0 or is_last:
@@ -283,6 +295,8 @@ class _Run:
             value, n = self._backward(batch, part, expected, epoch, step)
             total, n_targets, n_tokens = total + value, n_targets + n, n_tokens + int(batch.lengths.sum())
         total, n_targets, n_tokens = self._over_processes(total, n_targets, n_tokens)
+        if not n_targets:  # the model chose nothing in this step
+            return 0.0, 0
         if n_targets != expected:  # only the model knew how many it would predict
             total *= expected / n_targets
             for parameter in self.parameters:
@@ -303,6 +317,8 @@ class _Run:
         draws = torch.Generator().manual_seed(_draw_seed(self.seed, self.now.n_steps, part))
         with self.accelerator.autocast():
             loss_sum, n = self.model.training_loss(batch, draws)
+        if not n:
+            return 0.0, 0
         value = loss_sum.item() / n
         if not np.isfinite(value):
             raise self._broken(batch, value, epoch, step)
@@ -365,8 +381,6 @@ def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if config.mixed_precision == "fp16" and device.type == "cpu":
-        raise ConfigError("mixed_precision 'fp16' needs a GPU; this model is on the CPU. Use bf16 or no.")
     # Accelerate would otherwise keep the precision of an earlier run in this process.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)

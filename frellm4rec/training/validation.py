@@ -14,7 +14,17 @@ from frellm4rec.evaluation.candidates import sample_candidates
 from frellm4rec.evaluation.evaluator import evaluate
 from frellm4rec.models.base import Recommender
 from frellm4rec.training.config import Effort, TrainingRecord
+from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
+
+
+def check_k(k: int, dataset: Dataset) -> None:
+    """Refuse a cut of the validation list that is longer than the catalogue without the target."""
+    if k >= dataset.n_items:
+        raise ConfigError(
+            f"training.k must be below the number of items of {dataset.name!r}, {dataset.n_items}; got {k}. Choose a "
+            "smaller one, such as training.k=1."
+        )
 
 
 def validation_ndcg(model: Recommender, dataset: Dataset, k: int) -> float:

@@ -440,3 +440,69 @@ def test_without_tensorboard_the_command_ends_with_5(recipe, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, _, err = run(monkeypatch, capsys, "train", recipe, "--out", tmp_path / "runs", "--tensorboard")
     assert (code, "spectral-probe[tensorboard]" in err) == (5, True)
+
+
+# Exactly the run that was named
+
+
+def stopped_run(recipe, tmp_path, monkeypatch):
+    """Return a run that stopped in its second epoch."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, KeyboardInterrupt, call=7)
+        with pytest.raises(KeyboardInterrupt):
+            train_recipe(Recipe.from_yaml(recipe), out=tmp_path / "runs")
+    return only(tmp_path / "runs")
+
+
+def test_a_run_under_another_name_is_the_one_that_goes_on(recipe, tmp_path, monkeypatch, capsys):
+    path = stopped_run(recipe, tmp_path, monkeypatch)
+    renamed = path.rename(tmp_path / "runs" / "renamed")
+    code, out, err = run(monkeypatch, capsys, "train", renamed, "--resume", "--json")
+    assert code == 0, err
+    assert json.loads(out)["run"] == str(renamed)
+    assert only(tmp_path / "runs") == renamed
+    again = run(monkeypatch, capsys, "train", renamed, "--resume", "--json")
+    assert json.loads(again[1])["run"] == str(renamed)
+    straight = train_recipe(Recipe.from_yaml(recipe), out=tmp_path / "straight")
+    assert weights(renamed) == weights(straight.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [(("--seed", "3"), "seed"), (("--set", "training.batch_size=7"), "training.batch_size")]
+)
+def test_a_run_goes_on_with_its_own_settings_only(change, says, recipe, tmp_path, monkeypatch, capsys):
+    path = stopped_run(recipe, tmp_path, monkeypatch)
+    code, out, err = run(monkeypatch, capsys, "train", path, "--resume", *change)
+    assert (code, out) == (2, "")
+    assert f"the settings it began with; {says} would" in " ".join(err.split())
+    assert only(tmp_path / "runs") == path
+    assert RunFolder(path).state()["status"] != "finished"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("architecture.loss=bce", "training.loss=sampled"), "says how a softmax"),
+        (("training.mixed_precision=fp16",), "needs a GPU"),
+        (("training.gradient_checkpointing=true",), "no backbone to recompute"),
+        (("training.k=25",), "training.k must be below the number of items"),
+        (("architecture.loss=gbce", "architecture.n_negatives=100000"), "has at most 24 negatives"),
+        (("architecture.loss=bce", "architecture.gbce_t=0.1"), "gbce_t is of the loss gbce"),
+        (("training.learning_rate=true",), "learning_rate must be a number"),
+        (("training.supervision=own",), "supervision must be one of"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(settings, says, recipe, tmp_path, monkeypatch, capsys):
+    options = [part for setting in settings for part in ("--set", setting)]
+    code, out, err = run(monkeypatch, capsys, "train", recipe, *options, "--device", "cpu", "--out", tmp_path / "runs")
+    assert (code, out) == (2, "")
+    assert says in " ".join(err.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settings_of_a_training_are_refused_for_a_model_without_one(log, tmp_path, monkeypatch, capsys):
+    for option in (("--epochs", "5"), ("--threads", "2"), ("--set", "training.supervision=prefix")):
+        code, _, err = run(monkeypatch, capsys, "train", "--model", "markov", "--dataset", log, *option)
+        assert code == 2
+        assert "is counted, not trained" in " ".join(err.split())
+    assert Recipe.from_dict({"training": {"mixed_precision": False}}).training.mixed_precision == "no"  # YAML's no

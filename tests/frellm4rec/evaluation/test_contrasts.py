@@ -150,7 +150,8 @@ def test_the_mean_has_the_same_interval():
     ],
 )
 def test_the_effect_in_words(low, high, p_holm, effect):
-    assert effect_of(low, high, p_holm) == effect
+    assert effect_of(low, high, p_holm, n_users=20) == effect
+    assert effect_of(low, high, p_holm, n_users=19) == "too few users"
 
 
 def test_p_values_are_uniform_where_models_do_not_differ_and_small_where_they_do():
@@ -213,3 +214,31 @@ def test_other_users_and_too_few_resamples_are_refused():
         contrast(model([0.1, 0.2]), model([0.1]))
     with pytest.raises(ConfigError, match="at least 100"):
         contrast(model([0.1]), model([0.1]), n_bootstrap=99)
+
+
+@pytest.mark.parametrize(("n_a", "n_b", "is_trained"), [(3, 3, True), (3, 5, True), (1, 1, True), (3, 1, False)])
+def test_which_of_the_two_is_the_reference_does_not_matter(n_a, n_b, is_trained):
+    rng = np.random.default_rng(n_a + n_b)
+    for world in range(5):
+        a = ModelValues("a", rng.random((n_a, 40)).round(2), tuple(range(n_a)))
+        b = ModelValues("b", rng.random((n_b, 40)).round(2) + 0.02 * world, tuple(range(n_b)), is_trained=is_trained)
+        (forth,), (back,) = contrasts([(a, b)], "x"), contrasts([(b, a)], "x")
+        assert (back.p_value, back.p_holm, back.covers) == (forth.p_value, forth.p_holm, forth.covers)
+        assert (back.difference, back.low, back.high) == pytest.approx((-forth.difference, -forth.high, -forth.low))
+        assert {forth.effect, back.effect} in ({"higher", "lower"}, {"no detectable difference"})
+
+
+def test_few_users_show_nothing():
+    a, b = (ModelValues(name, np.full((3, 19), value), (0, 1, 2)) for name, value in (("a", 0.5), ("b", 0.2)))
+    (contrast,) = contrasts([(a, b)], "x")
+    assert (contrast.low, contrast.effect) == (pytest.approx(0.3), "too few users")
+    more = [ModelValues(m.label, np.hstack([m.values, m.values]), m.seeds) for m in (a, b)]
+    assert contrasts([tuple(more)], "x")[0].effect == "higher"
+
+
+def test_the_interval_of_a_mean_stays_where_metrics_are():
+    rng = np.random.default_rng(0)
+    values = (rng.random((3, 30)) < np.array([[0.02], [0.2], [0.05]])).astype(float)
+    estimate = mean_estimate(ModelValues("a", values, (0, 1, 2)))
+    assert estimate.low == 0.0
+    assert 0.0 < estimate.value < estimate.high <= 1.0

@@ -1,5 +1,6 @@
 """Experiments whose variants are other models than FreLLM4Rec: no backbone, no mode, and floors beside them."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from frellm4rec.experiments.runner import ExperimentRun
 from frellm4rec.experiments.tables import EFFORT_COLUMNS, is_baseline, read_table
 from frellm4rec.runs import pretrained
 from frellm4rec.training import TrainingConfig
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, DataError
 from tests.frellm4rec.tiny_recommenders import write_log
 
 CONTENT = {
@@ -83,3 +84,49 @@ def test_what_definitions_refuse():
     over = {**CONTENT, "variants": [*CONTENT["variants"], {"name": "full"}]}
     with pytest.raises(ConfigError, match="names no backbone"):
         Experiment.from_dict(over, "losses")
+
+
+@pytest.mark.parametrize("key", ["seed", "model", "dataset", "name", "device", "from_dir"])
+def test_what_the_grid_chooses_is_no_setting_of_an_experiment(key):
+    with pytest.raises(ConfigError, match=f"'base' of the experiment 'losses' sets {key}"):
+        Experiment.from_dict({**CONTENT, "base": {key: 1}}, "losses")
+    variants = [CONTENT["variants"][0], {**CONTENT["variants"][1], "overrides": {key: "popularity"}}]
+    with pytest.raises(ConfigError, match=f"'bce' of the experiment 'losses' sets {key}"):
+        Experiment.from_dict({**CONTENT, "variants": variants}, "losses")
+
+
+@pytest.mark.parametrize("change", [{"base": "abc"}, {"baselines": "popularity"}, {"backbones": "minilm"}])
+def test_what_must_be_a_mapping_or_a_list(change):
+    with pytest.raises(ConfigError, match=f"must be a (mapping|list).*{next(iter(change.values()))}"):
+        Experiment.from_dict({**CONTENT, **change}, "losses")
+
+
+def test_a_ranking_that_cannot_be_is_found_before_any_training(run, monkeypatch):
+    monkeypatch.setattr(runner, "train_recipe", None)
+    request = replace(run.request, rankings=("99+1", "full"))
+    with pytest.raises(DataError, match="99 negatives cannot be drawn"):
+        ExperimentRun.open(run.experiment, request, run.folder)
+
+
+def test_a_damaged_evaluation_of_an_earlier_cell_is_left_out_of_the_tables(run, caplog):
+    tables = run.run()
+    damaged = run.folder / tables.cells.query("variant == 'bce' and seed == 1")["run"].iloc[0]
+    path = damaged / "evaluation" / "test-full.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    request = replace(run.request, variants=("softmax",))
+    again = ExperimentRun.open(run.experiment, request, run.folder).run()
+    assert again.cells["variant"].value_counts()["bce"] == 2
+    assert "left out of the tables" in caplog.text
+    assert ExperimentRun.open(run.experiment, run.request, run.folder).run().means.equals(tables.means)
+
+
+def test_a_damaged_baseline_in_the_cache_says_what_to_delete(run, tmp_path):
+    run.run()
+    for weights in (tmp_path / "cache" / "sasrec").glob("*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    for evaluation in (run.folder / "sasrec").glob("*/evaluation/*.npz"):
+        evaluation.unlink()
+    again = ExperimentRun.open(run.experiment, replace(run.request, n_seeds=1), run.folder)
+    (row,) = again.run().cells.query("status == 'failed'").to_dict("records")
+    assert f"delete {tmp_path / 'cache' / 'sasrec'}" in row["error"]
+    assert "to train again" in row["error"]

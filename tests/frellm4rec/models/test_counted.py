@@ -85,6 +85,17 @@ def test_a_saved_table_of_another_size_is_refused(kind, config, dataset, tmp_pat
         kind.from_pretrained(folder)
 
 
+def test_a_saved_table_that_was_cut_is_refused(dataset, tmp_path):
+    folder = ItemKNN.from_dataset(ItemKNNConfig(N_ITEMS), dataset).save_pretrained(tmp_path)
+    _, weights = ItemKNN.read_saved(folder)
+    for name in ("indices", "values", "popularity"):
+        broken = {**weights, name: weights[name][:5].clone()}
+        with pytest.raises(ModelError, match="the sizes are"):
+            ItemKNN.fill(ItemKNN(ItemKNNConfig(N_ITEMS)), broken, folder)
+    with pytest.raises(ModelError, match="names items 0…14"):
+        ItemKNN.fill(ItemKNN(ItemKNNConfig(N_ITEMS)), {**weights, "indices": weights["indices"] + 10}, folder)
+
+
 @pytest.mark.parametrize("settings", [{"n_last": 0}, {"n_neighbours": 1.5}, {"shrink": -1.0}, {"shrink": float("nan")}])
 def test_itemknn_config_checks_itself(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):

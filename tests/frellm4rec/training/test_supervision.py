@@ -176,6 +176,8 @@ class Cloze(SequentialRecommender):
         is_read = (batch.counts & ~is_hidden & (batch.lengths > 3)[:, None])[..., None]
         states = with_ones((self.table[batch.inputs] * is_read).sum(1))
         rows = batch.lengths > 3  # shorter histories have no target: the number of targets is not that of users
+        if not rows.any():
+            return self.bias.sum() * 0.0, 0
         loss = softmax_loss(states[rows], self.item_embeddings(), batch.inputs[is_hidden][rows])
         return summed(loss, int(rows.sum()))
 
@@ -212,6 +214,18 @@ def test_a_model_that_chooses_its_targets(accumulation):
     assert step == [pytest.approx((total / n).item(), rel=1e-5)]
     (total / n).backward()
     torch.testing.assert_close(model.table.grad, start.table.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_and_a_step_without_a_target_change_nothing():
+    dataset = log_of(range(5), range(3, 12), range(5), range(5))  # of each part and step, at most one has a target
+    model = Cloze(ClozeConfig(12))
+    losses = []
+    config = replace(BRIEF, n_epochs=2, batch_size=1)
+    train(model, dataset, config, log=lambda entry: losses.append(entry["loss"]))
+    assert all(np.isfinite(losses))
+    short, start = log_of(range(5), range(5)), Cloze(ClozeConfig(12))
+    train(start, short, replace(BRIEF, accumulation=2))
+    assert start.revision == Cloze(ClozeConfig(12)).revision
 
 
 def test_a_model_that_chooses_its_targets_takes_no_other_supervision():
