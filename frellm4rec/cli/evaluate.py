@@ -89,7 +89,7 @@ def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:
 
 
 def _possible(rankings: list[str], folder: Path, *, is_asked: bool) -> list[str]:
-    """Return the rankings that a saved model has; the full one is left out, with a note, of one that cannot rank all."""
+    """Return the rankings that a saved model has; without the full one, and with a note, if it cannot rank all."""
     from frellm4rec.models.registry import model_class
     from spectral_probe.plugins.saved_models import SavedModel
 
