@@ -7,11 +7,10 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import embedding
 
 from frellm4rec.models.batch import Batch
 from frellm4rec.models.config import RecommenderConfig, later
-from frellm4rec.models.losses import binary_loss, gbce_beta, summed
+from frellm4rec.models.losses import binary_loss, gbce_beta, scores_of, summed
 from frellm4rec.models.negatives import draw_unseen
 from frellm4rec.models.sequential import SequentialRecommender
 from frellm4rec.models.traits import Traits
@@ -172,8 +171,8 @@ class SASRec(SequentialRecommender):
             return super().training_loss(batch, draws)
         states = self(batch.inputs, batch.lengths)[batch.counts]
         targets, negatives = batch.targets[batch.counts], draw_unseen(batch, n_negatives, draws)
-        table = self.item_embeddings()
+        positive, negative = scores_of(states, self.item_embeddings(), targets, negatives)
         is_generalised = config.loss == "gbce"
         beta = gbce_beta(n_negatives, config.n_items, config.gbce_t) if is_generalised else 1.0
-        loss = binary_loss(states, embedding(targets, table), embedding(negatives, table), beta=beta)
+        loss = binary_loss(positive, negative, beta=beta)
         return summed(loss / (n_negatives + 1) if is_generalised else loss, len(targets))

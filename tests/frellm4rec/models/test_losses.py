@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from frellm4rec.models import losses
 from frellm4rec.models.batch import Batch
-from frellm4rec.models.losses import binary_loss, gbce_beta, sampled_softmax_loss, softmax_loss, summed
+from frellm4rec.models.losses import binary_loss, gbce_beta, sampled_softmax_loss, scores_of, softmax_loss, summed
 from frellm4rec.models.negatives import draw_unseen
 from spectral_probe.errors import DataError, ShapeError
 
@@ -77,7 +77,7 @@ def test_sampling_every_item_is_the_full_softmax(scored):
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
-def test_binary_loss_against_a_slow_one(scored, beta):
+def test_binary_loss_against_a_slow_one(scored, beta, monkeypatch):
     states, table, targets = scored
     negatives = torch.randint(0, 9, (6, 3), generator=torch.Generator().manual_seed(1))
     total = 0.0
@@ -85,8 +85,13 @@ def test_binary_loss_against_a_slow_one(scored, beta):
         score = [sum(a * b for a, b in zip(h, x, strict=True)) for x in table.tolist()]
         total -= beta * math.log(1 / (1 + math.exp(-score[target])))
         total -= sum(math.log(1 - 1 / (1 + math.exp(-score[j]))) for j in others)
-    loss = binary_loss(states, table[targets], table[negatives], beta=beta)
-    assert loss.item() == pytest.approx(total / 6, rel=1e-12)
+    gradients = []
+    for items_per_negative in (0, 100):  # gathered vectors, and the scores of all items
+        monkeypatch.setattr(losses, "ITEMS_PER_NEGATIVE", items_per_negative)
+        loss = binary_loss(*scores_of(states, table, targets, negatives), beta=beta)
+        assert loss.item() == pytest.approx(total / 6, rel=1e-12)
+        gradients.append(torch.autograd.grad(loss, [states, table]))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
