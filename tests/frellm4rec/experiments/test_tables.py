@@ -1,5 +1,7 @@
 """Means and differences from per-user values, and that `compare` gives the same answer from the same values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,3 +95,15 @@ def test_what_was_computed_before_is_remembered(world, monkeypatch):
     again = summarise(cells, "full", lambda run, _: stored[run], memory)
     pd.testing.assert_frame_equal(again.differences, tables.differences)
     pd.testing.assert_frame_equal(again.means, tables.means)
+
+
+def test_a_counted_model_has_one_result_whatever_the_seed(world, n_seeds):
+    cells, stored = world
+    for seed in range(n_seeds):
+        stored[f"popularity/{seed}"] = replace(stored["popularity/0"], is_trained=False)
+    tables = summarise(cells, "full", lambda run, _: stored[run])
+    assert set(tables.means.query("variant == 'popularity'")["n_seeds"]) == {1}
+    assert set(tables.means.query("variant == 'popularity'")["covers"]) == {"users and trainings"}
+    rows = tables.differences.query("against == 'popularity'")
+    assert set(rows["reference_n_seeds"]) == {1}
+    assert set(rows["covers"]) == {"users and trainings" if n_seeds == 3 else "users, these trainings"}
