@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -164,7 +165,9 @@ class SASRec(SequentialRecommender):
         """Return the sum of the losses of a batch, and the number of targets; see the base class.
 
         Negatives are uniform over the items that the user has not touched in training. gBCE is divided by the number
-        of terms of a target, as published.
+        of terms of a target, as published. Deviation: its scores are lowered by log k, which changes no ranking. With k
+        negatives the loss wants scores around −log k; the published model reaches them with an output table of its own.
+        Here the table is tied, and would put all items and all states into one direction instead.
         """
         config, n_negatives = self.config, self.config.negatives_per_target
         if not n_negatives:
@@ -174,5 +177,6 @@ class SASRec(SequentialRecommender):
         positive, negative = scores_of(states, self.item_embeddings(), targets, negatives)
         is_generalised = config.loss == "gbce"
         beta = gbce_beta(n_negatives, config.n_items, config.gbce_t) if is_generalised else 1.0
-        loss = binary_loss(positive, negative, beta=beta)
+        offset = math.log(n_negatives) if is_generalised else 0.0
+        loss = binary_loss(positive - offset, negative - offset, beta=beta)
         return summed(loss / (n_negatives + 1) if is_generalised else loss, len(targets))
