@@ -1,12 +1,19 @@
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from frellm4rec.models import SASRec, SASRecConfig
+from frellm4rec.models.losses import gbce_beta
+from frellm4rec.models.negatives import draw_unseen
+from frellm4rec.training import TrainingConfig, train
+from frellm4rec.training.batches import Samples, make_batch
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 
 def batch(*histories, width=None):
@@ -181,3 +188,46 @@ def test_item_table_is_one_row_per_item(sasrec):
     table = sasrec.item_embeddings().detach().numpy()
     assert table.shape == (30, 8)
     assert np.unique(table, axis=0).shape == table.shape
+
+
+@pytest.mark.parametrize(("loss", "n_negatives", "n_items"), [("bce", None, 30), ("gbce", 4, 30), ("gbce", None, 20)])
+def test_losses_against_a_loop_over_targets(loss, n_negatives, n_items):
+    """Scores of gBCE are lowered by log k, a common item bias, and its sum is divided by the terms of a target."""
+    config = SASRecConfig(n_items=n_items, max_length=8, n_features=8, n_inner=8, loss=loss, n_negatives=n_negatives)
+    model = SASRec(config, seed=1).eval()
+    k = {"bce": 1, "gbce": n_negatives or n_items - 1}[loss]
+    assert config.negatives_per_target == k
+    histories = [[4, 9, 2, 7], [0, 1, 2, 3, 4, 5]]
+    log = Interactions.from_sequences([np.array(h) for h in histories], n_items=n_items)
+    samples = Samples([np.array(h) for h in histories], np.arange(2), log.user_items)
+    prepared = make_batch(samples, "every", torch.device("cpu"))
+    total, n_targets = model.training_loss(prepared, torch.Generator().manual_seed(3))
+    negatives = draw_unseen(prepared, k, torch.Generator().manual_seed(3)).tolist()
+    states, table = model(prepared.inputs, prepared.lengths).tolist(), model.item_embeddings().tolist()
+    beta = gbce_beta(k, n_items, 0.75) if loss == "gbce" else 1.0
+    expected = 0.0
+    for number, (row, position) in enumerate(prepared.counts.nonzero().tolist()):
+
+        def probability(item, state=states[row][position]):
+            score = sum(a * b for a, b in zip(state, table[item], strict=True)) - (math.log(k) if loss == "gbce" else 0)
+            return 1 / (1 + math.exp(-score))
+
+        terms = -beta * math.log(probability(histories[row][position + 1]))
+        terms -= sum(math.log(1 - probability(item)) for item in negatives[number])
+        expected += terms / (k + 1 if loss == "gbce" else 1)
+    assert n_targets == 8
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_many_negatives_do_not_draw_every_state_into_one_direction():
+    """Over a tied table they would, were the scores not lowered: the states of different histories stay different."""
+    config = SASRecConfig(n_items=200, max_length=8, n_features=16, n_inner=16, dropout=0.1, loss="gbce")
+    rng = np.random.default_rng(0)
+    walks = [(rng.integers(0, 200) + np.arange(9)) % 200 for _ in range(120)]
+    dataset = Dataset.from_interactions(Interactions.from_sequences(walks, n_items=200))
+    model = SASRec(config)
+    train(model, dataset, TrainingConfig(n_epochs=20, batch_size=16, learning_rate=3e-3, validate_every=20))
+    inputs, lengths = batch(*([int(i)] for i in range(0, 200, 5)))
+    states = model.forward_sequences(inputs, lengths)[:, 0]
+    share_in_mean = float(states.mean(0).norm() ** 2 / states.square().sum(1).mean())
+    assert share_in_mean < 0.9
