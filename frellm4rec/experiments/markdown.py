@@ -106,7 +106,7 @@ def _notes(experiment: Experiment, tables: ExperimentTables, finished: pd.DataFr
         lines.append(f"- Protocol: {protocol}; highest tie rate {rows['tie_rate'].max():.4f}.")
     lines += _cautions(finished)
     trained = finished[~is_baseline(finished)]
-    differing = [name for name in dict.fromkeys(trained["backbone"]) if paper.BACKBONES.get(name) is None]
+    differing = [name for name in dict.fromkeys(trained["backbone"]) if name and name not in paper.BACKBONES]
     if any(paper.paper_dataset(name) for name in trained["dataset"]):
         lines += [
             "",
@@ -180,8 +180,8 @@ def _paper(variant: Variant, dataset: str, ranking: str, backbone: str) -> dict[
 
 
 def _protocol(line: str) -> str:
-    """Return a protocol line without the tie rate, which differs between models."""
-    return re.sub(r" \(rate [^)]*\)$", "", line)
+    """Return a protocol line without tie rate and caution, which differ between models."""
+    return re.sub(r" \(rate [^)]*\).*$", "", line)
 
 
 def _mean(row: dict[str, Any] | None) -> str:
