@@ -83,7 +83,7 @@ def test_the_model_of_the_page_meets_the_contract(project):
     # It is trained, and has no layers.
     assert clauses - passed == {"test_which_states_see_later_items", "test_what_is_not_trained_says_so"}
     assert "failed" not in out
-    assert len(passed - clauses) == 3  # of the registry
+    assert {"test_the_recipe_can_be_read_and_every_value_of_its_grid_is_allowed"} < passed - clauses  # of the registry
 
 
 def test_the_commands_know_the_model_of_the_page(project, tmp_path):
