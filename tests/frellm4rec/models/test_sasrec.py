@@ -8,6 +8,7 @@ import torch
 from frellm4rec.models import SASRec, SASRecConfig
 from frellm4rec.models.losses import gbce_beta
 from frellm4rec.models.negatives import draw_unseen
+from frellm4rec.models.traits import Traits
 from frellm4rec.training import TrainingConfig, train
 from frellm4rec.training.batches import Samples, make_batch
 from spectral_probe.backbones import LayeredModel
@@ -231,3 +232,12 @@ def test_many_negatives_do_not_draw_every_state_into_one_direction():
     states = model.forward_sequences(inputs, lengths)[:, 0]
     share_in_mean = float(states.mean(0).norm() ** 2 / states.square().sum(1).mean())
     assert share_in_mean < 0.9
+
+
+def test_a_model_may_have_no_final_norm_or_no_layers(sasrec):
+    names = [name for name, _, _ in sasrec.layers()]
+    assert names == ["embed", "block 1", "block 2", "final_norm"]
+    sasrec.final_norm = None
+    assert [name for name, _, _ in sasrec.layers()] == names[:-1]
+    sasrec.traits = Traits(why_no_layers="a toy")
+    assert sasrec.layers() == []
