@@ -221,7 +221,7 @@ def _metrics(folder: Path, tensorboard: bool) -> Iterator[Callable[[dict[str, An
 
     def log(entry: dict[str, Any]) -> None:
         # A resumed run repeats the steps after its last checkpoint: their new entries replace the old ones.
-        earlier = [line for line in _lines(path) if json.loads(line)["step"] < entry["step"]]
+        earlier = [line for line in _lines(path) if _step_of(line) < entry["step"]]
         write_text(path, "\n".join([*earlier, json.dumps(entry)]))
         if writer is not None:
             for name in ("loss", "ndcg", "learning_rate"):
@@ -233,6 +233,14 @@ def _metrics(folder: Path, tensorboard: bool) -> Iterator[Callable[[dict[str, An
     finally:
         if writer is not None:
             writer.close()
+
+
+def _step_of(line: str) -> float:
+    """Return the step of an entry; infinite, so that it is left out, for a line that is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def _lines(path: Path) -> list[str]:

@@ -111,6 +111,8 @@ class RunFolder:
             state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
             if state["format"] != FORMAT:
                 raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+            if not isinstance(state.get("request") or {}, dict):
+                raise ValueError(f"its request is {state['request']!r}, no mapping")
             return dict(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(

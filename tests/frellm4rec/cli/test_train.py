@@ -506,3 +506,21 @@ def test_settings_of_a_training_are_refused_for_a_model_without_one(log, tmp_pat
         assert code == 2
         assert "is counted, not trained" in " ".join(err.split())
     assert Recipe.from_dict({"training": {"mixed_precision": False}}).training.mixed_precision == "no"  # YAML's no
+
+
+def test_a_damaged_line_of_the_log_does_not_stop_a_run(recipe, tmp_path, monkeypatch, capsys):
+    path = stopped_run(recipe, tmp_path, monkeypatch)
+    log = path / "metrics.jsonl"
+    log.write_text(log.read_text() + '\n{"epoch": 9, "st')
+    code, _, err = run(monkeypatch, capsys, "train", path, "--resume")
+    assert code == 0, err
+    assert [entry["epoch"] for entry in metrics(path)] == [1, 2, 3, 4]
+
+
+def test_a_request_that_is_no_mapping_is_named(recipe, tmp_path, monkeypatch, capsys):
+    path = stopped_run(recipe, tmp_path, monkeypatch)
+    state = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**state, "request": "abc"}))
+    code, out, err = run(monkeypatch, capsys, "train", path, "--resume")
+    assert (code, out) == (3, "")
+    assert "its request is 'abc'" in " ".join(err.split())
