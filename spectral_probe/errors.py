@@ -58,3 +58,19 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, else an empty string."""
     close = get_close_matches(value, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_known(names: Iterable[object], known: Iterable[str], what: str) -> None:
+    """Refuse the first name that ``what`` does not have, with a suggestion.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"{what} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(str(name), known)} Correct "
+                "the name, or leave it out."
+            )

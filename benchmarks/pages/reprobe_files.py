@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.comparison.paired import EXCESS, Change, Changes
 from spectral_probe.comparison.published import PublishedChanges
 from spectral_probe.comparison.words import LOSS, RESTORED, SMOOTHING_AND_LOSS, WITHOUT_SHARE
@@ -25,28 +25,12 @@ FIRST_VERSION_LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One entry of ``comparison.json``, read back: names, label, words and changes."""
-
-    base: str
-    other: str
-    label: str
-    words: str
-    changes: Changes
-    published: PublishedChanges
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Names of base and other."""
-        return self.base, self.other
-
-    def at(self) -> dict[tuple[str, str], Change]:
-        """Return all changes by quantity and site; ``retention`` is that of the whole excess over swap."""
-        published = {(PUBLISHED_SHARE, site): change for site, change in self.published.at.items()}
-        retention = self.changes.retentions.get(EXCESS["swap"])
-        retentions = {} if retention is None else {("retention", "last block"): retention}
-        return {**self.changes.at, **published, **retentions}
+def changes_at(comparison: ProfileComparison) -> dict[tuple[str, str], Change]:
+    """Return all changes by quantity and site; ``retention`` is that of the whole excess over swap."""
+    published = {(PUBLISHED_SHARE, site): change for site, change in comparison.published.at.items()}
+    retention = comparison.changes.retentions.get(EXCESS["swap"])
+    retentions = {} if retention is None else {("retention", "last block"): retention}
+    return {**comparison.changes.at, **published, **retentions}
 
 
 def is_of_first_version(entry: Mapping[str, Any]) -> bool:
@@ -54,7 +38,7 @@ def is_of_first_version(entry: Mapping[str, Any]) -> bool:
     return "measure" not in entry
 
 
-def read_comparisons(folder: Path) -> list[Compared]:
+def read_comparisons(folder: Path) -> list[ProfileComparison]:
     """Return the entries of ``comparison.json`` in a folder of collected files.
 
     The first version has no published share there; ``published.csv`` beside it has it.
@@ -71,7 +55,7 @@ def change_of(quantity: str, site: Any, values: Mapping[str, Mapping[str, float]
     return Change(quantity, site, **parts)
 
 
-def _compared(entry: Mapping[str, Any], table: pd.DataFrame | None) -> Compared:
+def _compared(entry: Mapping[str, Any], table: pd.DataFrame | None) -> ProfileComparison:
     at = {
         (quantity, site): change_of(quantity, site, values)
         for quantity, sites in entry["changes"].items()
@@ -86,7 +70,7 @@ def _compared(entry: Mapping[str, Any], table: pd.DataFrame | None) -> Compared:
     )
     label = FIRST_VERSION_LABELS.get(entry["label"], entry["label"])
     published = _published(entry, table)
-    return Compared(entry["base"], entry["other"], label, entry["words"], changes, published)
+    return ProfileComparison(entry["base"], entry["other"], label, entry["words"], changes, published)
 
 
 def _published(entry: Mapping[str, Any], table: pd.DataFrame | None) -> PublishedChanges:

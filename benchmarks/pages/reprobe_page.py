@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.pages.reprobe_files import Compared, is_of_first_version, read_comparisons
+from benchmarks.pages.reprobe_files import changes_at, is_of_first_version, read_comparisons
 from benchmarks.pages.theory import HEADLINE, MEASURED
 from frellm4rec.experiments.labels import MODES, mode_label
+from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SHARE, Change
-from spectral_probe.comparison.published import gains, published_words
+from spectral_probe.comparison.published import gains
 from spectral_probe.comparison.words import signed
 from spectral_probe.profiles.tables import PUBLISHED_SHARE
 
@@ -80,13 +81,12 @@ class _Part:
     def lines(self, figure: str) -> list[str]:
         lines = [f"### {self.title}", "", f"![{self.title}]({figure})", ""]
         for comparison in self.comparisons:
-            words = published_words(comparison.label, comparison.changes, comparison.published, comparison.names)
             lines += [
                 f"**{comparison.other} against {comparison.base}: {comparison.label}.**",
                 "",
                 *_table(comparison),
                 "",
-                *(f"- **{lead}** {typeset(sentence)}" for lead, sentence in words.items()),
+                *(f"- **{lead}** {typeset(sentence)}" for lead, sentence in comparison.published_words.items()),
                 "",
             ]
             if not self.is_first_version:
@@ -121,7 +121,7 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
     n_all = n_published = n_more = n_less = 0
     for part in parts:
         for comparison in part.comparisons:
-            at = comparison.at()
+            at = changes_at(comparison)
             numbers = ""
             n_all += 1
             n_more += gains(comparison.label) > 0
@@ -143,8 +143,8 @@ def _in_short(parts: Sequence[_Part]) -> list[str]:
     return [counts, "", *lines]
 
 
-def _table(comparison: Compared) -> list[str]:
-    at = comparison.at()
+def _table(comparison: ProfileComparison) -> list[str]:
+    at = changes_at(comparison)
     lines = [f"| at the last block | {comparison.base} | {comparison.other} | change |", "|---|---|---|---|"]
     for quantity, site, digits, name in ROWS:
         change = at.get((quantity, site))
@@ -163,7 +163,7 @@ def _signed(change: Change, digits: int = 4) -> str:
     return typeset(signed(change.difference, digits))
 
 
-def _protocol(settings: dict[str, Any], comparisons: Sequence[Compared]) -> str:
+def _protocol(settings: dict[str, Any], comparisons: Sequence[ProfileComparison]) -> str:
     probed, models = settings["probed"], settings["models"]
     users = " or ".join(str(n) for n in sorted({comparison.changes.n_users for comparison in comparisons}))
     on_published = " or ".join(str(n) for n in sorted({comparison.published.n_users for comparison in comparisons}))

@@ -13,7 +13,7 @@ import yaml
 
 from frellm4rec.models.registry import model_class, model_names
 from frellm4rec.runs.defaults import model_defaults
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, check_known, did_you_mean
 
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
@@ -266,7 +266,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
 
 
 def _check_keys(values: Mapping[str, Any], of: type, what: str, leave_out: tuple[str, ...] = ()) -> None:
-    known = [entry.name for entry in fields(of) if entry.name not in leave_out]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"Unknown key {key!r} in {what}; known: {', '.join(known)}.{did_you_mean(key, known)}")
+    what = what[0].upper() + what[1:]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{what} must be a mapping of names to values; got {values!r}. Correct the file.")
+    check_known(values, (entry.name for entry in fields(of) if entry.name not in leave_out), what)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError, check_known
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -21,7 +21,7 @@ class RecommenderConfig:
     """Settings of a recommender; each subclass checks its own values when it is made."""
 
     n_items: int
-    max_length: int
+    max_length: int = 50
 
     def __post_init__(self) -> None:
         self.check_at_least("n_items", 1)
@@ -36,12 +36,7 @@ class RecommenderConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the config from names and values; an unknown or missing name is an error."""
-        known = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
-                )
+        check_known(values, (entry.name for entry in fields(cls)), cls.__name__)
         for entry in fields(cls):
             if entry.default is MISSING and entry.name not in values:
                 raise ConfigError(f"{cls.__name__} lacks the required setting {entry.name!r}. Add it.")

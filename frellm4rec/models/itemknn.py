@@ -30,8 +30,6 @@ class ItemKNNConfig(RecommenderConfig):
         Added to the denominator of the similarity: fewer votes for items that few users touched.
     """
 
-    n_items: int
-    max_length: int = 50
     n_last: int = 10
     n_neighbours: int = 100
     shrink: float = 0.0

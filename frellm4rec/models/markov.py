@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,12 +14,8 @@ from frellm4rec.models.traits import Traits
 from spectral_probe.interactions.dataset import Dataset
 
 
-@dataclass(frozen=True)
 class MarkovConfig(RecommenderConfig):
     """Settings of :class:`MarkovChain`: none but the size of the catalogue."""
-
-    n_items: int
-    max_length: int = 50
 
 
 class MarkovChain(CountedRecommender):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,12 +13,8 @@ from frellm4rec.models.traits import Traits
 from spectral_probe.interactions.dataset import Dataset
 
 
-@dataclass(frozen=True)
 class PopularityConfig(RecommenderConfig):
     """Settings of :class:`Popularity`: none but the size of the catalogue."""
-
-    n_items: int
-    max_length: int = 50
 
 
 class Popularity(CountedRecommender):

@@ -49,8 +49,6 @@ class SASRecConfig(RecommenderConfig):
         How far gBCE undoes the over-confidence of sampling; 0 is the plain loss.
     """
 
-    n_items: int
-    max_length: int = 50
     n_features: int = 50
     n_blocks: int = 2
     n_heads: int = 1

@@ -11,7 +11,7 @@ from typing import Any, Self
 import yaml
 
 from frellm4rec.models.registry import model_entry
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError, check_known
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ class ModelDefaults:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: str) -> Self:
         """Build the defaults from the content of a file; an unknown key is an error."""
-        known = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"{path} has the unknown key {name!r}; known: {known}.{did_you_mean(name, known)}")
+        check_known(values, (entry.name for entry in fields(cls)), path)
         if not isinstance(values.get("title"), str):
             raise ConfigError(f"{path} must give the title of the model; got {values.get('title')!r}. Add title: NAME.")
         return cls(**values)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from frellm4rec.models.config import identity_of, later
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError, check_known, did_you_mean
 
 #: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
 FULL_SOFTMAX_UP_TO = 20_000
@@ -115,12 +115,7 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the config from names and values; an unknown name is an error with a suggestion."""
-        known = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"Unknown training setting {name!r}; known: {', '.join(known)}.{did_you_mean(str(name), known)}"
-                )
+        check_known(values, (entry.name for entry in fields(cls)), "A training")
         # YAML reads no as false.
         is_off = values.get("mixed_precision") is False
         return cls(**{**values, **({"mixed_precision": "no"} if is_off else {})})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError, check_known, did_you_mean
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.interactions.sequences import HELD_OUT, SequencePart
 from spectral_probe.spectrum.bands import Bands
@@ -153,10 +153,7 @@ class AnalysisOptions:
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> AnalysisOptions:
         """Build options from keywords; an unknown keyword raises ConfigError with a suggestion."""
-        known = {f.name for f in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"Unknown option {name!r}; known: {sorted(known)}.{did_you_mean(name, known)}")
+        check_known(values, (f.name for f in fields(cls)), "An analysis")
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**tuples)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from frellm4rec.cli import main as cli
+from frellm4rec.experiments.tables import CELL_COLUMNS, DIFFERENCE_COLUMNS, MEAN_COLUMNS, ExperimentTables, typed
 from frellm4rec.items.item_table import ItemTable
 from frellm4rec.models import SASRec, SASRecConfig
 from frellm4rec.models.frellm4rec.model import SOURCES, FreLLM4Rec, FreLLM4RecConfig
@@ -150,3 +151,10 @@ def make_run(root: Path, log: Path, *, seed: int = 0, name: str = "", status: st
     request = {"model": "sasrec", "dataset": str(log), "from_dir": None, "name": name}
     run.write_state(status, request=request, dataset_fingerprint=fingerprint)
     return run.path
+
+
+def experiment_tables(cells: list[dict], means: list[dict], differences: list[dict]) -> ExperimentTables:
+    """Return the tables of an experiment from rows; columns that a row lacks are empty."""
+    columns = (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)
+    parts = zip((cells, means, differences), columns, strict=True)
+    return ExperimentTables(*(typed(pd.DataFrame(rows, columns=names)) for rows, names in parts))

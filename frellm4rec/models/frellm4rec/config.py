@@ -60,8 +60,6 @@ class FreLLM4RecConfig(RecommenderConfig):
         Fit the weights of the language model's norms too; its other weights are never trained.
     """
 
-    n_items: int
-    max_length: int = 50
     backbone: str = "minilm"
     backbone_revision: str | None = None
     backbone_weights: str | None = None

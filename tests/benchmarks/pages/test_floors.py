@@ -1,11 +1,10 @@
 """SASRec with its published loss beside what others report: which variant stands there, and what is said of it."""
 
-import pandas as pd
 import pytest
 
 from benchmarks.pages import floors
 from frellm4rec.experiments.grid import ExperimentRequest, cells_of
-from frellm4rec.experiments.tables import CELL_COLUMNS, DIFFERENCE_COLUMNS, MEAN_COLUMNS, ExperimentTables, typed
+from tests.frellm4rec.tiny_recommenders import experiment_tables
 
 LABELS = {"experiment": "floors", "dataset": "lastfm", "fingerprint": "5ed1", "ranking": "full", "k": 10}
 ALONE = {"backbone": "", "mode": "", "settings": ""}
@@ -24,9 +23,7 @@ def tables(validation, recall):
             means.append(
                 {**row, **estimate, "metric": metric, "value": value, "low": value - 0.01, "high": value + 0.01}
             )
-    columns = (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)
-    parts = zip((cells, means, []), columns, strict=True)
-    return ExperimentTables(*(typed(pd.DataFrame(rows, columns=names)) for rows, names in parts))
+    return experiment_tables(cells, means, [])
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from frellm4rec.experiments.definitions import load_experiment
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.tables import (
     CELL_COLUMNS,
-    DIFFERENCE_COLUMNS,
-    MEAN_COLUMNS,
     ExperimentTables,
     typed,
     write_table,
@@ -19,6 +17,7 @@ from frellm4rec.experiments.tables import (
 from spectral_probe.errors import DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
+from tests.frellm4rec.tiny_recommenders import experiment_tables
 
 LABELS = {"experiment": "ablation", "dataset": "lastfm", "fingerprint": "5ed1", "ranking": "99+1", "k": 10}
 OWN = {"backbone": "stories260K", "settings": ""}
@@ -34,9 +33,7 @@ def tables():
     difference = {"difference": -0.02, "low": -0.03, "high": -0.01, "p_value": 0.002, "p_holm": 0.004}
     seeds = {"n_seeds": 3, "reference_n_seeds": 3}
     differences = [{**labels, **difference, **seeds, "against": "full", "metric": "ndcg"}]
-    columns = (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)
-    parts = zip((cells, means, differences), columns, strict=True)
-    return ExperimentTables(*(typed(pd.DataFrame(rows, columns=names)) for rows, names in parts))
+    return experiment_tables(cells, means, differences)
 
 
 def test_the_section_shows_claims_table_and_figure_and_is_absent_without_tables(tables, tmp_path):

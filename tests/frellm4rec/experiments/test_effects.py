@@ -1,18 +1,11 @@
 """What is said of the parts of a model follows from the intervals in the tables alone."""
 
-import pandas as pd
 import pytest
 
 from frellm4rec.experiments.definitions import Experiment, load_experiment
 from frellm4rec.experiments.effects import effect_lines, part_effects
 from frellm4rec.experiments.markdown import markdown
-from frellm4rec.experiments.tables import (
-    CELL_COLUMNS,
-    DIFFERENCE_COLUMNS,
-    MEAN_COLUMNS,
-    ExperimentTables,
-    typed,
-)
+from tests.frellm4rec.tiny_recommenders import experiment_tables
 
 LABELS = {"experiment": "ablation", "dataset": "lastfm", "fingerprint": "5ed1", "ranking": "99+1", "k": 10}
 OWN = {"backbone": "stories260K", "settings": ""}
@@ -52,9 +45,7 @@ def tables():
         {**LABELS, **ALONE, "metric": metric, "value": 0.28, "low": 0.26, "high": 0.3, "n_seeds": 3, "n_users": 1090}
         for metric in ("ndcg", "recall")
     ]
-    columns = (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)
-    parts = zip((cells, means, differences), columns, strict=True)
-    return ExperimentTables(*(typed(pd.DataFrame(rows, columns=names)) for rows, names in parts))
+    return experiment_tables(cells, means, differences)
 
 
 @pytest.fixture

@@ -138,7 +138,6 @@ def test_a_large_catalogue_is_trained_with_the_negatives_of_the_loss_alone(loss,
 
 @dataclass(frozen=True)
 class ClozeConfig(RecommenderConfig):
-    n_items: int
     max_length: int = 7
 
 
