@@ -103,7 +103,8 @@ def check_baselines(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"A baseline is one of the models {', '.join(known)}; got {name!r}.{did_you_mean(str(name), known)}"
+                f"A baseline is one of the models {', '.join(known)}; got {name!r}.{did_you_mean(str(name), known)} "
+                "`frellm4rec models` lists them."
             )
 
 
@@ -258,7 +259,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path or name} is not YAML: {error}.") from error
+        raise ConfigError(f"{path or name} is not YAML: {' '.join(str(error).split())}. Correct the file.") from error
     if not isinstance(values, dict):
         content = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise ConfigError(f"An experiment must be a YAML mapping; {path or name} {content}.")

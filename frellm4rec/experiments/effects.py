@@ -6,9 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, THESE_TRAININGS, TOO_FEW, effect_of
+from frellm4rec.evaluation.contrasts import HIGHER, LEVEL, LOWER, NO_DIFFERENCE, TOO_FEW, effect_of
 from frellm4rec.experiments.definitions import Experiment, model_title
-from frellm4rec.experiments.labels import LEAKY, difference_text, mode_label, modes_in_order, ranking_label
+from frellm4rec.experiments.labels import (
+    LEAKY,
+    difference_text,
+    mode_label,
+    modes_in_order,
+    of_these_trainings,
+    ranking_label,
+)
 from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
 from frellm4rec.experiments.tables import NAMES, SETTING_COLUMNS, ExperimentTables
 
@@ -106,7 +113,7 @@ def _part_lines(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
             if has_paper:
                 printed = _printed(experiment, row)
                 entries.append("–" if printed is None else f"{printed:+.4f}")
-            lines.append(f"| {' | '.join(entries)} | **{row['effect']}**{_of_these_trainings(row)} |")
+            lines.append(f"| {' | '.join(entries)} | **{row['effect']}**{of_these_trainings(row)} |")
         fair = [row for row in part_rows if row["mode"] != LEAKY]
         if fair:
             claim_lines.append(_claim(part, fair, experiment))
@@ -172,9 +179,4 @@ def _backbone(row: dict[str, Any]) -> str:
 def _setting(row: dict[str, Any]) -> str:
     """Return backbone, mode and settings of a row, as far as it has any."""
     parts = ("" if _backbone(row) == "–" else _backbone(row), mode_label(row["mode"]))
-    return (" ".join(part for part in parts if part) + _of_these_trainings(row)).removeprefix(", ")
-
-
-def _of_these_trainings(row: dict[str, Any]) -> str:
-    """Return a remark where too few seeds say nothing of other trainings."""
-    return ", these trainings" if row["covers"] == THESE_TRAININGS else ""
+    return (" ".join(part for part in parts if part) + of_these_trainings(row)).removeprefix(", ")

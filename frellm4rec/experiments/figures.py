@@ -147,8 +147,8 @@ def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
     if rows.empty:
         return experiment.title
     parts = [", ".join(dict.fromkeys(rows["dataset"]))]
-    if rows["backbone"].nunique() == 1:
-        parts.append(f"backbone {rows['backbone'].iloc[0]}")
+    if rows["backbone"].nunique() == 1 and (backbone := rows["backbone"].iloc[0]):
+        parts.append(f"backbone {backbone}")
     ranking: Any = rows["ranking"].iloc[0]
     parts.append(ranking_label(ranking))
     fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())

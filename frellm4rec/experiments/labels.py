@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.evaluation.contrasts import effect_of
+from frellm4rec.evaluation.contrasts import THESE_TRAININGS, effect_of
 from frellm4rec.experiments.definitions import Experiment, Variant, baseline
 from frellm4rec.experiments.tables import is_baseline
 
@@ -49,3 +49,8 @@ def difference_text(row: dict[str, Any]) -> str:
     p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
     effect = effect_of(row["low"], row["high"], row["p_holm"], row["n_users"])
     return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], {p}".replace("-", "−") + f": {effect}"
+
+
+def of_these_trainings(row: dict[str, Any]) -> str:
+    """Return a remark where too few seeds say nothing of other trainings."""
+    return ", these trainings" if row["covers"] == THESE_TRAININGS else ""

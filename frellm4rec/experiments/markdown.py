@@ -18,6 +18,7 @@ from frellm4rec.experiments.labels import (
     in_order,
     mode_label,
     modes_in_order,
+    of_these_trainings,
     ranking_label,
     rows_of,
 )
@@ -87,7 +88,7 @@ def _table(
             pairs = differences[(differences["variant"] == variant.name) & (differences["mode"] == mode)]
             for name in against:
                 matches = pairs[(pairs["against"] == name) & (pairs["metric"] == "ndcg")].to_dict("records")
-                entry.append(difference_text(matches[0]) if matches else MISSING)
+                entry.append(difference_text(matches[0]) + of_these_trainings(matches[0]) if matches else MISSING)
             entry += [_number(printed[variant.name].get(m)) for m in has_paper]
             lines.append(_row(entry))
     families = dict.fromkeys(

@@ -32,7 +32,9 @@ def model_entry(name: str) -> EntryPoint:
     entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
     if not entries:
         known = model_names()
-        raise ConfigError(f"model must be one of {known}; got {name!r}.{did_you_mean(str(name), known)}")
+        raise ConfigError(
+            f"model must be one of {known}; got {name!r}.{did_you_mean(str(name), known)} See `frellm4rec models`."
+        )
     return entries[0]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from frellm4rec.models.registry import model_class, model_names
+from frellm4rec.models.registry import model_class, model_entry
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.training.config import TrainingConfig, check_threads
 from spectral_probe.errors import ConfigError, did_you_mean
@@ -71,8 +71,7 @@ class Recipe:
         for name in ("model", "dataset", "name", "device", "dtype", *(() if self.from_dir is None else ("from_dir",))):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be text; got {getattr(self, name)!r}. Put it in quotes.")
-        if self.model not in (known := model_names()):
-            raise ConfigError(f"model must be one of {known}; got {self.model!r}.{did_you_mean(self.model, known)}")
+        model_entry(self.model)  # raises where no such model is registered
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
         check_threads(self.threads)

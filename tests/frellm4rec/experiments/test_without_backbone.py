@@ -8,6 +8,7 @@ import pytest
 
 from frellm4rec.experiments import runner
 from frellm4rec.experiments.definitions import Experiment
+from frellm4rec.experiments.figures import experiment_figure
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.runner import ExperimentRun
@@ -64,6 +65,9 @@ def test_variants_without_a_backbone(run):
     assert set(of_floor["reference_n_seeds"]) == {1}
     assert "2 differences of NDCG@10 from Popularity on log, full" in set(pairs["family"])
     page = markdown(run.experiment, tables)
+    assert "( " not in page
+    assert "backbone" not in page.split("Families")[0]
+    assert "backbone" not in experiment_figure(run.experiment, tables).get_suptitle()
     assert "| Popularity |" in page
     assert "popularity does not read the history" in page
 
