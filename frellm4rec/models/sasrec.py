@@ -15,7 +15,7 @@ from frellm4rec.models.losses import binary_loss, gbce_beta, scores_of, summed
 from frellm4rec.models.negatives import draw_unseen
 from frellm4rec.models.sequential import SequentialRecommender
 from frellm4rec.models.traits import Traits
-from frellm4rec.modules.transformer import Dropout, TransformerBlock
+from frellm4rec.modules.transformer import Dropout, TransformerBlock, draw_weights
 from spectral_probe.errors import ConfigError, did_you_mean
 
 #: Loss → negatives of each target, where the config does not say.
@@ -134,12 +134,7 @@ class SASRec(SequentialRecommender):
                 for _ in range(config.n_blocks)
             )
             self.final_norm = nn.LayerNorm(config.n_features)
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        draw_weights(self, seed)
 
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the states after the final norm, (batch, position, feature); see the base class."""

@@ -1,4 +1,4 @@
-"""The transformer block that SASRec and its successors share, and its dropout."""
+"""The transformer blocks that the recommenders share, their parts, and their initial weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, relu
+
+ACTIVATIONS = {"gelu": gelu, "relu": relu}
 
 
 class Dropout(nn.Module):
@@ -61,3 +63,100 @@ class TransformerBlock(nn.Module):
         states = states + self.dropout(self.output((weights @ value).transpose(1, 2).reshape(x.shape)))
         inner = self.dropout(gelu(self.inner_in(self.inner_norm(states))))
         return states + self.dropout(self.inner_out(inner))
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with an output map and dropout of the weights.
+
+    Parameters
+    ----------
+    width : int
+        Features of a state.
+    n_heads : int
+        A divisor of ``width``.
+    dropout : float
+        Of the attention weights.
+    """
+
+    def __init__(self, width: int, *, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.output = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, states: torch.Tensor, is_visible: torch.Tensor) -> torch.Tensor:
+        """Return what each position reads, (batch, position, feature).
+
+        Parameters
+        ----------
+        states : (batch, position, feature) float
+        is_visible : (batch or 1, position, position) bool
+            Whether position t may read position s. A position that sees nothing gets the bias of the output map.
+        """
+        heads = (*states.shape[:2], self.n_heads, -1)
+        projections = (self.query, self.key, self.value)
+        query, key, value = (project(states).view(heads).transpose(1, 2) for project in projections)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        is_hidden = ~is_visible[:, None]
+        scores = scores.masked_fill(is_hidden, torch.finfo(scores.dtype).min)
+        weights = self.dropout(scores.softmax(-1).masked_fill(is_hidden, 0.0))
+        return self.output((weights @ value).transpose(1, 2).reshape(states.shape))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them, and dropout after each; no residual, no norm."""
+
+    def __init__(self, width: int, *, n_inner: int, dropout: float, activation: str = "gelu") -> None:
+        super().__init__()
+        self.inner_in, self.inner_out = nn.Linear(width, n_inner), nn.Linear(n_inner, width)
+        self.dropout = Dropout(dropout)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the map of each state, (batch, position, feature)."""
+        return self.dropout(self.inner_out(self.dropout(self.activation(self.inner_in(states)))))
+
+
+class PostNormBlock(nn.Module):
+    r"""One block with its norms after the residuals: :math:`y = N_1(x + A(x))`, then :math:`N_2(y + F(y))`.
+
+    Parameters
+    ----------
+    width, n_heads, n_inner : int
+        As of :class:`MultiHeadAttention` and :class:`FeedForward`.
+    dropout : float
+        Of the attention weights, the attention's output, and inside and after the feed-forward part.
+    activation : {"gelu", "relu"}
+    """
+
+    def __init__(self, width: int, *, n_heads: int, n_inner: int, dropout: float, activation: str = "gelu") -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(width, n_heads=n_heads, dropout=dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.inner = FeedForward(width, n_inner=n_inner, dropout=dropout, activation=activation)
+        self.inner_norm = nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, states: torch.Tensor, is_visible: torch.Tensor) -> torch.Tensor:
+        """Return the normed states after the block, (batch, position, feature); ``is_visible`` as of the attention."""
+        states = self.attention_norm(states + self.dropout(self.attention(states, is_visible)))
+        return self.inner_norm(states + self.inner(states))
+
+
+def causal_mask(n_positions: int, device: torch.device) -> torch.Tensor:
+    """Return (1, position, position) bool: whether position t may read position s, s ≤ t.
+
+    Right padding comes after every valid position, so this mask alone excludes it.
+    """
+    return torch.ones(1, n_positions, n_positions, dtype=torch.bool, device=device).tril()
+
+
+def draw_weights(model: nn.Module, seed: int, *, std: float = 0.02) -> None:
+    """Draw the weights of linear maps and embeddings, normal with this standard deviation; biases become 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=std, generator=generator)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

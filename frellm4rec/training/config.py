@@ -44,7 +44,7 @@ class TrainingConfig:
         Cut of the validation NDCG (full ranking).
     optimizer : {"adam", "adamw"}
     weight_decay : float
-        Of AdamW.
+        Subtracted from the weights by ``adamw``; with ``adam``, the weight of an L2 penalty, added to the gradient.
     loss : {"auto", "full", "sampled"}
         Softmax over all items, or over the target and sampled ones; ``auto`` takes all up to 20,000 items. Only for
         models whose loss is a softmax.
@@ -63,6 +63,9 @@ class TrainingConfig:
         Where the loss is taken: at every position (causal models); at the last position of one prefix of each user,
         drawn again for each step; of every prefix, each a sample of the epoch. ``auto``: what the model says. In
         expectation ``prefix`` weights users equally, ``all-prefixes`` positions.
+    decay_every : int
+        Epochs after which the learning rate is multiplied with ``decay_factor``, again and again; 0: never.
+    decay_factor : float in (0, 1]
     """
 
     n_epochs: int = 400
@@ -81,11 +84,14 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     save_every: int = 0
     supervision: Literal["auto", "every", "prefix", "all-prefixes"] = later("auto")
+    decay_every: int = later(0)
+    decay_factor: float = later(0.1)
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "validate_every", "patience", "k", "n_negatives", "accumulation"):
             self._check_whole(name, 1)
         self._check_whole("save_every", 0)
+        self._check_whole("decay_every", 0)
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             if isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be a number; got {getattr(self, name)!r}. Correct it.")
@@ -93,8 +99,8 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}. Try 1e-3.")
         if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay < float("inf"):
             raise ConfigError(f"weight_decay must be 0 or above and finite; got {self.weight_decay!r}.")
-        if self.weight_decay and self.optimizer == "adam":
-            raise ConfigError(f"weight_decay is AdamW's; got {self.weight_decay} with adam. Use optimizer=adamw.")
+        if isinstance(self.decay_factor, bool) or not 0.0 < self.decay_factor <= 1.0:
+            raise ConfigError(f"decay_factor must lie in (0, 1]; got {self.decay_factor!r}. 0.1 is common.")
         if not isinstance(self.gradient_checkpointing, bool):
             raise ConfigError(f"gradient_checkpointing must be true or false; got {self.gradient_checkpointing!r}.")
         clip = self.max_grad_norm
@@ -127,6 +133,11 @@ class TrainingConfig:
     def identity(self) -> dict[str, Any]:
         """Return the settings that a hash of the run takes, see :meth:`RecommenderConfig.identity`."""
         return identity_of(self)
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 1."""
+        n_decays = (epoch - 1) // self.decay_every if self.decay_every else 0
+        return float(self.learning_rate * self.decay_factor**n_decays)
 
     def is_sampled(self, n_items: int) -> bool:
         """Tell whether a catalogue of this size is trained with sampled negatives."""

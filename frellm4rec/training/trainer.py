@@ -232,6 +232,8 @@ class _Run:
         self.epoch_start = self.shuffle.get_state()
         order = torch.randperm(len(self.samples), generator=self.shuffle).numpy()
         self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_in(now.epoch)
         for step, start in enumerate(range(0, len(order), config.batch_size), start=1):
             if step <= now.step:
                 continue
@@ -255,7 +257,7 @@ class _Run:
             is_last |= self._validate(loss, entry)
             bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{entry['ndcg']:.4f}", best=f"{now.record.best_ndcg:.4f}")
         now.seconds += time.perf_counter() - began
-        self.log({**entry, "learning_rate": config.learning_rate, "seconds": round(now.seconds, 3)})
+        self.log({**entry, "learning_rate": config.learning_rate_in(now.epoch), "seconds": round(now.seconds, 3)})
         now.epoch, now.step, now.loss_sum, now.n_targets, now.is_done = now.epoch + 1, 0, 0.0, 0, is_last
         self.epoch_start = self.shuffle.get_state()
         self._save()
