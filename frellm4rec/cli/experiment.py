@@ -11,7 +11,6 @@ import typer
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.experiments.runner import ExperimentRun
     from frellm4rec.experiments.tables import ExperimentTables
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 def experiment(
     name: Annotated[
         str | None,
-        typer.Argument(help="ablation, alpha, cutoff, kept, backbones, id-networks, or a name for FILE."),
+        typer.Argument(help="Such as table2 or ablation, or a name for FILE; left out, all are listed."),
     ] = None,
     file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="An experiment of your own.")] = None,
     dataset: Annotated[str | None, typer.Option(help="demo, lastfm, amazon:Gift_Cards, … or a file.")] = None,
@@ -44,6 +43,12 @@ def experiment(
     ranking: Annotated[
         list[str] | None, typer.Option(help="99+1, another N+1, or full; may be repeated. Left out: 99+1 and full.")
     ] = None,
+    trials: Annotated[int, typer.Option(help="Of a tuned table: trials of each system.")] = 12,
+    seconds: Annotated[float, typer.Option(help="Of a tuned table: time of a trial.")] = 600.0,
+    final: Annotated[
+        bool, typer.Option("--final", help="Of a tuned table: train what validation chose, and open the test items.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the experiment; runs/experiment-NAME-DATASET when left out.")
     ] = None,
@@ -53,15 +58,22 @@ def experiment(
 ) -> None:
     """Train every cell of a table or figure, skip those that are finished, and write CSV, Markdown and figure.
 
-    Without a name, the experiments are listed. The same command after an interruption goes on where it stopped.
+    Without a name, the experiments are listed. The same command after an interruption goes on where it stopped. A tuned
+    table, such as table2, is searched first: equal trials and equal time for all, chosen on the validation items; only
+    --final opens the test items.
     """
     if name is None:
         _list_experiments()
         return
     if dataset is None:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
+    from frellm4rec.cli.tuned_table import open_tuned, print_trials, run_tuned
     from frellm4rec.experiments.grid import ExperimentRequest
+    from frellm4rec.experiments.runner import ExperimentRun
+    from frellm4rec.experiments.systems import TunedExperiment, load_definition
     from frellm4rec.runs.recipe import parse_assignment
+    from frellm4rec.tuning.folders import default_folder
+    from frellm4rec.tuning.processes import check_jobs
 
     request = ExperimentRequest(
         dataset=dataset,
@@ -75,36 +87,41 @@ def experiment(
         baselines=tuple(beside or ()),
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
     )
-    run = _open(name, file, request, out)
+    check_jobs(jobs)
+    definition = load_definition(name, None if file is None else file.expanduser())
+    folder = out.expanduser() if out is not None else default_folder(f"experiment-{name}", dataset)
+    if isinstance(definition, TunedExperiment):
+        tuned = open_tuned(definition, request, folder, trials, seconds)
+        print_trials(tuned, as_json) if dry_run else run_tuned(tuned, jobs=jobs, is_final=final, as_json=as_json)
+        return
+    if final:
+        raise ConfigError(
+            f"--final is of tuned tables such as table2; {name} opens the test items anyway. Leave it out."
+        )
+    run = ExperimentRun.open(definition, request, folder)
     if dry_run:
         _print_plan(run, as_json)
     else:
-        _run(run, as_json)
-
-
-def _open(name: str, file: Path | None, request: ExperimentRequest, out: Path | None) -> ExperimentRun:
-    from frellm4rec.experiments.definitions import load_experiment
-    from frellm4rec.experiments.runner import ExperimentRun, default_folder
-
-    experiment = load_experiment(name, None if file is None else file.expanduser())
-    folder = out.expanduser() if out is not None else default_folder(experiment, request)
-    return ExperimentRun.open(experiment, request, folder)
+        _run(run, jobs, as_json)
 
 
 def _list_experiments() -> None:
-    from frellm4rec.experiments.definitions import experiment_names, load_experiment
+    from frellm4rec.experiments.definitions import experiment_names
+    from frellm4rec.experiments.systems import TunedExperiment, load_definition
 
     for name in experiment_names():
-        experiment = load_experiment(name)
-        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({len(experiment.variants)} variants)")
+        experiment = load_definition(name)
+        is_tuned = isinstance(experiment, TunedExperiment)
+        size = f"{len(experiment.rows)} systems, tuned" if is_tuned else f"{len(experiment.variants)} variants"
+        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({size})")
 
 
-def _run(run: ExperimentRun, as_json: bool) -> None:
+def _run(run: ExperimentRun, jobs: int, as_json: bool) -> None:
     from frellm4rec.experiments.markdown import markdown
 
     typer.echo(f"{len(run.cells)} cells in {run.folder}", err=True)
     try:
-        tables = run.run(progress=True, report=lambda line: typer.echo(line, err=True))
+        tables = run.run(jobs=jobs, progress=True, report=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         typer.echo(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
         raise

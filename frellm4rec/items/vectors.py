@@ -26,6 +26,14 @@ def id_item_table(
 ) -> npt.NDArray[np.float32]:
     """Return ID embeddings of a plug-in in the group ``spectral_probe.inputs``, (n_items, d_id) float32.
 
+    Parameters
+    ----------
+    dataset : Dataset
+    source : str
+        Name of the plug-in, or ``NAME:ARGUMENT``: ``id``, or ``model:bsarec`` for the item table of a registered model.
+    seed, device
+        Of the training, where there is one.
+
     Raises
     ------
     ConfigError
@@ -33,7 +41,9 @@ def id_item_table(
     ShapeError
         If it does not give one vector for each item.
     """
-    vectors = np.asarray(load_plugin("inputs", source)(dataset, seed=seed, device=device), dtype=np.float32)
+    name, _, argument = source.partition(":")
+    named = {"argument": argument} if argument else {}
+    vectors = np.asarray(load_plugin("inputs", name)(dataset, seed=seed, device=device, **named), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != dataset.n_items:
         raise ShapeError(
             f"ID embeddings must be ({dataset.n_items}, d_id), one row for each item; {source!r} gave {vectors.shape}."

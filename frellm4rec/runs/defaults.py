@@ -28,6 +28,8 @@ class ModelDefaults:
         Settings of :class:`~frellm4rec.training.config.TrainingConfig` that differ from its defaults.
     training_by : {dotted name: {value: dict}}
         Further settings that depend on a setting of the model.
+    published : {dotted name: value}
+        Settings of the published method where the default of the model differs; a search begins with them.
     search : {dotted name: list of values}
         Grid of a search, names as in a recipe of a run.
     tiny : dict
@@ -38,6 +40,7 @@ class ModelDefaults:
     source: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     training_by: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, list[Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
