@@ -1,5 +1,7 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
+from .caser import Caser as Caser
+from .caser import CaserConfig as CaserConfig
 from .config import RecommenderConfig as RecommenderConfig
 from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec
