@@ -3,9 +3,13 @@ from .evaluation.evaluator import evaluate as evaluate
 from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
 from .models.base import Recommender as Recommender
+from .models.caser import Caser as Caser
+from .models.caser import CaserConfig as CaserConfig
 from .models.config import RecommenderConfig as RecommenderConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
+from .models.gru4rec import GRU4Rec as GRU4Rec
+from .models.gru4rec import GRU4RecConfig as GRU4RecConfig
 from .models.registry import load_model as load_model
 from .models.registry import model_class as model_class
 from .models.registry import model_names as model_names

@@ -1,4 +1,4 @@
-"""Negatives: items that a user has not touched in training, drawn uniformly and without rejection."""
+"""Negatives: items that a user has not touched, drawn uniformly; items for all rows, drawn by how often they occur."""
 
 from __future__ import annotations
 
@@ -44,3 +44,19 @@ def draw_unseen(batch: Batch, n_negatives: int, draws: torch.Generator) -> torch
     n_before = torch.searchsorted(torch.from_numpy(gaps.astype(np.int64)), keys, right=True)
     items = ranks + n_before - torch.from_numpy(seen.indptr[:-1].astype(np.int64))[rows, None]
     return items.to(batch.inputs.device)
+
+
+def draw_by_count(weights: torch.Tensor, n_negatives: int, draws: torch.Generator) -> torch.Tensor:
+    """Return items drawn with replacement, each with a probability proportional to its weight, (n_negatives,) int.
+
+    Parameters
+    ----------
+    weights : (n_items,) float
+        On any device; drawn on the CPU. An item of weight 0 is not drawn.
+    n_negatives : int
+    draws : torch.Generator
+    """
+    cumulative = weights.detach().cpu().double().cumsum(0)
+    uniform = torch.rand(n_negatives, generator=draws, dtype=torch.float64) * cumulative[-1]
+    items = torch.searchsorted(cumulative, uniform, right=True)
+    return items.clamp(max=len(weights) - 1).to(weights.device)

@@ -33,6 +33,9 @@ VARIANTS = {
     "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
+    "gru4rec cross-entropy": ("gru4rec", {"loss": "cross-entropy", "log_correction": True, "n_blocks": 2}),
+    "gru4rec softmax": ("gru4rec", {"loss": "softmax"}),
+    "caser softmax": ("caser", {"loss": "softmax", "window": 5}),
 }
 #: Every registered model in its tiny form, and the variants; FreLLM4Rec needs item tables and comes as variants only.
 NAMES = [*(name for name in model_names() if name != "frellm4rec"), *VARIANTS]
