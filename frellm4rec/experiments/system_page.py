@@ -68,8 +68,8 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
         f"Data set {dataset}. Every system had {' or '.join(map(str, n_trials))} trials of at most {budget:g} seconds "
         "of computing on the CPU, or of the clock on a GPU: the published settings, then seeded draws from the grid of "
         f"its recipe. A trial ends early after {patience} validations without a better one. Full-ranking NDCG@10 on "
-        "the validation items chooses. `own`: the loss of the system's paper; `softmax`: the softmax over all items, the "
-        "same for all.",
+        "the validation items chooses. `own`: the loss of the system's paper; `softmax`: the softmax over all items, "
+        "the same for all.",
     ]
     if tables.final.cells.empty:
         return [*lines, "", "The test items have not been opened."]
