@@ -70,9 +70,10 @@ class System:
 
     @property
     def grid(self) -> dict[str, list[Any]]:
-        """Dotted settings that the search varies, with their values; the softmax column does not vary the loss."""
-        grid = {name: list(values) for name, values in model_defaults(self.model).search.items()}
-        return {name: values for name, values in grid.items() if not (self.column == "same" and name == LOSS_KEY)}
+        """Dotted settings that the search varies, with their values; those of the loss only where it is the published."""
+        defaults = model_defaults(self.model)
+        left_out = {LOSS_KEY, *defaults.of_the_loss} if self.column == "same" else set()
+        return {name: list(values) for name, values in defaults.search.items() if name not in left_out}
 
     def trials(self, n: int, *, seed: int = 0) -> list[dict[str, Any]]:
         """Return the settings of the first n trials, none twice; fewer where the grid has fewer.
