@@ -49,7 +49,7 @@ def system_page(experiment: TunedExperiment, tables: SystemTables, *, level: int
         lines += [f"{'#' * (level + 1)} Test, {ranking_label(ranking)}", ""]
         lines += [*_test_table(experiment, tables, dataset, ranking), ""]
     lines += [f"{'#' * (level + 1)} Validation, and what it cost", "", *_validation_table(tables), ""]
-    failures = tables.systems[tables.systems["error"].fillna("") != ""]
+    failures = tables.systems[tables.systems["n_failed"] > 0]
     lines += [
         f"- {row['label']}: {row['n_failed']} of {row['n_trials']} trials failed: {row['error']}"
         for row in failures.to_dict("records")

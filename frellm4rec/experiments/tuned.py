@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from frellm4rec.experiments.definitions import Variant
 from frellm4rec.experiments.grid import ExperimentRequest
@@ -17,9 +17,8 @@ from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
-from frellm4rec.runs.recipe import Recipe, flatten
 from frellm4rec.tuning.search import Budget, Search
-from frellm4rec.tuning.tables import SearchTables
+from frellm4rec.tuning.tables import SearchTables, changed_settings
 from frellm4rec.tuning.trials import System
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.figure_style import save_figure
@@ -146,7 +145,9 @@ class TunedRun:
                 continue
             recipe = self.search.recipe(system, int(winner["trial"]))
             assert recipe is not None
-            variants[system.name] = self.experiment.variant(system, chosen_settings(recipe))
+            variants[system.name] = self.experiment.variant(
+                system, {**changed_settings(recipe), "threads": recipe.threads}
+            )
         if f"{self.experiment.reference}-own" not in variants:
             raise ConfigError(f"{self.experiment.reference}, with which all are compared, has no finished trial.")
         return variants
@@ -188,14 +189,3 @@ class TunedRun:
             if not content.search.curves.empty:
                 save_figure(learning_curves(self.experiment, content), self.folder / "curves", content.search.curves)
         return content
-
-
-def chosen_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a trial that a final training takes: those that differ from the model's defaults."""
-    default = flatten(Recipe(model=recipe.model).to_dict())
-    named = ("model", "dataset", "from_dir", "name", "seed", "device", "dtype")
-    return {
-        name: value
-        for name, value in flatten(recipe.to_dict()).items()
-        if name not in named and value != default.get(name)
-    }

@@ -190,12 +190,13 @@ class Search:
             expected = varied_settings(system, self._resolved(system, index, settings))
             scaled = {"training.decay_every"}  # to the epochs of the trial
             there = varied_settings(system, recipe)
-            changed = [name for name in expected if there[name] != expected[name] and name not in scaled]
+            names = [name for name in dict.fromkeys([*expected, *there]) if name not in scaled]
+            changed = [name for name in names if there.get(name) != expected.get(name)]
             if changed:
                 name = changed[0]
                 raise ConfigError(
-                    f"Trial {index} of {system.name} in {self.folder} has {name}={there[name]}; this search would try "
-                    f"{expected[name]}. Leave the change out, or search in another folder (--out)."
+                    f"Trial {index} of {system.name} in {self.folder} has {name}={there.get(name)}; this search would "
+                    f"try {expected.get(name)}. Leave the change out, or search in another folder (--out)."
                 )
 
     def run_trial(self, system: System, index: int, settings: dict[str, Any], *, progress: bool = False) -> None:

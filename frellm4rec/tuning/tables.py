@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from frellm4rec.runs.recipe import Recipe
+from frellm4rec.runs.recipe import Recipe, flatten
 from frellm4rec.runs.records import TrainingSummary
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.tuning.trials import System
@@ -31,6 +31,8 @@ _WHOLE = [
     *("n_steps", "n_samples", "n_parameters", "peak_memory", "threads", "epoch", "step"),
 ]
 _NUMBERS = ["validation_ndcg", "budget_seconds", "seconds", "cpu_seconds", "loss", "ndcg"]
+#: Settings that follow from the time of a trial.
+_SCHEDULE = tuple(f"training.{name}" for name in ("n_epochs", "validate_every", "patience"))
 #: Why a trial ended.
 PATIENCE, BUDGET, COUNTED = "no better validation", "out of time", "counted"
 
@@ -142,10 +144,20 @@ def is_still_rising(record: TrainingRecord, stopped: str) -> bool:
 
 
 def varied_settings(system: System, recipe: Recipe) -> dict[str, Any]:
-    """Return the value of every setting that the search varies, and of those that all its trials have."""
-    values = recipe.to_dict()
-    names = dict.fromkeys([*system.settings, *system.grid])
-    return {name: values[name.partition(".")[0]][name.partition(".")[2]] for name in names}
+    """Return the settings that make a trial, without the schedule, which follows from its time.
+
+    They are those that the search varies, the published ones, and all others that are not at their default.
+    """
+    values = flatten(recipe.to_dict())
+    names = dict.fromkeys([*system.settings, *system.grid, *changed_settings(recipe)])
+    return {name: values[name] for name in names if name not in _SCHEDULE}
+
+
+def changed_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the dotted settings of model and training that are not at the default of the model."""
+    default = flatten(Recipe(model=recipe.model).to_dict())
+    values = flatten(recipe.to_dict()).items()
+    return {name: value for name, value in values if "." in name and value != default.get(name)}
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

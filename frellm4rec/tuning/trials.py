@@ -70,7 +70,7 @@ class System:
 
     @property
     def grid(self) -> dict[str, list[Any]]:
-        """Dotted settings that the search varies, with their values; those of the loss only where it is the published."""
+        """Dotted settings that the search varies, with their values; without those of another loss."""
         defaults = model_defaults(self.model)
         left_out = {LOSS_KEY, *defaults.of_the_loss} if self.column == "same" else set()
         return {name: list(values) for name, values in defaults.search.items() if name not in left_out}
