@@ -26,7 +26,7 @@ def tune(
         float, typer.Option(help="Time of a trial, to be computed on the CPU or passed on a GPU.")
     ] = 600.0,
     validations: Annotated[int, typer.Option(help="Validations in this time.")] = 20,
-    patience: Annotated[int, typer.Option(help="Validations without a better one that end a trial.")] = 5,
+    patience: Annotated[int, typer.Option(help="Validations without a better one that end a trial.")] = 10,
     jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of a trial on the CPU.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws, and of every trial.")] = 0,

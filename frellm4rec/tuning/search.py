@@ -48,7 +48,7 @@ class Budget:
 
     seconds: float = 600.0
     n_validations: int = 20
-    patience: int = 5
+    patience: int = 10
     seed: int = 0
     threads: int = 1
 
