@@ -116,29 +116,32 @@ class SRGNN(SequentialRecommender):
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the state of each whole history, the same at each position, (batch, position, feature).
 
+        Maps of single nodes are of valid positions alone, since most of a batch of prefixes is padding.
+
         Notes
         -----
         Source: Wu et al. 2019, Eqs. (1) to (7). Cost: O(batch · position² · feature) for each step.
         """
         self.check_inputs(inputs, lengths)
         node_of, incoming, outgoing = session_graphs(inputs, lengths, is_binary=self.config.edges == "binary")
-        nodes = self.dropout(self.items(inputs))
+        is_valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+        nodes = self.dropout(self.items(inputs[is_valid]))
         incoming, outgoing = incoming.to(nodes.dtype), outgoing.to(nodes.dtype)
         for _ in range(self.config.n_steps):
-            received = incoming @ self.message_in(nodes) + self.offset_in
-            passed_on = outgoing @ self.message_out(nodes) + self.offset_out
-            messages = torch.cat([received, passed_on], dim=-1)
-            nodes = self.cell(messages.flatten(0, 1), nodes.flatten(0, 1)).view(nodes.shape)
-        at_positions = nodes.gather(1, node_of[..., None].expand_as(nodes))
-        return self._read_out(at_positions, lengths)[:, None].expand(-1, inputs.shape[1], -1)
+            received = (incoming @ _padded(self.message_in(nodes), is_valid))[is_valid] + self.offset_in
+            passed_on = (outgoing @ _padded(self.message_out(nodes), is_valid))[is_valid] + self.offset_out
+            nodes = self.cell(torch.cat([received, passed_on], dim=-1), nodes)
+        row_starts = torch.cumsum(lengths, 0) - lengths
+        states = nodes[(node_of + row_starts[:, None])[is_valid]]
+        return self._read_out(states, is_valid, lengths)[:, None].expand(-1, inputs.shape[1], -1)
 
-    def _read_out(self, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the state of each history, (batch, feature), from those of its positions."""
-        last = states[torch.arange(len(states), device=states.device), lengths - 1]
-        weights = self.attention(torch.sigmoid(self.last_map(last)[:, None] + self.node_map(states)))
-        is_valid = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+    def _read_out(self, states: torch.Tensor, is_valid: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the state of each history, (batch, feature), from those of its positions, (n_valid, feature)."""
+        last = states[torch.cumsum(lengths, 0) - 1]
+        of_last = self.last_map(last).repeat_interleave(lengths, dim=0)
+        weights = self.attention(torch.sigmoid(of_last + self.node_map(states)))
         # Not a softmax, as published: a long history has a longer sum.
-        whole = (weights * states * is_valid[..., None]).sum(1)
+        whole = _padded(weights * states, is_valid).sum(1)
         state: torch.Tensor = self.to_state(torch.cat([last, whole], dim=-1))
         return state
 
@@ -182,3 +185,10 @@ def session_graphs(
     outgoing = edges / edges.sum(2, keepdim=True).clamp(min=1.0)
     backward = edges.transpose(1, 2)
     return node_of, backward / backward.sum(2, keepdim=True).clamp(min=1.0), outgoing
+
+
+def _padded(values: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
+    """Return values of the valid positions (n_valid, feature) as (batch, position, feature), 0 elsewhere."""
+    rows = is_valid.flatten().nonzero()[:, 0]
+    flat = values.new_zeros(is_valid.numel(), values.shape[1]).index_copy(0, rows, values)
+    return flat.view(*is_valid.shape, -1)
