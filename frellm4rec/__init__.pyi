@@ -16,6 +16,8 @@ from .models.registry import model_names as model_names
 from .models.sasrec import SASRec as SASRec
 from .models.sasrec import SASRecConfig as SASRecConfig
 from .models.sequential import SequentialRecommender as SequentialRecommender
+from .models.srgnn import SRGNN as SRGNN
+from .models.srgnn import SRGNNConfig as SRGNNConfig
 from .models.traits import Traits as Traits
 from .modules.fusion import FusionMLP as FusionMLP
 from .modules.glpf import GraphLowPassFilter as GraphLowPassFilter

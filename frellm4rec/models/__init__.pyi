@@ -13,4 +13,6 @@ from .registry import model_names as model_names
 from .sasrec import SASRec as SASRec
 from .sasrec import SASRecConfig as SASRecConfig
 from .sequential import SequentialRecommender as SequentialRecommender
+from .srgnn import SRGNN as SRGNN
+from .srgnn import SRGNNConfig as SRGNNConfig
 from .traits import Traits as Traits

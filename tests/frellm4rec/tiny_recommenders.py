@@ -35,6 +35,7 @@ VARIANTS = {
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
     "gru4rec cross-entropy": ("gru4rec", {"loss": "cross-entropy", "log_correction": True, "n_blocks": 2}),
     "gru4rec softmax": ("gru4rec", {"loss": "softmax"}),
+    "srgnn counts": ("srgnn", {"edges": "counts", "n_steps": 2, "dropout": 0.1}),
     "caser softmax": ("caser", {"loss": "softmax", "window": 5}),
 }
 #: Every registered model in its tiny form, and the variants; FreLLM4Rec needs item tables and comes as variants only.
