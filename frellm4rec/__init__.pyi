@@ -10,6 +10,8 @@ from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.gru4rec import GRU4Rec as GRU4Rec
 from .models.gru4rec import GRU4RecConfig as GRU4RecConfig
+from .models.morec.config import MoRecConfig as MoRecConfig
+from .models.morec.model import MoRec as MoRec
 from .models.registry import load_model as load_model
 from .models.registry import model_class as model_class
 from .models.registry import model_names as model_names
