@@ -4,6 +4,8 @@ from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
 from .models.base import Recommender as Recommender
 from .models.config import RecommenderConfig as RecommenderConfig
+from .models.fmlprec import FMLPRec as FMLPRec
+from .models.fmlprec import FMLPRecConfig as FMLPRecConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.registry import load_model as load_model

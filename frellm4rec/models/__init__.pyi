@@ -1,6 +1,8 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
 from .config import RecommenderConfig as RecommenderConfig
+from .fmlprec import FMLPRec as FMLPRec
+from .fmlprec import FMLPRecConfig as FMLPRecConfig
 from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .registry import load_model as load_model
