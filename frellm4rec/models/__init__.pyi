@@ -1,5 +1,7 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
+from .bsarec import BSARec as BSARec
+from .bsarec import BSARecConfig as BSARecConfig
 from .config import RecommenderConfig as RecommenderConfig
 from .fmlprec import FMLPRec as FMLPRec
 from .fmlprec import FMLPRecConfig as FMLPRecConfig

@@ -32,6 +32,8 @@ VARIANTS = {
     "text only": ("frellm4rec", {"mode": "prefix", "inputs": "text"}),
     "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
     "fmlprec softmax": ("fmlprec", {"loss": "softmax"}),
+    "bsarec bce": ("bsarec", {"loss": "bce"}),
+    "bsarec heads": ("bsarec", {"n_heads": 2, "alpha": 0.5, "c": 1}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
 }
