@@ -5,7 +5,11 @@ from .evaluation.metrics import recall_at_k as recall_at_k
 from .models.base import Recommender as Recommender
 from .models.caser import Caser as Caser
 from .models.caser import CaserConfig as CaserConfig
+from .models.bsarec import BSARec as BSARec
+from .models.bsarec import BSARecConfig as BSARecConfig
 from .models.config import RecommenderConfig as RecommenderConfig
+from .models.fmlprec import FMLPRec as FMLPRec
+from .models.fmlprec import FMLPRecConfig as FMLPRecConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.gru4rec import GRU4Rec as GRU4Rec

@@ -2,7 +2,11 @@ from .base import Recommender as Recommender
 from .batch import Batch as Batch
 from .caser import Caser as Caser
 from .caser import CaserConfig as CaserConfig
+from .bsarec import BSARec as BSARec
+from .bsarec import BSARecConfig as BSARecConfig
 from .config import RecommenderConfig as RecommenderConfig
+from .fmlprec import FMLPRec as FMLPRec
+from .fmlprec import FMLPRecConfig as FMLPRecConfig
 from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .gru4rec import GRU4Rec as GRU4Rec
