@@ -76,7 +76,9 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "title": row["title"],
         "paper": row["source"],
         "reads": ", ".join(row["reads"]) + ("" if row["is_causal"] else "; a state sees later items"),
-        "loss": f"{row['loss']} ({', '.join(row['other_losses'])})" if row["other_losses"] else row["loss"] or "counted",
+        "loss": f"{row['loss']} ({', '.join(row['other_losses'])})"
+        if row["other_losses"]
+        else row["loss"] or "counted",
         "probeable": f"no: {row['why_no_layers']}" if row["why_no_layers"] else "yes",
     }
 

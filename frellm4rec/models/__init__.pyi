@@ -1,9 +1,9 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
-from .caser import Caser as Caser
-from .caser import CaserConfig as CaserConfig
 from .bsarec import BSARec as BSARec
 from .bsarec import BSARecConfig as BSARecConfig
+from .caser import Caser as Caser
+from .caser import CaserConfig as CaserConfig
 from .config import RecommenderConfig as RecommenderConfig
 from .fmlprec import FMLPRec as FMLPRec
 from .fmlprec import FMLPRecConfig as FMLPRecConfig
