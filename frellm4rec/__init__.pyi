@@ -3,6 +3,8 @@ from .evaluation.evaluator import evaluate as evaluate
 from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
 from .models.base import Recommender as Recommender
+from .models.bert4rec import BERT4Rec as BERT4Rec
+from .models.bert4rec import BERT4RecConfig as BERT4RecConfig
 from .models.config import RecommenderConfig as RecommenderConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec

@@ -1,5 +1,7 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
+from .bert4rec import BERT4Rec as BERT4Rec
+from .bert4rec import BERT4RecConfig as BERT4RecConfig
 from .config import RecommenderConfig as RecommenderConfig
 from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec

@@ -31,6 +31,7 @@ VARIANTS = {
     "gate": ("frellm4rec", {"mode": "causal", "fusion": "gate", "dropout": 0.1}),
     "text only": ("frellm4rec", {"mode": "prefix", "inputs": "text"}),
     "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
+    "bert4rec softmax": ("bert4rec", {"loss": "softmax"}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
 }
