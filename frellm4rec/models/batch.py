@@ -21,6 +21,7 @@ class Batch:
     Attributes
     ----------
     inputs : (batch, position) int
+        At most ``max_length`` positions; with supervision ``own``, of which the model hides some, one more.
     lengths : (batch,) int
     targets : (batch, position) int
         Item that row t should predict. With supervision ``own``: the inputs themselves.

@@ -113,8 +113,26 @@ class SequentialRecommender(Recommender):
         if batch.negatives is None:
             return summed(softmax_loss(states, self.item_embeddings(), targets), len(targets))
         vectors = self.item_vectors(torch.cat([targets, batch.negatives]))
+        states = self(batch.inputs, batch.lengths)[batch.counts]
+        return self.softmax_of(states, batch.targets[batch.counts], batch.negatives)
+
+    def softmax_of(
+        self, states: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor | None
+    ) -> tuple[torch.Tensor, int]:
+        """Return the sum of the softmax losses of some states, and their number.
+
+        Parameters
+        ----------
+        states : (n, feature) float
+        targets : (n,) int
+        negatives : (n_negatives,) int or None
+            Items that the step has drawn; None: the loss is over the whole item table.
+        """
         n = len(targets)
-        loss = sampled_softmax_loss(states, vectors[:n], targets, vectors[n:], batch.negatives, self.config.n_items)
+        if negatives is None:
+            return summed(softmax_loss(states, self.item_embeddings(), targets), n)
+        vectors = self.item_vectors(torch.cat([targets, negatives]))
+        loss = sampled_softmax_loss(states, vectors[:n], targets, vectors[n:], negatives, self.config.n_items)
         return summed(loss, n)
 
     @torch.no_grad()

@@ -190,11 +190,17 @@ def causal_mask(n_positions: int, device: torch.device) -> torch.Tensor:
     return torch.ones(1, n_positions, n_positions, dtype=torch.bool, device=device).tril()
 
 
-def draw_weights(model: nn.Module, seed: int, *, std: float = 0.02) -> None:
-    """Draw the weights of linear maps and embeddings, normal with this standard deviation; biases become 0."""
+def draw_weights(model: nn.Module, seed: int, *, std: float = 0.02, truncated: bool = False) -> None:
+    """Draw the weights of linear maps and embeddings, normal with this standard deviation; biases become 0.
+
+    With ``truncated``, no weight is further than two standard deviations from 0.
+    """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=std, generator=generator)
+            if truncated:
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+            else:
+                nn.init.normal_(module.weight, std=std, generator=generator)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -56,20 +56,19 @@ class Samples:
 def training_samples(dataset: Dataset, max_length: int, supervision: Supervision = "every") -> Samples:
     """Return the samples of an epoch: each user's most recent training items, or all prefixes of them.
 
-    A window is the most recent ``max_length + 1`` items, of which the last is never read; with ``own`` supervision,
-    where all are read, ``max_length``. Users with one item have nothing to predict.
+    A window is the most recent ``max_length + 1`` items, of which the last is only predicted; with ``own`` supervision
+    the model chooses what it hides of them. Users with one item have nothing to predict.
 
     Raises
     ------
     DataError
         If no user has two training items.
     """
-    n_newest = max_length if supervision == "own" else max_length + 1
     sequences = dataset.train.sequences()
     users = np.array([user for user, s in enumerate(sequences) if len(s) >= 2], dtype=np.int64)
     if not len(users):
         raise DataError(f"No user of {dataset.name!r} has two training items; nothing can be learned.")
-    samples = Samples([sequences[user][-n_newest:] for user in users], users, dataset.train.user_items)
+    samples = Samples([sequences[user][-(max_length + 1) :] for user in users], users, dataset.train.user_items)
     return samples.all_prefixes() if supervision == "all-prefixes" else samples
 
 
@@ -79,7 +78,7 @@ def make_batch(
     """Return the tensors of some samples.
 
     All but the last item are read. With supervision ``every`` each next item is predicted, with ``prefix`` and
-    ``all-prefixes`` only the last item. With ``own`` all items are read, and the model hides what it predicts.
+    ``all-prefixes`` only the last item. With ``own`` the whole windows are read, and the model hides what it predicts.
     """
     if supervision == "own":
         inputs, lengths = pad_right(samples.windows, device)

@@ -12,7 +12,9 @@ from frellm4rec.models.batch import Batch
 @torch.no_grad()
 def first_broken_layer(model: Any, batch: Batch) -> str | None:
     """Return the name of the first layer with a state that is not finite at a valid position, or None."""
-    is_valid = torch.arange(batch.inputs.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
+    inputs = batch.inputs[:, : model.config.max_length]  # a model that hides items has one more
+    lengths = batch.lengths.clamp(max=inputs.shape[1])
+    is_valid = torch.arange(inputs.shape[1], device=lengths.device) < lengths[:, None]
     broken: list[str] = []
     handles = []
 
@@ -27,7 +29,7 @@ def first_broken_layer(model: Any, batch: Batch) -> str | None:
         else:
             handles.append(module.register_forward_hook(lambda m, args, output, name=name: check_state(name, output)))
     try:
-        model.forward_sequences(batch.inputs, batch.lengths)
+        model.forward_sequences(inputs, lengths)
     except (AttributeError, RuntimeError, ValueError):
         return None
     finally:

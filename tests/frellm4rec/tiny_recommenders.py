@@ -38,6 +38,7 @@ VARIANTS = {
     "fmlprec softmax": ("fmlprec", {"loss": "softmax"}),
     "bsarec bce": ("bsarec", {"loss": "bce"}),
     "bsarec heads": ("bsarec", {"n_heads": 2, "alpha": 0.5, "c": 1}),
+    "bert4rec softmax": ("bert4rec", {"loss": "softmax"}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
     "gru4rec cross-entropy": ("gru4rec", {"loss": "cross-entropy", "log_correction": True, "n_blocks": 2}),

@@ -193,14 +193,16 @@ def test_an_item_bias_is_folded_into_the_table():
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_a_model_that_chooses_its_targets(accumulation):
     """It reads whole windows; the step is the mean over the targets that it chose, however the batch is split."""
-    dataset = log_of(range(5), range(12), range(6), range(2, 11))  # training parts of 3, 10, 4 and 7 items; it reads 7
+    dataset = log_of(
+        range(5), range(12), range(6), range(2, 11)
+    )  # training parts of 3, 10, 4 and 7 items; windows of 8
     model, step = Cloze(ClozeConfig(12)), []
     config = replace(BRIEF, accumulation=accumulation)
     record = train(model, dataset, config, log=lambda entry: step.append(entry["loss"]))
     read = sorted(
         row[:n] for inputs, lengths, _ in model.seen for row, n in zip(inputs.tolist(), lengths.tolist(), strict=True)
     )
-    assert read == sorted(s[-7:].tolist() for s in dataset.train.sequences())
+    assert read == sorted(s[-8:].tolist() for s in dataset.train.sequences())
     assert record.supervision == "own"
     start, total, n = Cloze(ClozeConfig(12)), torch.zeros(()), 0
     for inputs, lengths, hidden in model.seen:
