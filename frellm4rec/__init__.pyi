@@ -3,12 +3,12 @@ from .evaluation.evaluator import evaluate as evaluate
 from .evaluation.metrics import ndcg_at_k as ndcg_at_k
 from .evaluation.metrics import recall_at_k as recall_at_k
 from .models.base import Recommender as Recommender
+from .models.bert4rec import BERT4Rec as BERT4Rec
+from .models.bert4rec import BERT4RecConfig as BERT4RecConfig
 from .models.bsarec import BSARec as BSARec
 from .models.bsarec import BSARecConfig as BSARecConfig
 from .models.caser import Caser as Caser
 from .models.caser import CaserConfig as CaserConfig
-from .models.bert4rec import BERT4Rec as BERT4Rec
-from .models.bert4rec import BERT4RecConfig as BERT4RecConfig
 from .models.config import RecommenderConfig as RecommenderConfig
 from .models.fmlprec import FMLPRec as FMLPRec
 from .models.fmlprec import FMLPRecConfig as FMLPRecConfig

@@ -1,11 +1,11 @@
 from .base import Recommender as Recommender
 from .batch import Batch as Batch
+from .bert4rec import BERT4Rec as BERT4Rec
+from .bert4rec import BERT4RecConfig as BERT4RecConfig
 from .bsarec import BSARec as BSARec
 from .bsarec import BSARecConfig as BSARecConfig
 from .caser import Caser as Caser
 from .caser import CaserConfig as CaserConfig
-from .bert4rec import BERT4Rec as BERT4Rec
-from .bert4rec import BERT4RecConfig as BERT4RecConfig
 from .config import RecommenderConfig as RecommenderConfig
 from .fmlprec import FMLPRec as FMLPRec
 from .fmlprec import FMLPRecConfig as FMLPRecConfig
