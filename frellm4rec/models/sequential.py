@@ -109,11 +109,6 @@ class SequentialRecommender(Recommender):
         Source: FreLLM4Rec Eq. (3).
         """
         states = self.target_states(batch)
-        targets = batch.targets[batch.counts]
-        if batch.negatives is None:
-            return summed(softmax_loss(states, self.item_embeddings(), targets), len(targets))
-        vectors = self.item_vectors(torch.cat([targets, batch.negatives]))
-        states = self(batch.inputs, batch.lengths)[batch.counts]
         return self.softmax_of(states, batch.targets[batch.counts], batch.negatives)
 
     def softmax_of(
