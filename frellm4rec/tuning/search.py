@@ -22,6 +22,7 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger(__name__)
 RUNS_FOLDER, TRIALS_FOLDER, SETTINGS_FILE = "runs", "trials", "search.json"
@@ -221,7 +222,8 @@ class Search:
             return False
         if (failure := self.failure(system, index)) is not None:
             return bool(failure["is_final"])
-        return self.finished_run(recipe) is not None
+        in_table, _ = self.stored().trial_of(system, index, self._hash(recipe))
+        return bool(in_table) or self.finished_run(recipe) is not None
 
     def finished_run(self, recipe: Recipe) -> RunFolder | None:
         """Return the finished run of a recipe; None if there is none."""
@@ -266,21 +268,32 @@ class Search:
         write_text(self.recipe_path(system, index), yaml.safe_dump(recipe.to_dict(), sort_keys=False).rstrip("\n"))
 
     def tables(self) -> SearchTables:
-        """Return the trials that have ended, from the folder."""
+        """Return the trials that have ended: of the runs in the folder, and of its tables where a run is gone."""
+        stored = self.stored()
         rows: list[dict[str, Any]] = []
         curves: list[dict[str, Any]] = []
         for path in sorted((self.folder / TRIALS_FOLDER).glob("*.yaml")):
-            model, column, index = path.stem.rsplit("-", 2)
-            system = System(model, column)  # type: ignore[arg-type]
+            model, column, text = path.stem.rsplit("-", 2)
+            system, index = System(model, column), int(text)  # type: ignore[arg-type]
             recipe = Recipe.from_yaml(path)
-            run, failure = self.finished_run(recipe), self.failure(system, int(index))
+            run, failure = self.finished_run(recipe), self.failure(system, index)
             if run is None and failure is None:
-                continue
-            error = "" if failure is None or run is not None else str(failure["error"])
-            row, curve = trial_row(system, int(index), recipe, self.dataset, run, error)
-            rows.append({**row, "budget_seconds": self.budget.seconds})
+                row, curve = stored.trial_of(system, index, self._hash(recipe))
+            else:
+                error = "" if failure is None or run is not None else str(failure["error"])
+                row, curve = trial_row(system, index, recipe, self.dataset, run, error)
+                row["budget_seconds"] = self.budget.seconds
+            rows += [row] if row else []
             curves += curve
         return SearchTables.from_rows(rows, curves)
+
+    def stored(self) -> SearchTables:
+        """Return the tables in the folder; they outlive the runs, so that a search goes on from them on any machine."""
+        there = (self.folder / "trials.csv").exists() and (self.folder / "curves.csv").exists()
+        return SearchTables.load(self.folder) if there else SearchTables.from_rows([], [])
+
+    def _hash(self, recipe: Recipe) -> str:
+        return settings_hash(identity(recipe, self.dataset))
 
 
 def _run_trial(search: Search, system: System, index: int, settings: dict[str, Any], progress: bool) -> None:

@@ -77,6 +77,18 @@ class SearchTables:
         rows = self.rows_of(system)
         return dict(rows[rows["trial"] == trial].to_dict("records")[0])
 
+    def trial_of(
+        self, system: System, trial: int, recipe_hash: str
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """Return the row and the validations of a trial of this recipe; None and no validations if it is not here."""
+        rows = self.rows_of(system)
+        rows = rows[(rows["trial"] == trial) & (rows["recipe_hash"] == recipe_hash)]
+        if rows.empty:
+            return None, []
+        curves = self.curves
+        is_of = (curves["model"] == system.model) & (curves["column"] == system.column) & (curves["trial"] == trial)
+        return dict(rows.to_dict("records")[0]), curves[is_of].to_dict("records")
+
     def winner(self, system: System) -> dict[str, Any] | None:
         """Return the trial with the highest validation NDCG, of equal ones the first; None if none has finished."""
         rows = self.rows_of(system)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,3 +282,18 @@ def test_a_killed_search_goes_on_and_its_trials_are_the_same(log, tmp_path):
         (straight.folder / "trials" / path.name).write_bytes(path.read_bytes())
     expected = straight.run([SASREC], n_trials=2)
     assert tables.trials["revision"].tolist() == expected.trials["revision"].tolist()
+
+
+def test_a_search_goes_on_from_its_tables_where_the_runs_are_gone(search):
+    """The tables and recipes of trials are small, and enough to add trials on another machine."""
+    first = search.run([SASREC, System("itemknn")], n_trials=2)
+    shutil.rmtree(search.folder / "runs")
+    again = search.run([SASREC, System("itemknn")], n_trials=3)
+    assert len(again.rows_of(SASREC)) == 3
+    two = again.trials[again.trials["trial"] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(two, first.trials)
+    pd.testing.assert_frame_equal(again.curves[again.curves["trial"] < 2].reset_index(drop=True), first.curves)
+    # A recipe that was changed by hand is another trial.
+    path = search.recipe_path(SASREC, 0)
+    path.write_text(path.read_text().replace("validate_every: ", "validate_every: 1"))
+    assert not search.is_finished(SASREC, 0)
