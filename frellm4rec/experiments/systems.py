@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from frellm4rec.experiments.definitions import Experiment, Variant, read_definition
+from frellm4rec.experiments.definitions import (
+    BACKBONE_KEY,
+    MODE_KEY,
+    Experiment,
+    Variant,
+    has_setting,
+    read_definition,
+)
+from frellm4rec.experiments.grid import short_name
 from frellm4rec.models.registry import model_names
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.tuning.trials import System, systems_of
@@ -94,6 +102,27 @@ class TunedExperiment:
             rows.append(SystemRow(**entry))
         texts = {key: str(values.get(key, "")) for key in ("title", "source", "reference", "note")}
         return cls(name=name, rows=tuple(rows), **texts)
+
+    def over(self, backbone: str, mode: str) -> TunedExperiment:
+        """Return the table with the reference over a language model and in a mode; empty ones leave it as it is.
+
+        Raises
+        ------
+        ConfigError
+            If the reference has no such setting.
+        """
+        named = {BACKBONE_KEY: backbone, MODE_KEY: mode}
+        base = {key: value for key, value in named.items() if value}
+        if not base:
+            return self
+        for key in base:
+            if not has_setting(self.reference, key):
+                raise ConfigError(f"{self.reference} has no setting {key}. Leave out --backbone and --mode.")
+        old = self.row(self.reference)
+        parts = [short_name(backbone)] * bool(backbone) + [mode] * bool(mode)
+        title = model_defaults(self.reference).title
+        row = replace(old, label=f"{title} ({', '.join(parts)})", base={**old.base, **base})
+        return replace(self, rows=tuple(row if other is old else other for other in self.rows))
 
     def row(self, model: str) -> SystemRow:
         """Return the row of a model."""

@@ -76,11 +76,12 @@ class TunedRun:
         DataError
             If the data cannot be read.
         """
-        if request.backbones or request.modes or request.baselines:
+        if request.baselines or len(request.backbones) > 1 or len(request.modes) > 1:
             raise ConfigError(
-                f"The rows of {experiment.name!r} are its systems, with their own backbones. Leave out --backbone, "
-                "--mode and --beside."
+                f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of {experiment.reference}. "
+                "Leave out --beside and further ones."
             )
+        experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
         data = dataset or resolve_dataset(request.dataset, request.from_dir)
         search = Search.open(
             folder / SEARCH_FOLDER,

@@ -84,10 +84,9 @@ class SRGNN(SequentialRecommender):
     Source: Wu et al. 2019 (AAAI). Published defaults: 100 features, 1 step, all prefixes as samples, Adam with 1e-3,
     times .1 every 3 of 30 epochs, L2 penalty 1e-5, batches of 100.
 
-    Deviations. A prefix of each user is drawn for a step, unless ``training.supervision`` is ``all-prefixes``. The rate
-    does not decay unless ``training.decay_every`` says so: every 3 epochs would leave a small data set untrained. The
-    validation chooses the epoch; in the authors' script the test items do. A rate of dropout at the embeddings may be
-    set. Edges are binary, as in the authors' code; the paper counts transitions.
+    Deviations. The rate does not decay unless ``training.decay_every`` says so: every 3 epochs would leave a small data
+    set untrained. The validation chooses the epoch; in the authors' script the test items do. A rate of dropout at the
+    embeddings may be set. Edges are binary, as in the authors' code; the paper counts transitions.
     """
 
     name: ClassVar[str] = "srgnn"

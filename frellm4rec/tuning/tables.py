@@ -112,7 +112,7 @@ def trial_row(
         **keys,
         "fingerprint": dataset.fingerprint(titles=False),
         "seed": recipe.seed,
-        "settings": json.dumps(varied_settings(system, recipe)),
+        "settings": json.dumps(_without_folders(varied_settings(system, recipe))),
         "threads": recipe.threads,
         "status": FAILED if run is None else FINISHED,
         "error": error,
@@ -163,6 +163,14 @@ def varied_settings(system: System, recipe: Recipe) -> dict[str, Any]:
     values = flatten(recipe.to_dict())
     names = dict.fromkeys([*system.settings, *system.grid, *changed_settings(recipe)])
     return {name: values[name] for name in names if name not in _SCHEDULE}
+
+
+def _without_folders(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in which a local folder, such as that of a backbone, is named without the folders above it."""
+    return {
+        name: Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+        for name, value in settings.items()
+    }
 
 
 def changed_settings(recipe: Recipe) -> dict[str, Any]:

@@ -229,6 +229,17 @@ def test_table_2_holds_every_registered_recommender_and_the_papers_numbers():
     assert "systems" in read_definition("table2")
 
 
+def test_the_reference_may_have_another_backbone_and_mode():
+    experiment = load_definition("table2").over("/somewhere/stories260K", "causal")
+    row = experiment.row("frellm4rec")
+    assert row.label == "FreLLM4Rec (stories260K, causal)"
+    assert row.base == {"architecture.backbone": "/somewhere/stories260K", "architecture.mode": "causal"}
+    assert experiment.row("morec") == load_definition("table2").row("morec")
+    assert load_definition("table2").over("", "") == load_definition("table2")
+    with pytest.raises(ConfigError, match="no setting"):
+        TunedExperiment.from_dict(TOY, "toys").over("minilm", "")
+
+
 def test_the_command_plans_searches_and_opens(log, tmp_path, monkeypatch, capsys):
     path, out = tmp_path / "toys.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump({**TOY, "systems": [*TOY["systems"][:1], *TOY["systems"][2:]]}))
@@ -251,7 +262,8 @@ def test_the_command_plans_searches_and_opens(log, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["table2", "--backbone", "minilm"], "Leave out --backbone"),
+        (["table2", "--beside", "sasrec"], "Leave out --beside"),
+        (["table2", "--backbone", "minilm", "--backbone", "smollm2"], "Leave out --beside"),
         (["table2", "--variants", "nothing"], "nothing"),
         (["ablation", "--final"], "--final is of tuned tables"),
         (["table2", "--jobs", "0"], "--jobs"),
