@@ -78,8 +78,8 @@ class TunedRun:
         """
         if request.baselines or len(request.backbones) > 1 or len(request.modes) > 1:
             raise ConfigError(
-                f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of {experiment.reference}. "
-                "Leave out --beside and further ones."
+                f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of "
+                f"{experiment.reference}. Leave out --beside and further ones."
             )
         experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
         data = dataset or resolve_dataset(request.dataset, request.from_dir)
