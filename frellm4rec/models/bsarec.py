@@ -113,9 +113,9 @@ class BSARec(AlignedRecommender):
     of 50, all prefixes of each user, softmax over the catalogue at the last position. Published on LastFM: learning
     rate 1e-3, alpha 0.9, c 3, 1 head. Deviations: 50 features. Padding is exactly 0 in what both branches read; the
     published code learns a vector for it, which tells the filter how long a history is. The norms add 1e-5 to a
-    variance instead of 1e-12. There are no samples with an empty history. The states see later items through the
-    rescaling alone; at ``alpha`` 0 they still depend on the length of the prefix, because positions are counted from
-    its end.
+    variance instead of 1e-12. Every block draws its own β; the published blocks start with the same. There are no
+    samples with an empty history. The states see later items through the rescaling alone; at ``alpha`` 0 they still
+    depend on the length of the prefix, because positions are counted from its end.
     """
 
     name: ClassVar[str] = "bsarec"

@@ -67,11 +67,10 @@ class FMLPRec(AlignedRecommender):
     Notes
     -----
     Source: Zhou et al. 2022 (FMLP-Rec). Published defaults: 64 features, 2 blocks, dropout 0.5, learning rate 1e-3,
-    batches of 256, histories of 50, all prefixes of each user, binary cross-entropy against one unseen item.
-    Deviations: 50 features. Padding is exactly 0 before every filter; the published code learns a vector for it, which
-    tells the filter how long a history is. The norms add 1e-5 to a variance instead of 1e-12. Negatives are drawn
-    outside the user's training items, not outside the whole history. There are no samples with an empty history. One
-    prefix of each user per step unless the training says ``all-prefixes``.
+    batches of 256, histories of 50, all prefixes of each user, binary cross-entropy against one item outside the user's
+    history. Deviations: 50 features. Padding is exactly 0 before every filter; the published code learns a vector for
+    it, which tells the filter how long a history is. The norms add 1e-5 to a variance instead of 1e-12. Negatives are
+    outside the user's training items. There are no samples with an empty history.
     """
 
     name: ClassVar[str] = "fmlprec"
