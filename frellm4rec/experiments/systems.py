@@ -124,6 +124,10 @@ class TunedExperiment:
         row = replace(old, label=f"{title} ({', '.join(parts)})", base={**old.base, **base})
         return replace(self, rows=tuple(row if other is old else other for other in self.rows))
 
+    def labelled(self, labels: Mapping[str, str]) -> TunedExperiment:
+        """Return the table with other labels of some models."""
+        return replace(self, rows=tuple(replace(row, label=labels.get(row.model, row.label)) for row in self.rows))
+
     def row(self, model: str) -> SystemRow:
         """Return the row of a model."""
         return next(row for row in self.rows if row.model == model)
