@@ -89,8 +89,8 @@ def section(folder: Path) -> list[str]:
         "![Taste and popularity carried, over relative depth](../figures/lastfm/everything.png)",
         "",
         "Each recommender is the training that validation chose in the table of systems, probed on training histories. "
-        "A value of 1 means that the last layer's states carry as much as the input of the first block; models that see "
-        "later items are probed prefix by prefix. Intervals are over users, of these trainings.",
+        "A value of 1 means that the last layer's states carry as much as the input of the first block; models that "
+        "see later items are probed prefix by prefix. Intervals are over users, of these trainings.",
         "",
         *_last_layers(table),
         "",

@@ -71,9 +71,7 @@ def _all_trials(tables: SystemTables) -> list[str]:
     lines = ["<details><summary>Every trial</summary>", "", "| system | loss | trial | validation NDCG@10 | epochs |"]
     lines[-1] += " seconds | ended | settings |"
     lines.append("|---|---|---|---|---|---|---|---|")
-    labels = dict(
-        zip(zip(tables.systems["model"], tables.systems["column"], strict=True), tables.systems["label"], strict=True)
-    )
+    labels = tables.systems.set_index(["model", "column"])["label"].to_dict()
     for row in tables.search.trials.to_dict("records"):
         is_finished = row["status"] == "finished"
         settings = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in json.loads(row["settings"]).items())
