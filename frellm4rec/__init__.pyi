@@ -6,6 +6,8 @@ from .models.base import Recommender as Recommender
 from .models.config import RecommenderConfig as RecommenderConfig
 from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
+from .models.maerec.config import MAERecConfig as MAERecConfig
+from .models.maerec.model import MAERec as MAERec
 from .models.morec.config import MoRecConfig as MoRecConfig
 from .models.morec.model import MoRec as MoRec
 from .models.registry import load_model as load_model

@@ -37,6 +37,8 @@ VARIANTS = {
     "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
+    "maerec softmax": ("maerec", {"loss": "softmax"}),
+    "maerec without MAE": ("maerec", {"mae_weight": 0.0}),
     "morec bce": ("morec", {}),
     "morec softmax": ("morec", {"loss": "softmax", "n_perceptron_layers": 1}),
     "morec in-batch": ("morec", {"loss": "in-batch", "n_negatives": 3}),
