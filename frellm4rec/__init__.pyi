@@ -16,6 +16,8 @@ from .models.frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .models.frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .models.gru4rec import GRU4Rec as GRU4Rec
 from .models.gru4rec import GRU4RecConfig as GRU4RecConfig
+from .models.maerec.config import MAERecConfig as MAERecConfig
+from .models.maerec.model import MAERec as MAERec
 from .models.morec.config import MoRecConfig as MoRecConfig
 from .models.morec.model import MoRec as MoRec
 from .models.registry import load_model as load_model

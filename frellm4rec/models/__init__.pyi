@@ -13,6 +13,8 @@ from .frellm4rec.config import FreLLM4RecConfig as FreLLM4RecConfig
 from .frellm4rec.model import FreLLM4Rec as FreLLM4Rec
 from .gru4rec import GRU4Rec as GRU4Rec
 from .gru4rec import GRU4RecConfig as GRU4RecConfig
+from .maerec.config import MAERecConfig as MAERecConfig
+from .maerec.model import MAERec as MAERec
 from .morec.config import MoRecConfig as MoRecConfig
 from .morec.model import MoRec as MoRec
 from .registry import load_model as load_model

@@ -45,6 +45,8 @@ VARIANTS = {
     "gru4rec softmax": ("gru4rec", {"loss": "softmax"}),
     "srgnn counts": ("srgnn", {"edges": "counts", "n_steps": 2, "dropout": 0.1}),
     "caser softmax": ("caser", {"loss": "softmax", "window": 5}),
+    "maerec softmax": ("maerec", {"loss": "softmax"}),
+    "maerec without MAE": ("maerec", {"mae_weight": 0.0}),
     "morec bce": ("morec", {}),
     "morec softmax": ("morec", {"loss": "softmax", "n_perceptron_layers": 1}),
     "morec in-batch": ("morec", {"loss": "in-batch", "n_negatives": 3}),
