@@ -360,7 +360,7 @@ def test_the_loss_against_its_parts(mae_weight):
         expected += math.log1p(math.exp(-right)) + math.log1p(math.exp(wrong))
     if mae_weight:
         of_edges = model.decoder.loss(model.graph, layers, is_masked, of_edges)
-        expected += n * mae_weight * float(of_edges - likeness.mean())
+        expected += n * mae_weight * (of_edges - likeness.mean()).item()
     assert n == batch.n_targets
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
