@@ -78,6 +78,22 @@ def model_embeddings(
     return pretrained_item_table(argument, dataset, seed=seed, device=device)
 
 
+def recbole_checkpoint(path: Path, *, dataset: Dataset, device: str = "cpu") -> Recommender:
+    """Return the SASRec or GRU4Rec in a checkpoint of RecBole, for probing on the data set that it was trained on.
+
+    Raises
+    ------
+    ModelError, DataError
+        See :func:`frellm4rec.models.recbole.networks.load_recbole`.
+    """
+    from frellm4rec.models.recbole.networks import load_recbole
+
+    return load_recbole(path, dataset, device=device)
+
+
+recbole_checkpoint.suffixes = (".pth",)
+
+
 def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> npt.NDArray[np.float32]:
     """Return one vector per item from training interactions alone, (n_items, 50): SASRec's item table."""
     from frellm4rec.runs.pretrained import pretrained_item_table

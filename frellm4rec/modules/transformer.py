@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import nn
-from torch.nn.functional import gelu, relu
+from torch.nn.functional import gelu, relu, silu
 
-ACTIVATIONS = {"gelu": gelu, "relu": relu}
+ACTIVATIONS = {"gelu": gelu, "relu": relu, "swish": silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 class Dropout(nn.Module):
@@ -165,7 +165,8 @@ class PostNormBlock(nn.Module):
         As of :class:`MultiHeadAttention` and :class:`FeedForward`.
     dropout : float
         Of the attention weights, the attention's output, and inside and after the feed-forward part.
-    activation : {"gelu", "relu"}
+    activation : str
+        A name in :data:`ACTIVATIONS`.
     """
 
     def __init__(self, width: int, *, n_heads: int, n_inner: int, dropout: float, activation: str = "gelu") -> None:

@@ -1,4 +1,4 @@
-"""Folders with a saved model: which model it is, which plug-in reads it, and what it was trained on."""
+"""Folders and files with a saved model: which it is, which plug-in reads it, and what it was trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectral_probe.backbones.aliases import known_aliases
-from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, ModelError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
@@ -24,16 +24,16 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A folder with a model that a package saved, or a run that holds such a folder in ``model/``.
+    """A folder with a model that a package saved, a run that holds such a folder in ``model/``, or a file.
 
     Attributes
     ----------
     folder : Path
-        As given.
+        As given; of a file, or a folder that holds one, the file itself.
     model_folder : Path
         The folder of the model itself.
     name : str
-        Value of ``model`` in its ``config.json``.
+        Value of ``model`` in its ``config.json``; of a file, its name.
     plugin : str
         Name of the plug-in that reads it, in the group ``spectral_probe.saved_models``: the value of ``plugin`` in its
         ``config.json``, or else the name of the model.
@@ -157,19 +157,55 @@ class SavedModel:
 
 
 def find_saved_model(name: str) -> SavedModel | None:
-    """Return the saved model that a name stands for; None for a Hugging Face folder, a short name or no folder.
+    """Return the saved model that a name stands for; None for a Hugging Face folder, a short name, or nothing.
+
+    A file is read by the plug-in that has its suffix among its ``suffixes``. A folder that holds one such file, and
+    neither ``config.json`` nor ``run.json``, stands for the file.
 
     Raises
     ------
+    ConfigError
+        If a folder holds several such files.
     DataError, ModelError
         See :meth:`SavedModel.open`.
     """
     folder = Path(name).expanduser()
-    if name in known_aliases() or name in plugin_names("models") or not folder.is_dir():
+    if name in known_aliases() or name in plugin_names("models"):
+        return None
+    if (file := _model_file(folder)) is not None:
+        return SavedModel(file, file.parent, file.stem, _readers_of_files()[file.suffix])
+    if not folder.is_dir():
         return None
     if not (folder / "run.json").is_file() and _is_foreign(_config(folder)):
         return None
     return SavedModel.open(folder)
+
+
+def _readers_of_files() -> dict[str, str]:
+    """Return, for each suffix of a file that a plug-in reads, the name of the plug-in."""
+    readers: dict[str, str] = {}
+    for name in plugin_names("saved_models"):
+        try:
+            loader = load_plugin("saved_models", name)
+        except MissingDependencyError:
+            continue  # it may be about other models
+        readers |= dict.fromkeys(getattr(loader, "suffixes", ()), name)
+    return readers
+
+
+def _model_file(path: Path) -> Path | None:
+    """Return a file that a plug-in reads: the path itself, or the only such file in a folder without a config."""
+    if path.is_file():
+        return path if path.suffix in _readers_of_files() else None
+    if not path.is_dir() or (path / CONFIG_FILE).exists() or (path / "run.json").exists():
+        return None
+    readers = _readers_of_files()
+    files = sorted(file for file in path.iterdir() if file.suffix in readers and file.is_file())
+    if len(files) > 1:
+        raise ConfigError(
+            f"{path} holds {len(files)} saved models ({', '.join(file.name for file in files[:3])}). Name one of them."
+        )
+    return files[0] if files else None
 
 
 def open_training_run(folder: str | Path) -> RunFolder | None:

@@ -1,0 +1,1 @@
+"""Recommenders that RecBole trained, read from their checkpoints for the instrument."""
