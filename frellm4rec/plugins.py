@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -58,6 +59,23 @@ def _why_no_layers(folder: Path) -> str:
 
 
 saved_model.why_no_layers = _why_no_layers
+
+
+def model_embeddings(
+    dataset: Dataset, *, argument: str = "", seed: int = 0, device: str = "cpu"
+) -> npt.NDArray[np.float32]:
+    """Return the item table of a registered model, trained with its recipe or from the cache, (n_items, d).
+
+    Raises
+    ------
+    ConfigError
+        If no model is named, or its scores are no inner products with a table.
+    """
+    from frellm4rec.runs.pretrained import pretrained_item_table
+
+    if not argument:
+        raise ConfigError("The item inputs 'model' need the name of a model. Write model:NAME, such as model:bsarec.")
+    return pretrained_item_table(argument, dataset, seed=seed, device=device)
 
 
 def recbole_checkpoint(path: Path, *, dataset: Dataset, device: str = "cpu") -> Recommender:

@@ -5,7 +5,7 @@
     frellm4rec experiment floors benchmarks/pages/floors.yaml --dataset lastfm --from-dir DIR --seeds 3 --out RUN
     python -m benchmarks.pages.results --floors RUN
 
-What others report is in ``benchmarks/pages/outside.csv``: full ranking on LastFM with the same users, items and split.
+What others report is in ``frellm4rec/experiments/outside.csv``: the same users, items and split.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 
 from frellm4rec.experiments.definitions import Experiment, load_experiment
 from frellm4rec.experiments.markdown import markdown
+from frellm4rec.experiments.system_page import outside_numbers
 from frellm4rec.experiments.tables import ExperimentTables, join_folders
 
 HERE = Path(__file__).parent
@@ -64,13 +65,16 @@ def chosen_on_validation(tables: ExperimentTables) -> tuple[str, dict[str, float
 
 def _beside(tables: ExperimentTables, chosen: str) -> list[str]:
     """Return the table of our values beside the reported ones, full ranking."""
-    outside = pd.read_csv(HERE / "outside.csv")
+    outside = outside_numbers()
+    outside = outside[(outside["dataset"] == "lastfm") & (outside["ranking"] == "full")]
+    outside = outside[outside["model"].isin(["SASRec", "Popularity"])]
     lines = [
         "| model | Recall@10 here | NDCG@10 here | Recall@10 reported | NDCG@10 reported | by |",
         "|---|---|---|---|---|---|",
     ]
     for row in outside.to_dict("records"):
-        here = _means(tables, "label", chosen) if row["variant"] == "bce" else _means(tables, "variant", row["variant"])
+        is_sasrec = row["model"] == "SASRec"
+        here = _means(tables, "label", chosen) if is_sasrec else _means(tables, "variant", "popularity")
         spread = "" if pd.isna(row["recall_low"]) else f" ({row['recall_low']:.4f} to {row['recall_high']:.4f})"
         reported = f"{row['recall']:.4f}{spread} | {row['ndcg']:.4f} | {row['source']}"
         lines.append(f"| {here['label']} | {here['recall']} | {here['ndcg']} | {reported} |")

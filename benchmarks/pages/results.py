@@ -7,6 +7,7 @@
     python -m benchmarks.pages.results --collect lastfm RUN RUN RUN     # ml-100k, luxury-beauty
     python -m benchmarks.pages.results --experiment RUN      # of the recommender, see benchmarks.pages.recommender
     python -m benchmarks.pages.results --floors RUN          # SASRec as published, see benchmarks.pages.floors
+    python -m benchmarks.pages.results --everything RUN…     # analyses, see benchmarks.pages.everything
     python -m benchmarks.pages.results --reprobe RUN         # of spectral-probe compare, see benchmarks.pages.reprobe
     python -m benchmarks.pages.results            # the text and the figures alone, from the tables
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.pages import curves, floors, questions, recommender, reprobe, reprobe_page
+from benchmarks.pages import curves, everything, floors, questions, recommender, reprobe, reprobe_page
 from spectral_probe.storage.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ def page(figures: Path = FIGURES) -> str:
         *_quality(quality),
         "",
         *floors.section(lastfm / "floors"),
+        *everything.section(lastfm),
         *recommender.section(lastfm / "recommender"),
         *reprobe_page.section(lastfm / "reprobe"),
         *questions.notes(figures),
@@ -69,6 +71,7 @@ def main() -> None:
     )
     parser.add_argument("--experiment", nargs="+", type=Path, metavar="RUN", help="finished experiments to copy from")
     parser.add_argument("--floors", type=Path, metavar="RUN", help="finished run of benchmarks.pages.floors")
+    parser.add_argument("--everything", nargs="+", type=Path, metavar="RUN", help="analyses of recommenders")
     parser.add_argument("--reprobe", nargs="+", type=Path, metavar="RUN", help="comparisons to copy from")
     options = parser.parse_args()
     if options.collect:
@@ -80,6 +83,8 @@ def main() -> None:
         recommender.collect(options.experiment, LASTFM / "recommender")
     if options.floors:
         floors.collect(options.floors, LASTFM / "floors")
+    if options.everything:
+        everything.collect(options.everything, LASTFM)
     if options.reprobe:
         reprobe.collect(options.reprobe, LASTFM / "reprobe")
     write_text(PAGE, page().removesuffix("\n"))

@@ -8,31 +8,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_probe.cli.flags import Flag, given, with_flags
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.experiments.runner import ExperimentRun
     from frellm4rec.experiments.tables import ExperimentTables
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of a comma-separated list; an empty one is refused where it is looked up."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+#: Each sets a part of the request, or of a tuned table.
+FLAGS = (
+    Flag("dataset", str, "demo, lastfm, amazon:Gift_Cards, … or a file."),
+    Flag("from_dir", Path, "Folder or zip with the raw files."),
+    Flag("variants", str, "Only these variants, or systems of a tuned table: A,B.", convert=_names),
+    Flag("seeds", int, "How many seeds, counted from 0; in a tuned table from 1. Default: 3.", "n_seeds"),
+    Flag("device", str, "auto, cpu, cuda, cuda:N or mps."),
+    Flag("trials", int, "Of a tuned table: trials of each system; default: 12."),
+    Flag("seconds", float, "Of a tuned table: time of a trial; default: 600."),
+    Flag("final", bool, "Of a tuned table: train what validation chose, and open the test items."),
+    Flag("jobs", int, "Trainings at a time; default: 1."),
+    Flag("out", Path, "Folder; runs/experiment-NAME-DATASET when left out."),
+)
+
+
+@with_flags(FLAGS, before="backbone")
 def experiment(
     name: Annotated[
         str | None,
-        typer.Argument(help="ablation, alpha, cutoff, kept, backbones, id-networks, or a name for FILE."),
+        typer.Argument(help="Such as table2 or ablation, or a name for FILE; left out, all are listed."),
     ] = None,
     file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="An experiment of your own.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="demo, lastfm, amazon:Gift_Cards, … or a file.")] = None,
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
     backbone: Annotated[
         list[str] | None, typer.Option(help="Language model; may be repeated. Left out: those of the experiment.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 3,
     mode: Annotated[
         list[str] | None,
         typer.Option(help="prefix, causal or two_sided_leaky; may be repeated, and every variant is run in each."),
     ] = None,
-    variants: Annotated[str | None, typer.Option(metavar="A,B", help="Only these variants.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="For all variants, as training.n_epochs=8; may be repeated."),
@@ -44,67 +61,75 @@ def experiment(
     ranking: Annotated[
         list[str] | None, typer.Option(help="99+1, another N+1, or full; may be repeated. Left out: 99+1 and full.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the experiment; runs/experiment-NAME-DATASET when left out.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and what is done of each.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    **options: Any,
 ) -> None:
     """Train every cell of a table or figure, skip those that are finished, and write CSV, Markdown and figure.
 
-    Without a name, the experiments are listed. The same command after an interruption goes on where it stopped.
+    Without a name, the experiments are listed. The same command after an interruption goes on where it stopped. A tuned
+    table, such as table2, is searched first: equal trials and equal time for all, chosen on the validation items; only
+    --final opens the test items.
     """
     if name is None:
         _list_experiments()
         return
-    if dataset is None:
+    asked = given(FLAGS, options)
+    if "dataset" not in asked:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
+    from frellm4rec.cli.tuned_table import open_tuned, print_trials, run_tuned
     from frellm4rec.experiments.grid import ExperimentRequest
+    from frellm4rec.experiments.runner import ExperimentRun
+    from frellm4rec.experiments.systems import TunedExperiment, load_definition
     from frellm4rec.runs.recipe import parse_assignment
+    from frellm4rec.tuning.folders import default_folder
+    from frellm4rec.tuning.processes import check_jobs
 
+    n_trials, seconds, is_final = asked.pop("trials", 12), asked.pop("seconds", 600.0), asked.pop("final", False)
+    jobs, out = asked.pop("jobs", 1), asked.pop("out", None)
     request = ExperimentRequest(
-        dataset=dataset,
-        from_dir=from_dir,
         backbones=tuple(backbone or ()),
         modes=tuple(mode or ()),
-        variants=tuple(part.strip() for part in variants.split(",")) if variants is not None else (),
-        n_seeds=seeds,
-        device=device,
         settings=dict(parse_assignment(text) for text in setting or ()),
         baselines=tuple(beside or ()),
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
+        **asked,
     )
-    run = _open(name, file, request, out)
+    check_jobs(jobs)
+    definition = load_definition(name, None if file is None else file.expanduser())
+    folder = out.expanduser() if out is not None else default_folder(f"experiment-{name}", request.dataset)
+    if isinstance(definition, TunedExperiment):
+        tuned = open_tuned(definition, request, folder, n_trials, seconds)
+        print_trials(tuned, as_json) if dry_run else run_tuned(tuned, jobs=jobs, is_final=is_final, as_json=as_json)
+        return
+    if is_final:
+        raise ConfigError(
+            f"--final is of tuned tables such as table2; {name} opens the test items anyway. Leave it out."
+        )
+    run = ExperimentRun.open(definition, request, folder)
     if dry_run:
         _print_plan(run, as_json)
     else:
-        _run(run, as_json)
-
-
-def _open(name: str, file: Path | None, request: ExperimentRequest, out: Path | None) -> ExperimentRun:
-    from frellm4rec.experiments.definitions import load_experiment
-    from frellm4rec.experiments.runner import ExperimentRun, default_folder
-
-    experiment = load_experiment(name, None if file is None else file.expanduser())
-    folder = out.expanduser() if out is not None else default_folder(experiment, request)
-    return ExperimentRun.open(experiment, request, folder)
+        _run(run, jobs, as_json)
 
 
 def _list_experiments() -> None:
-    from frellm4rec.experiments.definitions import experiment_names, load_experiment
+    from frellm4rec.experiments.definitions import experiment_names
+    from frellm4rec.experiments.systems import TunedExperiment, load_definition
 
     for name in experiment_names():
-        experiment = load_experiment(name)
-        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({len(experiment.variants)} variants)")
+        experiment = load_definition(name)
+        is_tuned = isinstance(experiment, TunedExperiment)
+        size = f"{len(experiment.rows)} systems, tuned" if is_tuned else f"{len(experiment.variants)} variants"
+        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({size})")
 
 
-def _run(run: ExperimentRun, as_json: bool) -> None:
+def _run(run: ExperimentRun, jobs: int, as_json: bool) -> None:
     from frellm4rec.experiments.markdown import markdown
 
     typer.echo(f"{len(run.cells)} cells in {run.folder}", err=True)
     try:
-        tables = run.run(progress=True, report=lambda line: typer.echo(line, err=True))
+        tables = run.run(jobs=jobs, progress=True, report=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         typer.echo(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
         raise

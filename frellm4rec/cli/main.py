@@ -11,12 +11,13 @@ from frellm4rec.cli.models import models
 from frellm4rec.cli.rayleigh import rayleigh
 from frellm4rec.cli.recommend import recommend
 from frellm4rec.cli.train import train
+from frellm4rec.cli.tune import tune
 from spectral_probe.cli.app import new_app, run_command
 
 app = new_app(
     "frellm4rec", "Sequential recommendation with and without a language model: data, models, training, evaluation."
 )
-for command in (data, models, train, evaluate, recommend, export, compare, experiment, rayleigh):
+for command in (data, models, train, tune, evaluate, recommend, export, compare, experiment, rayleigh):
     app.command()(command)
 
 

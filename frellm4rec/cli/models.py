@@ -39,6 +39,7 @@ def _describe(name: str) -> dict[str, Any]:
 
     kind, defaults = model_class(name), model_defaults(name)
     traits = kind.traits
+    losses = _losses(name)
     return {
         "name": name,
         "title": defaults.title,
@@ -46,6 +47,8 @@ def _describe(name: str) -> dict[str, Any]:
         "is_trained": traits.is_trained,
         "is_causal": traits.is_causal,
         "reads": sorted(traits.reads),
+        "loss": losses[0] if losses else ("softmax" if traits.is_trained else ""),
+        "other_losses": losses[1:],
         "is_inner_product": traits.is_inner_product,
         "can_rank_all": traits.can_rank_all,
         "why_no_layers": traits.why_no_layers,
@@ -53,15 +56,30 @@ def _describe(name: str) -> dict[str, Any]:
     }
 
 
+def _losses(name: str) -> list[str]:
+    """Return the losses of a model's config, the published one first; none if it offers no choice."""
+    from typing import get_args, get_type_hints
+
+    from frellm4rec.models.registry import model_class
+    from frellm4rec.runs.defaults import model_defaults
+
+    config = model_class(name).config_class
+    if "loss" not in config.__dataclass_fields__:
+        return []
+    published = model_defaults(name).published.get("architecture.loss", config.__dataclass_fields__["loss"].default)
+    return [str(published), *(str(loss) for loss in get_args(get_type_hints(config)["loss"]) if loss != published)]
+
+
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "model": row["name"],
         "title": row["title"],
-        "trained": "yes" if row["is_trained"] else "no, counted",
-        "reads": ", ".join(row["reads"]),
-        "causal": "yes" if row["is_causal"] else "no",
-        "layers": f"none: {row['why_no_layers']}" if row["why_no_layers"] else "yes",
-        "source": row["source"],
+        "paper": row["source"],
+        "reads": ", ".join(row["reads"]) + ("" if row["is_causal"] else "; a state sees later items"),
+        "loss": f"{row['loss']} ({', '.join(row['other_losses'])})"
+        if row["other_losses"]
+        else row["loss"] or "counted",
+        "probeable": f"no: {row['why_no_layers']}" if row["why_no_layers"] else "yes",
     }
 
 

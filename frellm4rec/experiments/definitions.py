@@ -137,6 +137,11 @@ class Experiment:
         Registered models that are always evaluated alone beside the variants.
     note : str
         Text below the table.
+    also_against : tuple of str
+        Further variants that all others are compared with.
+    is_one_table : bool
+        Whether all variants are compared with each other although they differ in backbone and mode: these are then
+        settings of the variants, and the grid does not vary them.
     """
 
     name: str
@@ -149,6 +154,8 @@ class Experiment:
     sweep: Sweep | None = None
     baselines: tuple[str, ...] = ()
     note: str = ""
+    also_against: tuple[str, ...] = ()
+    is_one_table: bool = False
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -166,7 +173,8 @@ class Experiment:
                     f"A variant may not be called like a model, which may stand beside it; {self.name!r} has the "
                     f"variant {variant.name!r}. Rename it in the YAML file."
                 )
-        if not self.backbones and any(variant.has_backbone for variant in self.variants):
+        varies_backbone = any(variant.has_backbone for variant in self.variants) and not self.is_one_table
+        if varies_backbone and not self.backbones:
             raise ConfigError(f"The experiment {self.name!r} names no backbone. Write for example backbones: [minilm].")
         if self.sweep is not None:
             for variant in self.variants:
@@ -206,7 +214,7 @@ class Experiment:
             if arguments.get("sweep"):
                 _check_keys(arguments["sweep"], Sweep, f"the sweep of {name!r}")
                 arguments["sweep"] = Sweep(**arguments["sweep"])
-            for key in ("backbones", "baselines"):
+            for key in ("backbones", "baselines", "also_against"):
                 names = arguments.get(key) or ()
                 if not isinstance(names, list | tuple):
                     raise ConfigError(f"{key} of {name!r} must be a list; got {names!r}. Write {key}: [{names}].")
@@ -243,6 +251,11 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     DataError
         If the file cannot be read.
     """
+    return Experiment.from_dict(read_definition(name, path), name)
+
+
+def read_definition(name: str, path: Path | None = None) -> dict[str, Any]:
+    """Return the mapping in the YAML file of an experiment; parameters and errors as of :func:`load_experiment`."""
     if path is None:
         names = experiment_names()
         if name not in names:
@@ -263,7 +276,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     if not isinstance(values, dict):
         content = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise ConfigError(f"An experiment must be a YAML mapping; {path or name} {content}.")
-    return Experiment.from_dict(values, name)
+    return values
 
 
 def _check_keys(values: Mapping[str, Any], of: type, what: str, leave_out: tuple[str, ...] = ()) -> None:

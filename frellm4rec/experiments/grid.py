@@ -39,8 +39,8 @@ class ExperimentRequest:
         Folder with its raw files.
     backbones, modes, variants : tuple of str
         Defaults for empty values: the backbones of the experiment, ``prefix``, all variants.
-    n_seeds : int
-        Seeds 0…n_seeds − 1.
+    n_seeds, first_seed : int
+        Seeds first_seed…first_seed + n_seeds − 1.
     settings : dict
         Dotted keys that hold for all variants.
     baselines : tuple of str
@@ -57,6 +57,7 @@ class ExperimentRequest:
     modes: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     n_seeds: int = 3
+    first_seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()
     rankings: tuple[str, ...] = ("99+1", "full")
@@ -73,6 +74,11 @@ class ExperimentRequest:
         for key in self.settings:
             if key in _GRID_KEYS:
                 raise ConfigError(f"--set {key} is not allowed: the grid sets it for each cell. Use the option for it.")
+
+    @property
+    def seeds(self) -> range:
+        """The seeds, in the order of the runs."""
+        return range(self.first_seed, self.first_seed + self.n_seeds)
 
     @property
     def settings_label(self) -> str:
@@ -138,13 +144,20 @@ def cells_of(experiment: Experiment, request: ExperimentRequest) -> list[Cell]:
     baselines = [baseline(name) for name in dict.fromkeys((*experiment.baselines, *request.baselines))]
     modes = tuple(dict.fromkeys(request.modes)) or (experiment.base.get(MODE_KEY, DEFAULT_MODE),)
     cells = []
-    for seed in range(request.n_seeds):
+    over_backbones = [v for v in variants if v.has_backbone and not experiment.is_one_table]
+    others = [v for v in variants if v not in over_backbones]
+    for seed in request.seeds:
         # A model that is counted has one result, whatever the seed.
-        cells += [Cell(v, "", "", seed, {}) for v in baselines if seed == 0 or model_class(v.model).traits.is_trained]
-        cells += [_cell(v, "", "", seed, experiment, request) for v in variants if not v.has_backbone]
+        is_first = seed == request.first_seed
+        cells += [Cell(v, "", "", seed, {}) for v in baselines if is_first or model_class(v.model).traits.is_trained]
+        cells += [
+            _cell(v, "", "", seed, experiment, request)
+            for v in others
+            if is_first or model_class(v.model).traits.is_trained
+        ]
         for backbone in backbones:
             for mode in modes:
-                cells += [_cell(v, backbone, mode, seed, experiment, request) for v in variants if v.has_backbone]
+                cells += [_cell(v, backbone, mode, seed, experiment, request) for v in over_backbones]
     return cells
 
 
@@ -152,12 +165,14 @@ def _cell(
     variant: Variant, backbone: str, mode: str, seed: int, experiment: Experiment, request: ExperimentRequest
 ) -> Cell:
     """Return a training; ``backbone`` and ``mode`` are empty for a model that has neither."""
-    over_backbone = {BACKBONE_KEY: backbone, MODE_KEY: mode} if variant.has_backbone else {}
+    is_varied = variant.has_backbone and not experiment.is_one_table
+    over_backbone = {BACKBONE_KEY: backbone, MODE_KEY: mode} if is_varied else {}
     overrides = {**experiment.base, **over_backbone, **request.settings, **variant.overrides}
     missing = ""
     if variant.needs_input is not None and variant.needs_input not in plugin_names("inputs"):
         missing = f"no installed package provides the item inputs {variant.needs_input!r}"
-    return Cell(variant, backbone, str(overrides.get(MODE_KEY, "")), seed, overrides, missing)
+    mode = "" if experiment.is_one_table else str(overrides.get(MODE_KEY, ""))
+    return Cell(variant, backbone, mode, seed, overrides, missing)
 
 
 def short_name(backbone: str) -> str:

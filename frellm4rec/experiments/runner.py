@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +36,10 @@ from frellm4rec.runs.evaluations import (
 )
 from frellm4rec.runs.pretrained import pretrained
 from frellm4rec.runs.recipe import Recipe
-from frellm4rec.runs.train import METRICS_FILE, SUMMARY_FILE, identity, train_recipe
+from frellm4rec.runs.records import TrainingSummary
+from frellm4rec.runs.train import identity, train_recipe
 from frellm4rec.runs.trained import TrainedModel
-from frellm4rec.training.config import TrainingRecord
+from frellm4rec.tuning.processes import side_by_side
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.errors import DataError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
@@ -135,14 +133,19 @@ class ExperimentRun:
         unfinished = RunFolder.newest_unfinished(runs, content)
         return "run" if unfinished is None else "resume"
 
-    def run(self, *, progress: bool = False, report: Callable[[str], None] = logger.info) -> ExperimentTables:
+    def run(
+        self, *, jobs: int = 1, progress: bool = False, report: Callable[[str], None] = logger.info
+    ) -> ExperimentTables:
         """Run every cell and return the tables; a failing cell is recorded and does not stop the others.
 
-        After Ctrl-C the tables contain the finished cells; the same call continues from there.
+        After Ctrl-C the tables contain the finished cells; the same call continues from there. With ``jobs`` above 1,
+        so many cells are trained at a time, each in a process of its own, before they are evaluated one by one.
         """
         cells = self.cells
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        if jobs > 1:
+            self._train_ahead([cell for cell in cells if self.state(cell) in ("run", "resume")], jobs, report)
         self._rows, self.exit_code = [], 0
         shown = None
         for number, cell in enumerate(cells, start=1):
@@ -159,10 +162,19 @@ class ExperimentRun:
                 shown = write_report(self.experiment, tables, self.folder, shown=shown)
         return tables
 
+    def _train_ahead(self, cells: list[Cell], jobs: int, report: Callable[[str], None]) -> None:
+        """Train cells side by side; what fails is met again, and recorded, when the cell is run."""
+        recipes = {str(cell): self.recipe(cell) for cell in cells if not cell.is_baseline}
+        tasks = {name: (recipe, self.folder / RUNS_FOLDER, self.dataset) for name, recipe in recipes.items()}
+        for number, (name, error, seconds) in enumerate(side_by_side(_train_cell, tasks, jobs), start=1):
+            report(f"trained {number} of {len(tasks)}: {name}{f': {error}' if error else ''} ({seconds:.0f} s)")
+
     def tables(self) -> ExperimentTables:
         """Return the tables of the cells run so far, and of other cells that earlier calls finished in this folder."""
         cells = typed(pd.DataFrame(self._rows, columns=CELL_COLUMNS))
-        return summarise(self._with_earlier(cells), self.experiment.reference, self._load, self._memory)
+        experiment = self.experiment
+        all_cells = self._with_earlier(cells)
+        return summarise(all_cells, experiment.reference, self._load, self._memory, experiment.also_against)
 
     def _run_cell(self, cell: Cell, *, progress: bool) -> list[dict[str, Any]]:
         labels = {
@@ -262,10 +274,8 @@ class ExperimentRun:
         return typed(pd.concat([earlier[keep], cells], ignore_index=True)) if any(keep) else cells
 
 
-def default_folder(experiment: Experiment, request: ExperimentRequest) -> Path:
-    """Return the default folder of an experiment: ``runs/experiment-NAME-DATASET``."""
-    dataset = re.sub(r"[^A-Za-z0-9.]+", "-", os.path.basename(request.dataset.rstrip("/"))).strip("-.").lower()
-    return Path("runs") / f"experiment-{experiment.name}-{dataset}"
+def _train_cell(recipe: Recipe, runs: Path, dataset: Dataset) -> None:
+    train_recipe(recipe, out=runs, resume=True, dataset=dataset)
 
 
 def _baseline_folder(cell: Cell) -> str:
@@ -274,25 +284,16 @@ def _baseline_folder(cell: Cell) -> str:
 
 def _training_facts(run: Path) -> dict[str, Any]:
     """Return epochs, validation NDCG and seconds of a finished training run, resumed parts included."""
-    try:
-        summary = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
-        record = TrainingRecord.from_dict(summary["record"])
-        last = json.loads((run / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1])
-        effort = {} if record.effort is None else asdict(record.effort)  # runs of before did not count it
-        return {
-            **{name: effort.get(name) for name in EFFORT_COLUMNS},
-            "n_parameters": summary.get("n_trained_parameters"),
-            "supervision": record.supervision,
-            "best_epoch": record.best_epoch,
-            "n_epochs": last["epoch"],
-            "validation_ndcg": record.best_ndcg,
-            "seconds": last["seconds"],
-        }
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(
-            f"{run} is marked as finished, but its record cannot be read ({type(error).__name__}: {error}). Delete the "
-            "run; the experiment then trains it again."
-        ) from error
+    summary = TrainingSummary.read(run)
+    return {
+        **{name: summary.effort.get(name) for name in EFFORT_COLUMNS},
+        "n_parameters": summary.n_trained_parameters,
+        "supervision": summary.record.supervision,
+        "best_epoch": summary.record.best_epoch,
+        "n_epochs": summary.log[-1]["epoch"],
+        "validation_ndcg": summary.record.best_ndcg,
+        "seconds": summary.log[-1]["seconds"],
+    }
 
 
 def _outcome(rows: list[dict[str, Any]], seconds: float) -> str:

@@ -74,6 +74,11 @@ class ExperimentTables:
         tables = (read_table(folder / f"{name}.csv").reindex(columns=columns[name]) for name in columns)
         return cls(*map(typed, tables))
 
+    @classmethod
+    def empty(cls) -> ExperimentTables:
+        """Return tables without rows."""
+        return cls(*(typed(pd.DataFrame(columns=c)) for c in (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)))
+
     def select(self, **values: Any) -> ExperimentTables:
         """Return the rows with these values in all three tables."""
         tables = []
@@ -117,7 +122,11 @@ def is_baseline(table: pd.DataFrame) -> pd.Series:
 
 
 def summarise(
-    cells: pd.DataFrame, reference: str, load: LoadEvaluation, memory: Memory | None = None
+    cells: pd.DataFrame,
+    reference: str,
+    load: LoadEvaluation,
+    memory: Memory | None = None,
+    also_against: Sequence[str] = (),
 ) -> ExperimentTables:
     """Return means and differences of finished cells, from the per-user values of each.
 
@@ -131,6 +140,8 @@ def summarise(
         ``load(run, ranking)`` gives the per-user values of a finished cell.
     memory : mapping, optional
         Contrasts computed before, because the tables are written again after every cell.
+    also_against : sequence of str
+        Further variants that the others are compared with.
 
     Notes
     -----
@@ -152,7 +163,7 @@ def summarise(
                 estimate = mean_estimate(values.metrics[metric], memory=memory)
                 means.append({**row_labels, "metric": metric, **asdict(estimate)})
         variants = {name: values for name, values in variants.items() if name not in baselines}
-        for against, other in _references(labels, variants, values_of, reference, baselines):
+        for against, other in _references(labels, variants, values_of, (reference, *also_against), baselines):
             for metric in METRICS:
                 differences += _differences(labels, variants, against, other, metric, memory)
     notes = {note_key: note for values in values_of.values() for note_key, note in values.notes.items()}
@@ -251,12 +262,13 @@ def _references(
     labels: dict[str, Any],
     variants: dict[str, _Values],
     values_of: dict[Any, _Values],
-    reference: str,
+    references: Sequence[str],
     baselines: set[str],
 ) -> Iterator[tuple[str, _Values]]:
-    """Yield the models that the variants of a setting are compared with: the reference and the baselines."""
-    if reference in variants and len(variants) > 1:
-        yield reference, variants[reference]
+    """Yield the models that the variants of a setting are compared with: the references and the baselines."""
+    for reference in dict.fromkeys(references):
+        if reference in variants and len(variants) > 1:
+            yield reference, variants[reference]
     log = tuple(labels[name] for name in _LOG_COLUMNS)
     for key, values in values_of.items():
         if variants and key[-1] in baselines and key[: len(_LOG_COLUMNS)] == log:

@@ -112,6 +112,47 @@ def binary_loss(positive: torch.Tensor, negative: torch.Tensor, *, beta: float =
     return (-beta * logsigmoid(positive) - logsigmoid(-negative).sum(-1)).mean()
 
 
+def in_batch_loss(
+    states: torch.Tensor,
+    candidates: torch.Tensor,
+    columns: torch.Tensor,
+    counts: torch.Tensor,
+    probabilities: torch.Tensor,
+    is_hidden: torch.Tensor,
+) -> torch.Tensor:
+    r"""Mean cross-entropy of the target against the items of the batch.
+
+    .. math:: -\log \frac{e^{s_+} / q_+}{e^{s_+} / q_+ + \sum_{j \ne +} c_j\, e^{s_j} / q_j}
+
+    An item is among the candidates in proportion to its popularity; dividing by q takes that back.
+
+    Parameters
+    ----------
+    states : (n, feature) float
+    candidates : (n_candidates, feature) float
+        Vectors of the distinct items of the batch.
+    columns : (n,) int
+        Candidate that is the target of each state.
+    counts : (n_candidates,) float
+        How often each is in the batch.
+    probabilities : (n_candidates,) float
+        Of each to be an item of a batch.
+    is_hidden : (n, n_candidates) bool
+        Candidates that are no negative of a state, such as the other items of its user.
+
+    Notes
+    -----
+    Source: Yuan et al. 2023 (MoRec), the in-batch loss of the published code; the correction is of Yi et al. 2019.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        scores = _exact(states) @ _exact(candidates).T
+        correction = probabilities.log().to(scores.dtype)
+        wanted = scores.gather(1, columns[:, None]) - correction[columns, None]
+        is_target = torch.arange(len(candidates), device=columns.device) == columns[:, None]
+        others = (scores + counts.log().to(scores.dtype) - correction).masked_fill(is_hidden | is_target, -torch.inf)
+        return (torch.cat([wanted, others], dim=1).logsumexp(1) - wanted[:, 0]).mean()
+
+
 def scores_of(
     states: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

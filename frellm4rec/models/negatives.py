@@ -1,19 +1,17 @@
-"""Negatives: items that a user has not touched in training, drawn uniformly and without rejection."""
+"""Negatives: items that a user has not touched, drawn uniformly; items for all rows, drawn by how often they occur."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from frellm4rec.models.batch import Batch
 from spectral_probe.errors import DataError
 
 
 def draw_unseen(batch: Batch, n_negatives: int, draws: torch.Generator) -> torch.Tensor:
-    r"""Return negatives for every target of a batch, (n_targets, n_negatives) int, in the order of ``batch.counts``.
-
-    With :math:`S` the user's training items in ascending order, the r-th unseen item is
-    :math:`r + \#\{k : S_k - k \le r\}` for r = 0…N − |S| − 1; r is drawn uniformly.
+    """Return negatives for every target of a batch, (n_targets, n_negatives) int, in the order of ``batch.counts``.
 
     Parameters
     ----------
@@ -34,13 +32,49 @@ def draw_unseen(batch: Batch, n_negatives: int, draws: torch.Generator) -> torch
             f"A negative is an item that the user has not touched in training; a user has touched all {n_items}. "
             "Train with the softmax, which needs no negatives."
         )
-    # One sorted array for all users: the numbers of a user lie between row · (N + 1) and (row + 1) · (N + 1).
-    starts = np.repeat(seen.indptr[:-1], n_seen)
-    gaps = seen.indices - (np.arange(seen.nnz) - starts) + np.repeat(np.arange(len(n_seen)), n_seen) * (n_items + 1)
     rows = batch.counts.nonzero()[:, 0].cpu()
-    uniform = torch.rand(len(rows), n_negatives, generator=draws, dtype=torch.float64)
-    ranks = (uniform * torch.from_numpy(n_items - n_seen)[rows, None]).long()
-    keys = ranks + rows[:, None] * (n_items + 1)
+    return draw_absent(seen, rows, n_negatives, draws).to(batch.inputs.device)
+
+
+def draw_absent(table: csr_array, rows: torch.Tensor, n_draws: int, draws: torch.Generator) -> torch.Tensor:
+    r"""Return columns without an entry, uniform and with replacement, (n, n_draws) int.
+
+    With :math:`S` the columns of a row in ascending order, the r-th column without an entry is
+    :math:`r + \#\{k : S_k - k \le r\}` for r = 0…N − |S| − 1; r is drawn uniformly.
+
+    Parameters
+    ----------
+    table : csr_array (n_rows, N)
+        With sorted columns.
+    rows : (n,) int
+        Rows to draw for, none of them full.
+    n_draws : int
+        Of each row.
+    draws : torch.Generator
+    """
+    n_columns, n_entries = table.shape[1], np.diff(table.indptr)
+    # One sorted array for all rows: the numbers of a row lie between row · (N + 1) and (row + 1) · (N + 1).
+    starts = np.repeat(table.indptr[:-1], n_entries)
+    offsets = np.repeat(np.arange(len(n_entries)), n_entries) * (n_columns + 1)
+    gaps = table.indices - (np.arange(table.nnz) - starts) + offsets
+    uniform = torch.rand(len(rows), n_draws, generator=draws, dtype=torch.float64)
+    ranks = (uniform * torch.from_numpy(n_columns - n_entries)[rows, None]).long()
+    keys = ranks + rows[:, None] * (n_columns + 1)
     n_before = torch.searchsorted(torch.from_numpy(gaps.astype(np.int64)), keys, right=True)
-    items = ranks + n_before - torch.from_numpy(seen.indptr[:-1].astype(np.int64))[rows, None]
-    return items.to(batch.inputs.device)
+    return ranks + n_before - torch.from_numpy(table.indptr[:-1].astype(np.int64))[rows, None]
+
+
+def draw_by_count(weights: torch.Tensor, n_negatives: int, draws: torch.Generator) -> torch.Tensor:
+    """Return items drawn with replacement, each with a probability proportional to its weight, (n_negatives,) int.
+
+    Parameters
+    ----------
+    weights : (n_items,) float
+        On any device; drawn on the CPU. An item of weight 0 is not drawn.
+    n_negatives : int
+    draws : torch.Generator
+    """
+    cumulative = weights.detach().cpu().double().cumsum(0)
+    uniform = torch.rand(n_negatives, generator=draws, dtype=torch.float64) * cumulative[-1]
+    items = torch.searchsorted(cumulative, uniform, right=True)
+    return items.clamp(max=len(weights) - 1).to(weights.device)

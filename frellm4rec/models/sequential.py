@@ -81,6 +81,19 @@ class SequentialRecommender(Recommender):
         finally:
             self.train(was_training)
 
+    def last_states(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the rows of :meth:`forward` at the last valid positions, (batch, feature): scores are taken of them.
+
+        A subclass overrides it where these rows alone take less time; so too :meth:`target_states`.
+        """
+        states: torch.Tensor = self(inputs, lengths)
+        return states[torch.arange(len(inputs), device=inputs.device), lengths - 1]
+
+    def target_states(self, batch: Batch) -> torch.Tensor:
+        """Return the rows of :meth:`forward` where a loss is taken, (n_targets, feature), ordered as ``counts``."""
+        states: torch.Tensor = self(batch.inputs, batch.lengths)
+        return states[batch.counts]
+
     @property
     def has_softmax_loss(self) -> bool:
         """Whether the loss is a softmax over the catalogue; a subclass with another loss says so."""
@@ -95,7 +108,7 @@ class SequentialRecommender(Recommender):
         -----
         Source: FreLLM4Rec Eq. (3).
         """
-        states = self(batch.inputs, batch.lengths)[batch.counts]
+        states = self.target_states(batch)
         return self.softmax_of(states, batch.targets[batch.counts], batch.negatives)
 
     def softmax_of(
@@ -164,8 +177,7 @@ class SequentialRecommender(Recommender):
         was_training = self.training
         self.eval()
         try:
-            states = self(inputs, lengths)
-            last = states[torch.arange(len(inputs), device=inputs.device), lengths - 1]
+            last = self.last_states(inputs, lengths)
             table = self.item_embeddings()
         finally:
             self.train(was_training)

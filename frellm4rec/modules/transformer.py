@@ -98,24 +98,62 @@ class MultiHeadAttention(nn.Module):
         projections = (self.query, self.key, self.value)
         query, key, value = (project(states).view(heads).transpose(1, 2) for project in projections)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        is_hidden = ~is_visible[:, None]
-        scores = scores.masked_fill(is_hidden, torch.finfo(scores.dtype).min)
-        weights = self.dropout(scores.softmax(-1).masked_fill(is_hidden, 0.0))
+        weights = self._weights(scores, ~is_visible[:, None])
         return self.output((weights @ value).transpose(1, 2).reshape(states.shape))
+
+    def read_by(self, reader: torch.Tensor, states: torch.Tensor, is_visible: torch.Tensor) -> torch.Tensor:
+        r"""Return what a single state per row reads, (batch, feature), as :meth:`forward` does up to rounding.
+
+        The maps of keys and values are applied to the reader and to what it has read, not to every position:
+        :math:`q^\top (K x_s + b) = (K^\top q)^\top x_s + q^\top b`, of which the last term changes no weight, and
+        :math:`\sum_s w_s (V x_s + c) = V \sum_s w_s x_s + c \sum_s w_s`.
+
+        Parameters
+        ----------
+        reader : (batch, feature) float
+        states : (batch, position, feature) float
+        is_visible : (batch, position) bool
+            Which positions it may read.
+        """
+        heads = (self.n_heads, -1)
+        query = self.query(reader).unflatten(1, heads)
+        asked = torch.einsum("bhe,hed->bhd", query, self.key.weight.unflatten(0, heads))
+        weights = self._weights(asked @ states.mT / math.sqrt(query.shape[-1]), ~is_visible[:, None])
+        value = torch.einsum("bhd,hed->bhe", weights @ states, self.value.weight.unflatten(0, heads))
+        value = value + weights.sum(-1, keepdim=True) * self.value.bias.unflatten(0, heads)
+        return self.output(value.flatten(1))
+
+    def _weights(self, scores: torch.Tensor, is_hidden: torch.Tensor) -> torch.Tensor:
+        """Return the weights of scores, (…, position): those of hidden positions are 0."""
+        scores = scores.masked_fill(is_hidden, torch.finfo(scores.dtype).min)
+        return self.dropout(scores.softmax(-1).masked_fill(is_hidden, 0.0))
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them, and dropout after each; no residual, no norm."""
+    """Two linear maps with an activation between them, and dropout after each; no residual, no norm.
 
-    def __init__(self, width: int, *, n_inner: int, dropout: float, activation: str = "gelu") -> None:
+    Parameters
+    ----------
+    width, n_inner : int
+        Features of a state, and between the two maps.
+    dropout : float
+    activation : {"gelu", "relu"}
+    drops_inner : bool
+        Whether there is dropout between the two maps too.
+    """
+
+    def __init__(
+        self, width: int, *, n_inner: int, dropout: float, activation: str = "gelu", drops_inner: bool = True
+    ) -> None:
         super().__init__()
         self.inner_in, self.inner_out = nn.Linear(width, n_inner), nn.Linear(n_inner, width)
         self.dropout = Dropout(dropout)
+        self.inner_dropout = Dropout(dropout if drops_inner else 0.0)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the map of each state, (batch, position, feature)."""
-        return self.dropout(self.inner_out(self.dropout(self.activation(self.inner_in(states)))))
+        return self.dropout(self.inner_out(self.inner_dropout(self.activation(self.inner_in(states)))))
 
 
 class PostNormBlock(nn.Module):

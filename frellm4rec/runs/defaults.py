@@ -28,8 +28,12 @@ class ModelDefaults:
         Settings of :class:`~frellm4rec.training.config.TrainingConfig` that differ from its defaults.
     training_by : {dotted name: {value: dict}}
         Further settings that depend on a setting of the model.
+    published : {dotted name: value}
+        Settings of the published method where the default of the model differs; a search begins with them.
     search : {dotted name: list of values}
         Grid of a search, names as in a recipe of a run.
+    of_the_loss : list of dotted names
+        Settings of ``search`` that matter only with the published loss.
     tiny : dict
         Settings of the model's config for tests, which build and train it in seconds.
     """
@@ -38,7 +42,9 @@ class ModelDefaults:
     source: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     training_by: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, list[Any]] = field(default_factory=dict)
+    of_the_loss: tuple[str, ...] = ()
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

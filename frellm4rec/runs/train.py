@@ -16,6 +16,7 @@ import yaml
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.registry import load_model, model_class
 from frellm4rec.runs.recipe import Recipe, flatten_all
+from frellm4rec.runs.records import CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE, TrainingSummary
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.training.threads import check_same_threads
 from frellm4rec.training.trainer import check_trainable, train
@@ -30,7 +31,6 @@ from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger("frellm4rec")
-CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "checkpoints", "metrics.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,7 @@ def _train(
 
 def load_run(path: Path, *, device: str = "cpu") -> TrainingRun:
     """Return a finished run from its folder."""
-    try:
-        values = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))["record"]
-        record = TrainingRecord.from_dict(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a finished training run ({error}). Finish it with --resume.") from error
-    return TrainingRun(path, record, load_model(path, device=device))
+    return TrainingRun(path, TrainingSummary.read(path).record, load_model(path, device=device))
 
 
 @contextmanager

@@ -42,6 +42,8 @@ class Progress:
         Histories and positions read so far; None in checkpoints that did not count them.
     seconds : float
         Time spent training, interruptions excluded.
+    cpu_seconds : float or None
+        Time that all threads spent computing; None in checkpoints that did not count it.
     is_done : bool
         Whether there is nothing left to train.
     """
@@ -55,6 +57,7 @@ class Progress:
     n_samples: int | None = 0
     n_tokens: int | None = 0
     seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
     is_done: bool = False
     generators: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -118,7 +121,7 @@ class CheckpointFolder:
                     moments.setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
             generators = {n.removeprefix("random."): t for n, t in tensors.items() if n.startswith("random.")}
-            uncounted = dict.fromkeys({"n_samples", "n_tokens"} - set(content))  # of an older version
+            uncounted = dict.fromkeys({"n_samples", "n_tokens", "cpu_seconds"} - set(content))  # of an older version
             record = TrainingRecord.from_dict(content["record"])
             return Progress(**{**content, **uncounted, "record": record}, generators=generators)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -159,6 +159,9 @@ class Effort:
     peak_memory : int
         Bytes: most that the process held at a time, or on a GPU most that PyTorch did; of a resumed run, the process
         that finished it.
+    cpu_seconds : float or None
+        Time that the process computed, all threads together; other programs on the machine do not lengthen it. None if
+        the run began before it was counted.
     """
 
     n_steps: int
@@ -166,6 +169,7 @@ class Effort:
     n_tokens: int | None
     seconds: float
     peak_memory: int
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)

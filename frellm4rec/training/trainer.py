@@ -1,36 +1,22 @@
-"""The training loop: seeded, resumable to the bit, best validation NDCG kept."""
+"""Train a recommender: what is refused, what is seeded, and the loop between."""
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from frellm4rec.models.base import Recommender
-from frellm4rec.models.batch import Batch, Supervision
-from frellm4rec.training.attention import attention_of, step_attention
-from frellm4rec.training.batches import Samples, make_batch, training_samples
-from frellm4rec.training.checkpoints import CheckpointFolder, Progress
-from frellm4rec.training.config import Effort, TrainingConfig, TrainingRecord
-from frellm4rec.training.divergence import first_broken_layer
-from frellm4rec.training.threads import check_same_threads, chosen_threads, limited_threads
-from frellm4rec.training.validation import check_k, peak_memory, validation_ndcg
-from spectral_probe.errors import ConfigError, NonFiniteStateError
+from frellm4rec.training.batches import training_samples
+from frellm4rec.training.config import TrainingConfig, TrainingRecord
+from frellm4rec.training.loop import Logger, TrainingLoop, chosen_supervision
+from frellm4rec.training.threads import limited_threads
+from frellm4rec.training.validation import check_k
+from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
 
 __all__ = ["TrainingConfig", "TrainingRecord", "train"]
-
-logger = logging.getLogger(__name__)
-#: Called with an entry of the training log: the loss of an epoch, a validation.
-Logger = Callable[[dict[str, Any]], None]
 
 
 def train(
@@ -93,17 +79,12 @@ def train(
     """
     config = config or TrainingConfig()
     check_trainable(model, config, dataset)
-    run = _Run(model, dataset, config, seed, checkpoints, keep_best, log)
+    run = TrainingLoop(model, dataset, config, seed, checkpoints, keep_best, log)
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.start(resume, threads)
         with limited_threads(run.now.record.threads):
             run.finish(progress)
     return run.now.record
-
-
-def chosen_supervision(model: Recommender, config: TrainingConfig) -> Supervision:
-    """Return where the loss is taken: as the training says, or else as the model does."""
-    return model.supervision if config.supervision == "auto" else config.supervision
 
 
 def check_trainable(model: Recommender, config: TrainingConfig, dataset: Dataset) -> None:
@@ -140,249 +121,3 @@ def check_trainable(model: Recommender, config: TrainingConfig, dataset: Dataset
     if config.gradient_checkpointing and not hasattr(model, "enable_gradient_checkpointing"):
         raise ConfigError(f"{model.name} has no backbone to recompute. Leave out gradient_checkpointing.")
     training_samples(dataset, model.config.max_length, supervision)
-
-
-class _Run:
-    """One training run: model, optimizer, random states and progress."""
-
-    def __init__(
-        self,
-        model: Recommender,
-        dataset: Dataset,
-        config: TrainingConfig,
-        seed: int,
-        checkpoints: Path | None,
-        keep_best: Callable[[Recommender], None] | None,
-        log: Logger | None,
-    ) -> None:
-        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
-        self.device = next(model.parameters()).device
-        self.accelerator = _accelerator(config, self.device)
-        self.supervision = chosen_supervision(model, config)
-        self.samples = training_samples(dataset, model.config.max_length, self.supervision)
-        self.is_sampled = model.has_softmax_loss and config.is_sampled(model.config.n_items)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        self.optimizer = self.accelerator.prepare(
-            kind(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-        )
-        self.folder = CheckpointFolder(checkpoints) if checkpoints else None
-        self.keep_best, self.log = keep_best, log or (lambda entry: None)
-        self.best: dict[str, torch.Tensor] = {}
-        if config.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
-
-    def start(self, resume: bool, threads: int | None) -> None:
-        """Seed everything and choose threads and attention, or restore the last checkpoint with its choices."""
-        # Dropout can only draw from the global generator; train() restores its state.
-        torch.manual_seed(self.seed)
-        self.shuffle = torch.Generator().manual_seed(self.seed)
-        self.draws = torch.Generator().manual_seed(self.seed + 2**32)
-        self.epoch_start = self.shuffle.get_state()
-        n_threads = chosen_threads(self.model, self.device, threads)
-        attention = step_attention(self.model, self.config.mixed_precision)
-        record = TrainingRecord(self.seed, threads=n_threads, attention=attention, supervision=self.supervision)
-        self.now = Progress(record)
-        progress = self.folder.load(self.model, self.optimizer.optimizer) if resume and self.folder else None
-        if progress is not None:
-            self._go_on(progress, threads)
-        record = self.now.record
-        logger.info("threads: %s; attention in training steps: %s", record.threads, record.attention)
-
-    def _go_on(self, progress: Progress, threads: int | None) -> None:
-        """Restore the progress and the random states of a checkpoint."""
-        check_same_threads(progress.record.threads, threads)
-        self.now, generators = progress, progress.generators
-        self.now.record = replace(self.now.record, supervision=self.supervision)  # older checkpoints do not name it
-        torch.set_rng_state(generators["torch"])
-        if "cuda" in generators:
-            torch.cuda.set_rng_state(generators["cuda"], self.device)
-        self.shuffle.set_state(generators["epoch_start"])
-        self.epoch_start = generators["epoch_start"]
-        self.draws.set_state(generators["draws"])
-        best = {n.removeprefix("best."): t for n, t in generators.items() if n.startswith("best.")}
-        self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
-
-    def finish(self, progress: bool) -> None:
-        """Train the epochs that are left, and load the best weights into the model."""
-        config, now = self.config, self.now
-        n_batches = -(-len(self.samples) // config.batch_size)
-        bar = tqdm(
-            total=config.n_epochs * n_batches,
-            initial=now.n_steps,
-            desc=f"train {self.model.name} seed {self.seed}",
-            file=sys.stderr,
-            unit="step",
-            disable=None if progress and self.accelerator.is_main_process else True,
-        )
-        with bar:
-            while not now.is_done:
-                self._epoch(bar)
-        if self.best:
-            self.model.load_saved_state(self.best)
-        self.model.eval()
-        peak = peak_memory(self.device)
-        effort = Effort(now.n_steps, now.n_samples, now.n_tokens, round(now.seconds, 3), peak)
-        now.record = replace(now.record, effort=effort)
-
-    def _epoch(self, bar: Any) -> None:
-        """Take the steps of an epoch that are left, validate, and write a checkpoint."""
-        config, now = self.config, self.now
-        began = time.perf_counter()
-        self.epoch_start = self.shuffle.get_state()
-        order = torch.randperm(len(self.samples), generator=self.shuffle).numpy()
-        self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate_in(now.epoch)
-        for step, start in enumerate(range(0, len(order), config.batch_size), start=1):
-            if step <= now.step:
-                continue
-            samples = self.samples.select(order[start : start + config.batch_size])
-            with attention_of(self.model, now.record.attention):
-                value, n_targets = self._step(samples, now.epoch, step)
-            now.loss_sum += value * n_targets
-            now.n_targets += n_targets
-            now.step, now.n_steps = step, now.n_steps + 1
-            bar.update()
-            if config.save_every and now.n_steps % config.save_every == 0 and step * config.batch_size < len(order):
-                now.seconds += time.perf_counter() - began
-                began = time.perf_counter()
-                self._check_weights()
-                self._save()
-        self._check_weights()
-        loss = now.loss_sum / max(1, now.n_targets)
-        entry: dict[str, Any] = {"epoch": now.epoch, "step": now.n_steps, "loss": loss}
-        is_last = now.epoch == config.n_epochs
-        if now.epoch % config.validate_every == 0 or is_last:
-            is_last |= self._validate(loss, entry)
-            bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{entry['ndcg']:.4f}", best=f"{now.record.best_ndcg:.4f}")
-        now.seconds += time.perf_counter() - began
-        self.log({**entry, "learning_rate": config.learning_rate_in(now.epoch), "seconds": round(now.seconds, 3)})
-        now.epoch, now.step, now.loss_sum, now.n_targets, now.is_done = now.epoch + 1, 0, 0.0, 0, is_last
-        self.epoch_start = self.shuffle.get_state()
-        self._save()
-
-    def _validate(self, loss: float, entry: dict[str, Any]) -> bool:
-        """Measure NDCG on the validation items, keep the best weights, and return whether patience has run out."""
-        now, config = self.now, self.config
-        self.model.eval()
-        with self.accelerator.autocast():
-            ndcg = validation_ndcg(self.model, self.dataset, config.k)
-        now.record = now.record.after(now.epoch, loss, ndcg)
-        entry |= {"ndcg": ndcg, "best_epoch": now.record.best_epoch}
-        if now.record.best_epoch == now.epoch:
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.saved_state().items()}
-            if self.keep_best is not None and self.accelerator.is_main_process:
-                self.keep_best(self.model)
-            return False
-        return now.epoch - now.record.best_epoch >= config.patience * config.validate_every
-
-    def _step(self, samples: Samples, epoch: int, step: int) -> tuple[float, int]:
-        """Take one optimizer step on some samples; return its loss and the number of targets."""
-        if self.supervision == "prefix":
-            samples = samples.drawn_prefixes(self.draws)
-        negatives = None
-        if self.is_sampled:
-            n = min(self.config.n_negatives, self.model.config.n_items)
-            negatives = torch.randperm(self.model.config.n_items, generator=self.draws)[:n].to(self.device)
-        n_parts = self.config.accumulation * self.accelerator.num_processes
-        parts = [np.arange(part, len(samples), n_parts) for part in range(n_parts)]
-        expected = self._n_targets(samples)
-        self.optimizer.zero_grad(set_to_none=True)
-        total, n_targets, n_tokens = 0.0, 0, 0
-        for part, rows in list(enumerate(parts))[self.accelerator.process_index :: self.accelerator.num_processes]:
-            if not len(rows):
-                continue
-            batch = make_batch(samples.select(rows), self.supervision, self.device, negatives)
-            value, n = self._backward(batch, part, expected, epoch, step)
-            total, n_targets, n_tokens = total + value, n_targets + n, n_tokens + int(batch.lengths.sum())
-        total, n_targets, n_tokens = self._over_processes(total, n_targets, n_tokens)
-        if not n_targets:  # the model chose nothing in this step
-            return 0.0, 0
-        if n_targets != expected:  # only the model knew how many it would predict
-            total *= expected / n_targets
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad *= expected / n_targets
-        if self.config.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimizer.step()
-        self._count(len(samples), n_tokens)
-        return total, n_targets
-
-    def _n_targets(self, samples: Samples) -> int:
-        """Return the number of targets of some samples; with ``own`` supervision a guess, one for each."""
-        return sum(len(w) - 1 for w in samples.windows) if self.supervision == "every" else len(samples)
-
-    def _backward(self, batch: Batch, part: int, expected: int, epoch: int, step: int) -> tuple[float, int]:
-        """Add the gradient of a part of a step; return its share of the loss, and its number of targets."""
-        draws = torch.Generator().manual_seed(_draw_seed(self.seed, self.now.n_steps, part))
-        with self.accelerator.autocast():
-            loss_sum, n = self.model.training_loss(batch, draws)
-        if not n:
-            return 0.0, 0
-        value = loss_sum.item() / n
-        if not np.isfinite(value):
-            raise self._broken(batch, value, epoch, step)
-        self.accelerator.backward(loss_sum / expected)
-        return value * (n / expected), n
-
-    def _over_processes(self, total: float, n_targets: int, n_tokens: int) -> tuple[float, int, int]:
-        """Add up the gradients, the loss and the counts of all processes."""
-        accelerator = self.accelerator
-        if accelerator.num_processes == 1:
-            return total, n_targets, n_tokens
-        for parameter in self.parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = accelerator.reduce(gradient, reduction="sum")
-        total = float(accelerator.reduce(torch.tensor(total, device=self.device), reduction="sum"))
-        counts = accelerator.reduce(torch.tensor([n_targets, n_tokens], device=self.device), reduction="sum").tolist()
-        return total, int(counts[0]), int(counts[1])
-
-    def _count(self, n_samples: int, n_tokens: int) -> None:
-        """Add what a step has read; a run that began before this was counted goes on without."""
-        now = self.now
-        if now.n_samples is not None and now.n_tokens is not None:
-            now.n_samples, now.n_tokens = now.n_samples + n_samples, now.n_tokens + n_tokens
-
-    def _broken(self, batch: Batch, value: float, epoch: int, step: int) -> NonFiniteStateError:
-        """Return the error of a loss that is not finite, with the first layer whose states are not."""
-        where = first_broken_layer(self.model, batch)
-        return NonFiniteStateError(
-            f"The training loss must stay finite; it is {value} in epoch {epoch}, step {step}"
-            f"{f', first seen in layer {where!r}' if where else ''}. Lower the learning rate, or check the inputs."
-        )
-
-    def _check_weights(self) -> None:
-        """Refuse weights that are NaN or infinite after a step, before they are evaluated or saved."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
-            raise NonFiniteStateError(
-                f"Trained weights must stay finite; after epoch {self.now.epoch}, step {self.now.step} they are not. "
-                "The previous checkpoint is kept. Lower the learning rate."
-            )
-
-    def _save(self) -> None:
-        """Write the last checkpoint."""
-        if self.folder is None or not self.accelerator.is_main_process:
-            return
-        generators = {"torch": torch.get_rng_state(), "draws": self.draws.get_state(), "epoch_start": self.epoch_start}
-        if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        generators |= {f"best.{name}": tensor.cpu() for name, tensor in self.best.items()}
-        self.now.generators = generators
-        self.folder.save(self.model, self.optimizer.optimizer, self.now)
-
-
-def _draw_seed(seed: int, step: int, part: int) -> int:
-    """Return the seed of what a model draws in one part of a step: the same after a resume and in every process."""
-    return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _accelerator(config: TrainingConfig, device: torch.device) -> Any:
-    """Return accelerate's handle on devices, processes and dtypes."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    # Accelerate would otherwise keep the precision of an earlier run in this process.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu", device_placement=False)

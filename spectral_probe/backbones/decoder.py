@@ -296,12 +296,17 @@ class HFDecoder(nn.Module):
         return float(np.sqrt(total / count))
 
     def encode_tokens(self, token_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the last hidden states, (batch, position, feature), of right-padded token ids, without gradients.
+        """Return the last hidden states of token ids as :meth:`read_tokens` does, without dropout and gradients."""
+        self.eval()
+        with torch.no_grad():
+            return self.read_tokens(token_ids, attention_mask)
+
+    def read_tokens(self, token_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states, (batch, position, feature), of right-padded token ids; gradients pass through.
 
         An encoder that is probed causally still reads *text* in both directions, as in its training.
         """
-        self.eval()
-        with torch.no_grad(), _as_trained(self.model, self.family):
+        with _as_trained(self.model, self.family):
             output = self.model(
                 input_ids=token_ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False
             )

@@ -12,10 +12,14 @@ from frellm4rec.cli import main as cli
 from frellm4rec.experiments.tables import CELL_COLUMNS, DIFFERENCE_COLUMNS, MEAN_COLUMNS, ExperimentTables, typed
 from frellm4rec.items.item_table import ItemTable
 from frellm4rec.models import SASRec, SASRecConfig
+from frellm4rec.models.frellm4rec.config import with_backbone
 from frellm4rec.models.frellm4rec.model import SOURCES, FreLLM4Rec, FreLLM4RecConfig
+from frellm4rec.models.morec.model import MoRec, MoRecConfig
+from frellm4rec.models.morec.titles import TrainedTitles
 from frellm4rec.models.registry import model_class, model_names
 from frellm4rec.runs.defaults import model_defaults
 from spectral_probe.backbones import HFDecoder
+from spectral_probe.inputs.item_vectors import text_inputs
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.recording.hooks import LayerRecorder, evaluating
 from spectral_probe.runs.folder import RunFolder
@@ -31,12 +35,31 @@ VARIANTS = {
     "gate": ("frellm4rec", {"mode": "causal", "fusion": "gate", "dropout": 0.1}),
     "text only": ("frellm4rec", {"mode": "prefix", "inputs": "text"}),
     "id only, learnable": ("frellm4rec", {"mode": "causal", "inputs": "id", "learnable_cutoff": True}),
+    "fmlprec softmax": ("fmlprec", {"loss": "softmax"}),
+    "bsarec bce": ("bsarec", {"loss": "bce"}),
+    "bsarec heads": ("bsarec", {"n_heads": 2, "alpha": 0.5, "c": 1}),
     "bert4rec softmax": ("bert4rec", {"loss": "softmax"}),
     "sasrec bce": ("sasrec", {"loss": "bce"}),
     "sasrec gbce": ("sasrec", {"loss": "gbce", "n_negatives": 5}),
+    "gru4rec cross-entropy": ("gru4rec", {"loss": "cross-entropy", "log_correction": True, "n_blocks": 2}),
+    "gru4rec softmax": ("gru4rec", {"loss": "softmax"}),
+    "srgnn counts": ("srgnn", {"edges": "counts", "n_steps": 2, "dropout": 0.1}),
+    "caser softmax": ("caser", {"loss": "softmax", "window": 5}),
+    "maerec softmax": ("maerec", {"loss": "softmax"}),
+    "maerec without MAE": ("maerec", {"mae_weight": 0.0}),
+    "morec bce": ("morec", {}),
+    "morec softmax": ("morec", {"loss": "softmax", "n_perceptron_layers": 1}),
+    "morec in-batch": ("morec", {"loss": "in-batch", "n_negatives": 3}),
+    "morec end to end": ("morec", {"mode": "end_to_end", "n_trained_layers": 1, "n_blocks": 1}),
+    "morec end to end, in-batch": (
+        "morec",
+        {"mode": "end_to_end", "n_trained_layers": 1, "loss": "in-batch", "n_negatives": 3},
+    ),
 }
-#: Every registered model in its tiny form, and the variants; FreLLM4Rec needs item tables and comes as variants only.
-NAMES = [*(name for name in model_names() if name != "frellm4rec"), *VARIANTS]
+#: Models that read titles, of which the logs of the tests have none: they come as variants, made by hand.
+OF_TITLES = ("frellm4rec", "morec")
+#: Every registered model in its tiny form, and the variants.
+NAMES = [*(name for name in model_names() if name not in OF_TITLES), *VARIANTS]
 
 
 def tables(n_items, inputs="id+text", seed=0):
@@ -62,6 +85,34 @@ def frellm4rec(n_items, *, seed=0, family="llama", decoder=None, max_length=MAX_
     return FreLLM4Rec(config, tables(n_items, config.inputs), backbone=decoder or backbone(family), seed=seed)
 
 
+def letters(title, max_length=None, **_):
+    """Return what a tokenizer does: a first token for the title, and one for each letter."""
+    return {"input_ids": [2, *(3 + ord(letter) % 60 for letter in title)][:max_length]}
+
+
+def reader(family="bert", **changes):
+    """Return a text encoder with random weights and, unless told otherwise, no dropout."""
+    if family == "bert":
+        changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **changes}
+    decoder = backbone(family, **changes)
+    decoder._tokenizer = letters
+    return decoder
+
+
+def morec(n_items, *, seed=0, titles=None, decoder=None, max_length=MAX_LENGTH, **settings):
+    """Return an untrained MoRec whose items have the letters of the alphabet as titles, or these."""
+    settings = {"max_length": max_length, "backbone": "tiny bert", **model_defaults("morec").tiny, **settings}
+    config = MoRecConfig(n_items=n_items, **settings)
+    titles = titles or [chr(65 + item) for item in range(n_items)]
+    decoder = decoder or reader()
+    config = with_backbone(config, decoder)
+    if config.mode == "end_to_end":
+        read = TrainedTitles.of(titles, decoder, n_trained_layers=config.n_trained_layers, max_tokens=config.max_tokens)
+    else:
+        read = ItemTable.filtered(torch.from_numpy(text_inputs(decoder, titles)), None)
+    return MoRec(config, read, torch.arange(n_items), seed=seed)
+
+
 def model_of(name):
     """Return the registered model that a name in :data:`NAMES` stands for, and its settings beside the tiny ones."""
     return VARIANTS.get(name, (name, {}))
@@ -72,6 +123,8 @@ def build(name, dataset, seed=0):
     model, settings = model_of(name)
     if model == "frellm4rec":
         return frellm4rec(dataset.n_items, seed=seed, **settings)
+    if model == "morec":
+        return morec(dataset.n_items, seed=seed, **settings)
     values = {"max_length": MAX_LENGTH, **model_defaults(model).tiny, **settings, "n_items": dataset.n_items}
     kind = model_class(model)
     return kind.from_dataset(kind.config_class.from_dict(values), dataset, seed=seed)
@@ -82,6 +135,8 @@ def load(name, folder):
     model, _ = model_of(name)
     if model == "frellm4rec":
         return FreLLM4Rec.from_pretrained(folder, backbone=backbone())
+    if model == "morec":
+        return MoRec.from_pretrained(folder, backbone=reader())
     return model_class(model).from_pretrained(folder)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.speed.cases import filters, instrument, recommender, training
+from benchmarks.speed.cases import filters, instrument, models, recommender, training
 
 CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "bases-networkx": instrument.bases_networkx,
@@ -27,6 +27,8 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "sasrec-epoch": recommender.sasrec_epoch,
     "sasrec-evaluation": recommender.sasrec_evaluation,
     "ranking-200k": recommender.ranking_200k,
+    "training-models": models.training_models,
+    "training-items": models.training_items,
     "training-threads": training.training_threads,
     "training-lengths": training.training_lengths,
     "evaluation-lengths": training.evaluation_lengths,

@@ -52,7 +52,7 @@ def test_only_steps_take_it_and_the_record_names_it(precision, expected, ring, m
 
 def test_a_checkpoint_without_a_choice_goes_on_with_the_attention_of_the_backbone(ring, tmp_path, monkeypatch):
     """As a checkpoint from before the choice was made."""
-    monkeypatch.setattr("frellm4rec.training.trainer.step_attention", lambda *_: None)
+    monkeypatch.setattr("frellm4rec.training.loop.step_attention", lambda *_: None)
     config = TrainingConfig(n_epochs=2, batch_size=16, k=1, mixed_precision="bf16", validate_every=1)
 
     def stop(entry):

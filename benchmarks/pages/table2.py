@@ -1,0 +1,104 @@
+"""The committed table of tuned systems: its tables in ``figures/<dataset>/table2``, its page in ``docs/table2.md``.
+
+::
+
+    frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN
+    frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN --final
+    python -m benchmarks.pages.table2 lastfm RUN        # copy the tables of a run, and write the page
+    python -m benchmarks.pages.table2                   # the page alone, from the tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from frellm4rec.experiments.system_figure import learning_curves
+from frellm4rec.experiments.system_page import system_page
+from frellm4rec.experiments.system_tables import SystemTables
+from frellm4rec.experiments.systems import TunedExperiment, load_definition
+from spectral_probe.figure_style import save_figure
+from spectral_probe.storage.atomic import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "figures"
+PAGE = ROOT / "docs" / "table2.md"
+DATASETS = ("lastfm", "ml-100k", "luxury-beauty")
+FOLDER = "table2"
+
+
+def experiment(tables: SystemTables) -> TunedExperiment:
+    """Return the packaged definition with the labels of the tables, which name other backbones of a run."""
+    definition = load_definition("table2")
+    assert isinstance(definition, TunedExperiment)
+    rows = tables.systems[tables.systems["column"] == "own"]
+    return definition.labelled(dict(zip(rows["model"], rows["label"], strict=True)))
+
+
+def collect(dataset: str, run: Path) -> None:
+    """Copy the tables of a run, and draw its learning curves."""
+    folder = FIGURES / dataset / FOLDER
+    tables = SystemTables.load(run)
+    tables.save(folder)
+    save_figure(learning_curves(experiment(tables), tables), folder / "curves", tables.search.curves)
+    (folder / "curves.pdf").unlink()
+
+
+def page(figures: Path = FIGURES) -> str:
+    """Return the text of ``docs/table2.md``."""
+    lines = [
+        "# Table 2: systems with equal trials and equal time",
+        "",
+        "<!-- Written by `python -m benchmarks.pages.table2` from figures/; do not edit by hand. -->",
+        "",
+    ]
+    for dataset in DATASETS:
+        folder = figures / dataset / FOLDER
+        if not (folder / "systems.csv").exists():
+            continue
+        tables = SystemTables.load(folder)
+        lines += [system_page(experiment(tables), tables, level=2), ""]
+        lines += [f"![Learning curves of the chosen trials](../figures/{dataset}/{FOLDER}/curves.png)", ""]
+        lines += _all_trials(tables)
+    return "\n".join(lines).rstrip("\n")
+
+
+def _all_trials(tables: SystemTables) -> list[str]:
+    """Return a folded table of every trial."""
+    lines = ["<details><summary>Every trial</summary>", "", "| system | loss | trial | validation NDCG@10 | epochs |"]
+    lines[-1] += " seconds | ended | settings |"
+    lines.append("|---|---|---|---|---|---|---|---|")
+    labels = tables.systems.set_index(["model", "column"])["label"].to_dict()
+    for row in tables.search.trials.to_dict("records"):
+        is_finished = row["status"] == "finished"
+        settings = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in json.loads(row["settings"]).items())
+        score = f"{row['validation_ndcg']:.4f}" if is_finished else "failed"
+        epochs = f"{row['best_epoch']} of {row['n_epochs']}" if pd.notna(row["best_epoch"]) else "–"
+        seconds = f"{row['cpu_seconds']:.0f}" if pd.notna(row["cpu_seconds"]) else "–"
+        rising = ", still rising" if row["is_still_rising"] is True else ""
+        label = labels[row["model"], row["column"]].removesuffix(", softmax")
+        loss = {"own": "own", "same": "softmax"}[row["column"]]
+        lines.append(
+            f"| {label} | {loss} | {row['trial']} | {score} | {epochs} | {seconds} | {row['stopped'] or row['error']}"
+            f"{rising} | {settings or '–'} |"
+        )
+    return [*lines, "", "</details>", ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pages.table2", description=__doc__)
+    parser.add_argument("dataset", nargs="?", choices=DATASETS)
+    parser.add_argument("run", nargs="?", type=Path)
+    options = parser.parse_args()
+    if options.dataset:
+        if options.run is None:
+            parser.error("give the folder of a run too")
+        collect(options.dataset, options.run)
+    write_text(PAGE, page())
+
+
+if __name__ == "__main__":
+    main()

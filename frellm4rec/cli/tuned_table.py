@@ -1,0 +1,73 @@
+"""``frellm4rec experiment`` of a tuned table: its plan, its search, and the opening of the test items."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from frellm4rec.experiments.grid import ExperimentRequest
+    from frellm4rec.experiments.system_tables import SystemTables
+    from frellm4rec.experiments.systems import TunedExperiment
+    from frellm4rec.experiments.tuned import TunedRun
+
+
+def open_tuned(
+    experiment: TunedExperiment, request: ExperimentRequest, folder: Path, n_trials: int, seconds: float
+) -> TunedRun:
+    """Return the table with its data loaded and its trials drawn."""
+    from frellm4rec.experiments.tuned import TunedRun
+    from frellm4rec.tuning.search import Budget
+
+    return TunedRun.open(experiment, request, folder, n_trials=n_trials, budget=Budget(seconds))
+
+
+def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool) -> None:
+    """Search, and then, if asked for, train what was chosen and open the test items; print the page."""
+    from frellm4rec.experiments.system_page import system_page
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    try:
+        tables = run.tune(jobs=jobs, progress=True, report=report)
+        if is_final:
+            tables = run.finish(jobs=jobs, progress=True, report=report)
+    except KeyboardInterrupt:
+        typer.echo(f"what has finished is in {run.folder}; the same command goes on from there.", err=True)
+        raise
+    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else system_page(run.experiment, tables).rstrip())
+    if run.exit_code:
+        raise typer.Exit(run.exit_code)
+
+
+def print_trials(run: TunedRun, as_json: bool) -> None:
+    """Print the trials of every system, and which of them have ended."""
+    rows: list[dict[str, Any]] = []
+    for system in run.systems:
+        for index, settings in enumerate(system.trials(run.n_trials, seed=run.search.budget.seed)):
+            state = "finished" if run.search.is_finished(system, index) else "run"
+            rows.append({"system": system.name, "trial": index, "state": state, "settings": settings})
+    if as_json:
+        typer.echo(json.dumps({"folder": str(run.folder), "trials": rows}, indent=2))
+        return
+    for row in rows:
+        text = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in row["settings"].items())
+        typer.echo(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the published settings'}")
+    todo = [row for row in rows if row["state"] == "run"]
+    longest = len(todo) * run.search.budget.seconds / 3600
+    typer.echo(f"{len(rows)} trials, {len(todo)} to run, at most {longest:.1f} hours of computing; folder {run.folder}")
+
+
+def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:
+    parts = {"systems": tables.systems, "trials": tables.search.trials, "means": tables.final.means}
+    parts |= {"differences": tables.final.differences}
+    return {
+        "experiment": run.experiment.name,
+        "folder": str(run.folder),
+        "exit_code": run.exit_code,
+        **{name: json.loads(table.to_json(orient="records")) for name, table in parts.items()},
+    }

@@ -1,0 +1,192 @@
+"""Run a tuned table: search on the validation items, and with ``final`` open the test items once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from frellm4rec.experiments.definitions import Variant
+from frellm4rec.experiments.grid import ExperimentRequest
+from frellm4rec.experiments.runner import ExperimentRun
+from frellm4rec.experiments.system_figure import learning_curves
+from frellm4rec.experiments.system_page import system_page
+from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
+from frellm4rec.experiments.systems import TunedExperiment
+from frellm4rec.experiments.tables import ExperimentTables
+from frellm4rec.tuning.search import Budget, Search
+from frellm4rec.tuning.tables import SearchTables, changed_settings
+from frellm4rec.tuning.trials import System
+from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.figure_style import save_figure
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.hashing import settings_hash
+
+logger = logging.getLogger(__name__)
+SEARCH_FOLDER, OPENINGS_FILE = "search", "openings.json"
+Report = Callable[[str], None]
+
+
+@dataclass
+class TunedRun:
+    """A tuned table on one data set, in one folder.
+
+    Attributes
+    ----------
+    experiment : TunedExperiment
+    request : ExperimentRequest
+        Its variants are models of the table; its first seed is 1, so that no seed of a search is used again.
+    search : Search
+        In ``search/`` of the folder.
+    n_trials : int
+    folder : Path
+    exit_code : int
+        Of the first failure of a final training; 0 if there is none.
+    """
+
+    experiment: TunedExperiment
+    request: ExperimentRequest
+    search: Search
+    n_trials: int
+    folder: Path
+    exit_code: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        experiment: TunedExperiment,
+        request: ExperimentRequest,
+        folder: Path,
+        *,
+        n_trials: int,
+        budget: Budget,
+        dataset: Dataset | None = None,
+    ) -> Self:
+        """Return the table with its data loaded and every trial drawn, before any training.
+
+        Raises
+        ------
+        ConfigError
+            If a system, a setting or the budget is refused.
+        DataError
+            If the data cannot be read.
+        """
+        if request.baselines or len(request.backbones) > 1 or len(request.modes) > 1:
+            raise ConfigError(
+                f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of "
+                f"{experiment.reference}. Leave out --beside and further ones."
+            )
+        experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
+        data = dataset or resolve_dataset(request.dataset, request.from_dir)
+        search = Search.open(
+            folder / SEARCH_FOLDER,
+            dataset=request.dataset,
+            from_dir=None if request.from_dir is None else str(request.from_dir),
+            device=request.device or "cpu",
+            budget=budget,
+            data=data,
+        )
+        run = cls(experiment, request, search, n_trials, folder)
+        for system in run.systems:
+            system.trials(n_trials, seed=budget.seed)
+        return run
+
+    @property
+    def systems(self) -> list[System]:
+        """The systems of the request, in the order of the table."""
+        return self.experiment.systems(self.request.variants, self.request.settings)
+
+    def tune(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
+        """Run the trials that are missing, write the tables, and return them."""
+        self.search.run(self.systems, n_trials=self.n_trials, jobs=jobs, progress=progress, report=report)
+        return self._write(self._final_tables())
+
+    def finish(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
+        """Train the chosen settings with the seeds of the request, open the test items, and return the tables.
+
+        Raises
+        ------
+        ConfigError
+            If the systems have not had the same number of trials.
+        """
+        trials = self.search.tables()
+        self._check_equal_trials(trials)
+        variants = self._variants(trials)
+        rows = system_rows(self.experiment, self.systems, trials, {})
+        final = self.experiment.final(tuple(variants.values()), best_baseline(rows, self.experiment.reference))
+        plain = replace(self.request, variants=(), settings={}, first_seed=1)
+        run = ExperimentRun.open(final, plain, self.folder, dataset=self.search.dataset)
+        self._write_openings(variants)
+        tables = run.run(jobs=jobs, progress=progress, report=report)
+        self.exit_code = run.exit_code
+        return self._write(tables)
+
+    def _check_equal_trials(self, trials: SearchTables) -> None:
+        counts = {system.name: len(trials.rows_of(system)) for system in self.systems}
+        expected = {s.name: len(s.trials(self.n_trials, seed=self.search.budget.seed)) for s in self.systems}
+        differing = {name: counts[name] for name in counts if counts[name] != expected[name]}
+        if differing:
+            name, n = next(iter(differing.items()))
+            raise ConfigError(
+                f"The test items are opened after equal trials for all systems; {name} has {n} of {expected[name]}. "
+                "Run the same command without --final first, with the same --trials."
+            )
+
+    def _variants(self, trials: SearchTables) -> dict[str, Variant]:
+        """Return the chosen settings of every system that has a finished trial."""
+        variants = {}
+        for system in self.systems:
+            winner = trials.winner(system)
+            if winner is None:
+                continue
+            recipe = self.search.recipe(system, int(winner["trial"]))
+            assert recipe is not None
+            variants[system.name] = self.experiment.variant(
+                system, {**changed_settings(recipe), "threads": recipe.threads}
+            )
+        if f"{self.experiment.reference}-own" not in variants:
+            raise ConfigError(f"{self.experiment.reference}, with which all are compared, has no finished trial.")
+        return variants
+
+    def _write_openings(self, variants: dict[str, Variant]) -> None:
+        """Note for which settings the test items are opened; the same settings again are no further opening."""
+        openings = self._openings()
+        for name, variant in variants.items():
+            digest = settings_hash(dict(variant.overrides))[:12]
+            openings.setdefault(name, [])
+            if digest not in openings[name]:
+                openings[name].append(digest)
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / OPENINGS_FILE, json.dumps(openings, indent=2))
+
+    def _openings(self) -> dict[str, list[str]]:
+        path = self.folder / OPENINGS_FILE
+        if not path.exists():
+            return {}
+        try:
+            return {str(name): list(digests) for name, digests in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}); it counts how often test was opened. Restore it."
+            ) from error
+
+    def _final_tables(self) -> ExperimentTables:
+        """Return the tables of earlier final trainings; empty ones if there are none."""
+        return ExperimentTables.load(self.folder) if (self.folder / "cells.csv").exists() else ExperimentTables.empty()
+
+    def _write(self, tables: ExperimentTables) -> SystemTables:
+        trials = self.search.tables()
+        rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings())
+        content = SystemTables(rows, trials, tables)
+        with disk_errors(self.folder):
+            content.save(self.folder)
+            write_text(self.folder / "table.md", system_page(self.experiment, content).rstrip("\n"))
+            if not content.search.curves.empty:
+                save_figure(learning_curves(self.experiment, content), self.folder / "curves", content.search.curves)
+        return content

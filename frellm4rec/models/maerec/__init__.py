@@ -1,0 +1,1 @@
+"""MAERec: item vectors propagated on a graph of transitions, of which a part is masked and reconstructed."""

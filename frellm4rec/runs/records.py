@@ -1,0 +1,61 @@
+"""What a finished training wrote about itself: its record, its log, and the names of its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from frellm4rec.training.config import TrainingRecord
+from spectral_probe.errors import DataError
+
+CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "checkpoints", "metrics.jsonl", "summary.json"
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """The record of a finished training.
+
+    Attributes
+    ----------
+    record : TrainingRecord
+    n_trained_parameters : int or None
+        None in runs of before it was written.
+    revision : str
+        Of the best weights.
+    log : list of dict
+        One entry per epoch: epoch, step, loss, seconds, and ndcg where it was validated.
+    """
+
+    record: TrainingRecord
+    n_trained_parameters: int | None
+    revision: str
+    log: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, run: Path) -> Self:
+        """Read it from the folder of a run.
+
+        Raises
+        ------
+        DataError
+            If the training is not finished, or a file is damaged.
+        """
+        try:
+            values = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
+            record = TrainingRecord.from_dict(values["record"])
+            log = [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+            # Without the last entry a reader would not know how long the training ran.
+            log[-1]["epoch"], log[-1]["seconds"]
+            return cls(record, values.get("n_trained_parameters"), str(values.get("revision", "")), log)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{run} is no finished training, or its record cannot be read ({type(error).__name__}: {error}). "
+                "Finish it with --resume, or delete the run and train again."
+            ) from error
+
+    @property
+    def effort(self) -> dict[str, Any]:
+        """What the training cost, by name; empty for runs of before it was counted."""
+        return {} if self.record.effort is None else asdict(self.record.effort)

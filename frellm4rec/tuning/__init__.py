@@ -1,0 +1,1 @@
+"""Search: equal trials and equal time for every model, chosen on the validation items."""

@@ -1,0 +1,13 @@
+"""Where searches and experiments go when the request names no folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def default_folder(name: str, dataset: str) -> Path:
+    """Return ``runs/NAME-DATASET`` with a data set's name, or that of its file, in lower case."""
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", os.path.basename(dataset.rstrip("/"))).strip("-.").lower()
+    return Path("runs") / f"{name}-{slug}"
