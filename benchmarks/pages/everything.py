@@ -5,7 +5,8 @@
     spectral-probe analyze --model RUN --dataset lastfm --from-dir DIR --controls random-weights --out runs  # each
     python -m benchmarks.pages.results --everything RUN…
 
-The runs analysed are trainings that a tuned table has chosen. A model is named by its title.
+The runs analysed are first trials of a tuned table. A model is named by its title, and by its
+language model if it has one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from frellm4rec.experiments.definitions import model_title
+from frellm4rec.experiments.grid import short_name
 from spectral_probe.figure_style import PALETTE, save_figure
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,11 +38,19 @@ _STYLES = ("-", "--", ":")
 
 def collect(runs: Sequence[Path], folder: Path) -> None:
     """Write ``everything.csv`` of finished analyses on one data set, and draw it."""
-    table = pd.concat([rows_of(DecayProfile.load(path)) for path in runs], ignore_index=True)
+    table = pd.concat([rows_of(DecayProfile.load(path), backbone_of(path)) for path in runs], ignore_index=True)
     save_figure(figure(table), folder / NAME, table)
 
 
-def rows_of(profile: DecayProfile) -> pd.DataFrame:
+def backbone_of(run: Path) -> str:
+    """Return the short name of the language model of the training that an analysis probed; empty if it has none."""
+    training = Path(str((RunFolder.open(run).state().get("request") or {}).get("model", "")))
+    if not (training / "config.yaml").is_file():
+        return ""
+    return short_name(str(RunFolder.open(training).config().get("architecture", {}).get("backbone") or ""))
+
+
+def rows_of(profile: DecayProfile, backbone: str = "") -> pd.DataFrame:
     """Return the carried components of a profile at every layer, with the relative depth of the layer."""
     table = profile.to_frame()
     is_shown = (table["nodes"] == "carried") & (table["band"] == "low") & (table["null"] == "swap")
@@ -48,8 +59,9 @@ def rows_of(profile: DecayProfile) -> pd.DataFrame:
     for component, (treatment, _) in COMPONENTS.items():
         is_component |= (table["component"] == component) & (table["treatment"] == treatment)
     rows = table[is_shown & is_component]
-    name = str(rows["model"].iloc[0]).split(" ")[0]
-    return rows.assign(model=model_title(name), depth=rows["layer"] / rows["layer"].max())[COLUMNS]
+    title = model_title(str(rows["model"].iloc[0]).split(" ")[0])
+    label = f"{title} ({backbone})" if backbone else title
+    return rows.assign(model=label, depth=rows["layer"] / rows["layer"].max())[COLUMNS]
 
 
 def figure(table: pd.DataFrame) -> Figure:
@@ -88,9 +100,11 @@ def section(folder: Path) -> list[str]:
         "",
         "![Taste and popularity carried, over relative depth](../figures/lastfm/everything.png)",
         "",
-        "Each recommender is the training that validation chose in the table of systems, probed on training histories. "
-        "A value of 1 means that the last layer's states carry as much as the input of the first block; models that "
-        "see later items are probed prefix by prefix. Intervals are over users, of these trainings.",
+        "Each recommender has the published settings and loss, the first trial in [table2.md](table2.md), and is "
+        "probed on histories without the test item. A value of 1 means that the last layer's states carry as much as "
+        "the input of the first block. Models that see later items are probed prefix by prefix. The layers of BERT4Rec "
+        "are states of the mask behind a prefix, not of an item. Caser and SR-GNN have no states of items. Intervals "
+        "are over users, of one training each.",
         "",
         *_last_layers(table),
         "",

@@ -12,6 +12,7 @@ from spectral_probe.cli.flags import Flag, given, with_flags
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
+    from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.experiments.runner import ExperimentRun
     from frellm4rec.experiments.tables import ExperimentTables
 
@@ -77,16 +78,10 @@ def experiment(
     asked = given(FLAGS, options)
     if "dataset" not in asked:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
-    from frellm4rec.cli.tuned_table import open_tuned, print_trials, run_tuned
     from frellm4rec.experiments.grid import ExperimentRequest
-    from frellm4rec.experiments.runner import ExperimentRun
-    from frellm4rec.experiments.systems import TunedExperiment, load_definition
     from frellm4rec.runs.recipe import parse_assignment
-    from frellm4rec.tuning.folders import default_folder
-    from frellm4rec.tuning.processes import check_jobs
 
-    n_trials, seconds, is_final = asked.pop("trials", 12), asked.pop("seconds", 600.0), asked.pop("final", False)
-    jobs, out = asked.pop("jobs", 1), asked.pop("out", None)
+    of_the_run = {key: asked.pop(key) for key in ("trials", "seconds", "final", "jobs", "out") if key in asked}
     request = ExperimentRequest(
         backbones=tuple(backbone or ()),
         modes=tuple(mode or ()),
@@ -95,11 +90,25 @@ def experiment(
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
         **asked,
     )
+    _start(name, file, request, of_the_run, dry_run, as_json)
+
+
+def _start(
+    name: str, file: Path | None, request: ExperimentRequest, asked: dict[str, Any], dry_run: bool, as_json: bool
+) -> None:
+    """Plan or run the experiment of a request; ``asked`` holds the options that are not part of it."""
+    from frellm4rec.cli.tuned_table import open_tuned, print_trials, run_tuned
+    from frellm4rec.experiments.runner import ExperimentRun
+    from frellm4rec.experiments.systems import TunedExperiment, load_definition
+    from frellm4rec.tuning.folders import default_folder
+    from frellm4rec.tuning.processes import check_jobs
+
+    jobs, out, is_final = asked.get("jobs", 1), asked.get("out"), asked.get("final", False)
     check_jobs(jobs)
     definition = load_definition(name, None if file is None else file.expanduser())
     folder = out.expanduser() if out is not None else default_folder(f"experiment-{name}", request.dataset)
     if isinstance(definition, TunedExperiment):
-        tuned = open_tuned(definition, request, folder, n_trials, seconds)
+        tuned = open_tuned(definition, request, folder, asked.get("trials", 12), asked.get("seconds", 600.0))
         print_trials(tuned, as_json) if dry_run else run_tuned(tuned, jobs=jobs, is_final=is_final, as_json=as_json)
         return
     if is_final:

@@ -40,7 +40,8 @@ def learning_curves(experiment: TunedExperiment, tables: SystemTables) -> Figure
         ax.set_axisbelow(True)
     grid[0].set_ylabel("validation NDCG@10, full ranking")
     handles = {label: handle for ax in grid for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+    shown = [row.title for row in experiment.rows if row.title in handles]
+    figure.legend([handles[title] for title in shown], shown, loc="outside right center", frameon=False)
     return figure
 
 
