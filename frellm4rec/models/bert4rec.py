@@ -43,7 +43,8 @@ class BERT4RecConfig(RecommenderConfig):
     mask_share : float in (0, 1)
         Share of the items of a history that the cloze hides. The loss ``softmax`` hides none, and ignores it.
     last_only_share : float in [0, 1]
-        Share of the histories of which the cloze hides the last item alone. ``softmax`` ignores it.
+        Share of the histories of which the cloze reads a drawn prefix, and hides its last item alone. ``softmax``
+        ignores it.
     max_masks : int
         Most items of a history that the cloze hides. ``softmax`` ignores it.
     """
@@ -103,7 +104,9 @@ class BERT4Rec(SequentialRecommender):
     Deviations:
 
     - The mask has a position of its own behind ``max_length`` items. Published: ``max_length - 1`` items and the mask.
-    - Half of the histories of a step hide the last item alone (``last_only_share``). Published: one of eleven copies.
+    - Of half of the histories of a step, a drawn prefix is read, and its last item alone is hidden
+      (``last_only_share``). Published: one of eleven copies hides the last item of a window, and windows slide. With
+      one window of each user, its last item would be learned by heart.
     - Masks are drawn anew in each step. Published: ten copies of each history, masked beforehand.
     - A history is its newest items. Published: windows slide over longer ones.
     - The feed-forward part has dropout inside as well.
@@ -165,15 +168,18 @@ class BERT4Rec(SequentialRecommender):
         """
         if self.config.loss == "softmax":
             return super().training_loss(batch, draws)
-        is_hidden = self.draw_masks(batch.lengths, batch.inputs.shape[1], draws)
-        states = self._states(batch.inputs.masked_fill(is_hidden, self.config.n_items), batch.lengths)
+        is_hidden, n_read = self.draw_masks(batch.lengths, batch.inputs.shape[1], draws)
+        states = self._states(batch.inputs.masked_fill(is_hidden, self.config.n_items), n_read)
         return self.softmax_of(self._predictions(states[is_hidden]), batch.inputs[is_hidden], batch.negatives)
 
-    def draw_masks(self, lengths: torch.Tensor, n_positions: int, draws: torch.Generator) -> torch.Tensor:
-        r"""Return which items of each history are hidden, (batch, n_positions) bool; at least one of each.
+    def draw_masks(
+        self, lengths: torch.Tensor, n_positions: int, draws: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Return which items of each history are hidden, at least one of each, and how many items are read.
 
-        With probability ``last_only_share`` the last item; else :math:`\min(c, \max(1, \mathrm{round}(\rho n)))` of n
-        items, uniformly, with the share :math:`\rho` and the cap c of the config.
+        With probability ``last_only_share`` a prefix is read, its length uniform over 2…n, and its last item is hidden.
+        Else all n items are read, of which :math:`\min(c, \max(1, \mathrm{round}(\rho n)))` are hidden, uniformly, with
+        the share :math:`\rho` and the cap c of the config.
 
         Parameters
         ----------
@@ -181,14 +187,23 @@ class BERT4Rec(SequentialRecommender):
         n_positions : int
         draws : torch.Generator
             On the CPU.
+
+        Returns
+        -------
+        is_hidden : (batch, n_positions) bool
+        n_read : (batch,) int
         """
-        config, n_read = self.config, lengths.cpu()[:, None]
+        config, n_items = self.config, lengths.cpu()[:, None]
         positions = torch.arange(n_positions)
-        is_last_only = torch.rand(len(n_read), 1, generator=draws) < config.last_only_share
-        keys = torch.rand(len(n_read), n_positions, generator=draws, dtype=torch.float64)
-        ranks = keys.masked_fill(positions >= n_read, torch.inf).argsort(1).argsort(1)
-        n_masks = (config.mask_share * n_read.double()).round().clamp(1, config.max_masks)
-        return torch.where(is_last_only, positions == n_read - 1, ranks < n_masks).to(lengths.device)
+        uniform = torch.rand(2, len(n_items), 1, generator=draws, dtype=torch.float64)
+        ends = torch.minimum(2 + (uniform[0] * (n_items - 1)).long(), n_items)
+        keys = torch.rand(len(n_items), n_positions, generator=draws, dtype=torch.float64)
+        ranks = keys.masked_fill(positions >= n_items, torch.inf).argsort(1).argsort(1)
+        n_masks = (config.mask_share * n_items.double()).round().clamp(1, config.max_masks)
+        is_last_only = uniform[1] < config.last_only_share
+        is_hidden = torch.where(is_last_only, positions == ends - 1, ranks < n_masks)
+        n_read = torch.where(is_last_only, ends, n_items)[:, 0]
+        return is_hidden.to(lengths.device), n_read.to(lengths.device)
 
     def _states(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the states of the last block for items and masks, (batch, position, feature)."""

@@ -76,7 +76,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 "it; else save its configuration as a plain dictionary, see docs/recbole.md."
             )
         source.seek(0)
-        with safe_globals([(StandIn, name) for name in names]):  # type: ignore[list-item]
+        with safe_globals([(StandIn, name) for name in names]):
             content = torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         if isinstance(error, ModelError):
@@ -150,6 +150,7 @@ def as_protocol_2(pickled: bytes) -> bytes:
         encoded = text.encode("utf-8", "surrogatepass")
         write(pickle.BINUNICODE + len(encoded).to_bytes(4, "little") + encoded, text)
 
+    argument: Any
     for (operation, argument, start), end in zip(operations, ends, strict=True):
         name = operation.name
         if name == "PROTO":

@@ -17,7 +17,7 @@ from spectral_probe.types import IntArray
 PADDING = "[PAD]"
 #: File beside a checkpoint with the item of every row, one a line.
 TOKENS_FILE = "item_tokens.txt"
-_NOTHING = (None, "", "None", 0, [], {})
+_NOTHING: tuple[Any, ...] = (None, "", "None", 0, [], {})
 #: Settings under which RecBole numbers other items, or in another order, than a file shows; with what changes nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("user_inter_num_interval", "item_inter_num_interval"), (*_NOTHING, "[0,inf)")),
@@ -71,13 +71,13 @@ def _tokens(checkpoint: Checkpoint, n_rows: int) -> tuple[list[str], Path]:
     doubts = doubtful_settings(checkpoint.config)
     reason = f"its configuration sets {doubts[0]}" if doubts else ""
     if not doubts:
-        path = _inter_file(checkpoint)
+        file = _inter_file(checkpoint)
         reason = "the .inter file that it was trained on is not where its configuration says, nor beside it"
-        if path is not None:
-            tokens = first_appearances(path, checkpoint.config)
+        if file is not None:
+            tokens = first_appearances(file, checkpoint.config)
             if tokens is not None and len(tokens) + 1 == n_rows:
-                return [PADDING, *tokens], path
-            reason = f"{path} has {'empty fields' if tokens is None else f'{len(tokens)} items'}, and it {n_rows - 1}"
+                return [PADDING, *tokens], file
+            reason = f"{file} has {'empty fields' if tokens is None else f'{len(tokens)} items'}, and it {n_rows - 1}"
     raise DataError(
         f"Which row of {checkpoint.path} belongs to which item is not in the file, and {reason}. Write the items in "
         f"RecBole's order into {folder / TOKENS_FILE}, one a line, {PADDING} first; docs/recbole.md has the lines that "

@@ -168,7 +168,8 @@ class RecBoleSASRec(RecBoleModel):
         is_visible = causal_mask(inputs.shape[1], inputs.device)
         for block in self.blocks:
             states = block(states, is_visible)
-        return states
+        final: torch.Tensor = states
+        return final
 
 
 class RecBoleGRU4Rec(RecBoleModel):
@@ -210,7 +211,8 @@ class RecBoleGRU4Rec(RecBoleModel):
         states = self.items(inputs)
         for block in self.blocks:
             states, _ = block(states)
-        return self.dense(states)
+        outputs: torch.Tensor = self.dense(states)
+        return outputs
 
 
 NETWORKS: dict[str, type[RecBoleModel]] = {kind.recbole_name: kind for kind in (RecBoleSASRec, RecBoleGRU4Rec)}

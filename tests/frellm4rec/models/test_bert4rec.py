@@ -119,7 +119,8 @@ def count_by_rule(length, share, cap):
 def test_number_of_hidden_items_by_the_rule(share, cap):
     model = small(mask_share=share, max_masks=cap, last_only_share=0.0)
     lengths = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8] * 20)
-    hidden = model.draw_masks(lengths, 8, torch.Generator().manual_seed(0))
+    hidden, n_read = model.draw_masks(lengths, 8, torch.Generator().manual_seed(0))
+    assert torch.equal(n_read, lengths)
     for length, row in zip(lengths.tolist(), hidden, strict=True):
         assert int(row.sum()) == count_by_rule(length, share, cap) >= 1
         assert not row[length:].any()
@@ -128,7 +129,7 @@ def test_number_of_hidden_items_by_the_rule(share, cap):
 def test_hidden_items_are_uniform_over_the_history():
     n, length, width = 10_000, 5, 8
     model = small(mask_share=0.4, last_only_share=0.0)
-    hidden = model.draw_masks(torch.full((n,), length), width, torch.Generator().manual_seed(0))
+    hidden, _ = model.draw_masks(torch.full((n,), length), width, torch.Generator().manual_seed(0))
     assert int(hidden.sum()) == 2 * n
     counts = hidden.sum(0)
     assert counts[length:].tolist() == [0, 0, 0]
@@ -137,17 +138,23 @@ def test_hidden_items_are_uniform_over_the_history():
     assert stats.chi2.sf(deviation, length - 1) > 1e-3
 
 
-def test_half_of_the_histories_hide_the_last_item_alone():
+def test_half_of_the_histories_hide_the_last_item_of_a_prefix_alone():
+    """Prefixes have lengths uniform over 2…n; of the other histories all items are read."""
     n, length = 10_000, 8
     model = small(mask_share=0.4, last_only_share=0.5)
-    hidden = model.draw_masks(torch.full((n,), length), length, torch.Generator().manual_seed(0))
+    hidden, n_read = model.draw_masks(torch.full((n,), length), length, torch.Generator().manual_seed(0))
     is_last_only = hidden.sum(1) == 1
-    assert hidden[is_last_only, -1].all()
+    assert torch.equal(hidden[is_last_only].int().argmax(1), n_read[is_last_only] - 1)
     assert (hidden[~is_last_only].sum(1) == 3).all()
+    assert (n_read[~is_last_only] == length).all()
     assert abs(float(is_last_only.float().mean()) - 0.5) < 4 * 0.5 / math.sqrt(n)
+    counts = torch.bincount(n_read[is_last_only], minlength=length + 1)
+    assert counts[:2].tolist() == [0, 0]
+    assert stats.chisquare(counts[2:].numpy()).pvalue > 1e-3
     for share, expected in ((0.0, False), (1.0, True)):
-        rows = small(last_only_share=share).draw_masks(torch.full((99,), length), length, torch.Generator())
+        rows, _ = small(last_only_share=share).draw_masks(torch.full((99,), length), length, torch.Generator())
         assert ((rows.sum(1) == 1) == expected).all()
+    assert model.draw_masks(torch.ones(9, dtype=torch.long), 1, torch.Generator())[1].tolist() == [1] * 9
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -156,7 +163,7 @@ def test_the_loss_is_that_of_hidden_items_alone(seed):
     model = small()
     histories = [[4, 9, 2, 7], [0, 1, 2, 3, 4, 5, 6, 8], [3, 3]]
     batch = batch_of(*histories)
-    hidden = model.draw_masks(batch.lengths, 8, torch.Generator().manual_seed(seed))
+    hidden, n_read = model.draw_masks(batch.lengths, 8, torch.Generator().manual_seed(seed))
     outputs = []
     handle = model.blocks[-1].register_forward_hook(lambda m, args, output: outputs.append(output[1]))
     loss, n_targets = model.training_loss(batch, torch.Generator().manual_seed(seed))
@@ -164,8 +171,8 @@ def test_the_loss_is_that_of_hidden_items_alone(seed):
     (gradient,) = torch.autograd.grad(loss, outputs[0], retain_graph=True)
     assert torch.equal(gradient.abs().sum(-1) > 0, hidden)
     expected = 0.0
-    for history, row in zip(histories, hidden.tolist(), strict=True):
-        ids = [N_ITEMS if is_hidden else item for item, is_hidden in zip(history, row[: len(history)], strict=True)]
+    for history, row, n in zip(histories, hidden.tolist(), n_read.tolist(), strict=True):
+        ids = [N_ITEMS if is_hidden else item for item, is_hidden in zip(history[:n], row[:n], strict=True)]
         states = slow_states(model, ids)[-1]
         for t, item in enumerate(history):
             if row[t]:
