@@ -84,7 +84,8 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(name, recip
 def test_a_run_is_probed_or_says_why_not(name, recipe_of, log, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, capsys, "train", recipe_of(name), "--out", tmp_path / "runs")[0] == 0
     trained = only(tmp_path / "runs")
-    words = ["analyze", "--model", str(trained), "--out", str(tmp_path / "probed"), "--max-length", "6", "--users", "20"]
+    words = ["analyze", "--model", str(trained), "--out", str(tmp_path / "probed")]
+    words += ["--max-length", "6", "--users", "20"]
     from typer.testing import CliRunner
 
     result = CliRunner().invoke(probe, words)
