@@ -51,8 +51,8 @@ class TrainingSummary:
             return cls(record, values.get("n_trained_parameters"), str(values.get("revision", "")), log)
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DataError(
-                f"{run} is no finished training, or its record cannot be read ({type(error).__name__}: {error}). "
-                "Finish it with --resume, or delete the run and train again."
+                f"{run} is not a finished training run, or its record cannot be read ({type(error).__name__}: "
+                f"{error}). Finish it with --resume, or delete it and train again."
             ) from error
 
     @property

@@ -94,7 +94,7 @@ def test_items_of_one_title_tie_to_the_bit(mode):
 
 @MODES
 def test_an_item_without_a_title_has_the_mean_vector_and_is_counted(mode, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="frellm4rec"):
         model = from_titles(["", *TITLES[1:4], " "], mode=mode).eval()
     assert "2 of 5 items have no title; they get the mean vector" in caplog.text
     assert "read as" not in caplog.text
