@@ -1,7 +1,8 @@
 """RecBole's side of ``training-recbole``, run by the interpreter that has RecBole: ``recbole_side.py SPEC``.
 
 SPEC is a JSON file with ``model``, ``settings`` (RecBole's own names) and ``threads``. One line says when the model is
-ready; then each number of steps on stdin is answered by a line with their processor seconds and samples.
+ready; then each line ``[number of steps, whether RecBole's search for NaN stays on]`` on stdin is answered by a line
+with their processor seconds and samples.
 """
 
 from __future__ import annotations
@@ -77,12 +78,16 @@ def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(spec["threads"])
     trainer, loader = build(spec["model"], spec["settings"])
+    as_it_comes = torch.is_anomaly_enabled()
     batches = Batches(loader)
     ready = {"samples": loader.sample_size, "parameters": sum(p.numel() for p in trainer.model.parameters())}
     print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
+        n_steps, is_checked = json.loads(line)
+        # RecBole turns on autograd's search for NaN, which its training does not need.
+        torch.autograd.set_detect_anomaly(as_it_comes and is_checked)
         before, began = batches.n_samples, time.process_time()
-        trainer._train_epoch(batches.take(int(line)), 0)
+        trainer._train_epoch(batches.take(n_steps), 0)
         answer = {"seconds": time.process_time() - began, "samples": batches.n_samples - before}
         print(json.dumps(answer), file=answers, flush=True)
 
