@@ -46,6 +46,7 @@ CASES = {
     "sasrec-evaluation": Case("SASRec full-ranking evaluation on LastFM: ours / plain PyTorch loop", 1),
     "ranking-200k": Case("metrics of 200,000 users × 101 candidates, after scoring", 1),
     "training-models": Case("training epoch of every model on LastFM: ours / a bare loop of the same module", 1),
+    "training-recbole": Case("training steps of GRU4Rec, SASRec and BERT4Rec on LastFM: ours / RecBole's", 1),
     "training-items": Case("training step of every model, items × 10, synthetic", 1),
     "training-threads": Case(
         "training step of FreLLM4Rec, two threads / one, random Llama from width 256 on, 2 blocks"

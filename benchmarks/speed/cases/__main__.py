@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.speed.cases import filters, instrument, models, recommender, training
+from benchmarks.speed.cases import beside_recbole, filters, instrument, models, recommender, training
 
 CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "bases-networkx": instrument.bases_networkx,
@@ -28,6 +28,7 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "sasrec-evaluation": recommender.sasrec_evaluation,
     "ranking-200k": recommender.ranking_200k,
     "training-models": models.training_models,
+    "training-recbole": beside_recbole.training_recbole,
     "training-items": models.training_items,
     "training-threads": training.training_threads,
     "training-lengths": training.training_lengths,
