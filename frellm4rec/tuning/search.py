@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger(__name__)
+#: Name of a trial's recipe: model, column, number.
+_TRIAL = re.compile(r"(.+)-(own|same)-(\d{2,})")
 RUNS_FOLDER, TRIALS_FOLDER, SETTINGS_FILE = "runs", "trials", "search.json"
 
 
@@ -232,7 +235,13 @@ class Search:
     def failure(self, system: System, index: int) -> dict[str, Any] | None:
         """Return what stopped a trial; None if nothing did."""
         path = self.recipe_path(system, index).with_suffix(".error.json")
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
+            return {"error": str(content["error"]), "is_final": bool(content["is_final"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read: {error}. Delete it to run the trial again.") from error
 
     def _write_failure(self, system: System, index: int, settings: dict[str, Any], error: str) -> None:
         path = self.recipe_path(system, index)
@@ -273,8 +282,11 @@ class Search:
         rows: list[dict[str, Any]] = []
         curves: list[dict[str, Any]] = []
         for path in sorted((self.folder / TRIALS_FOLDER).glob("*.yaml")):
-            model, column, text = path.stem.rsplit("-", 2)
-            system, index = System(model, column), int(text)  # type: ignore[arg-type]
+            if (name := _TRIAL.fullmatch(path.stem)) is None:
+                raise DataError(
+                    f"{path} is no recipe of a trial: these are called MODEL-own-00.yaml. Move it elsewhere."
+                )
+            system, index = System(name[1], name[2]), int(name[3])  # type: ignore[arg-type]
             recipe = Recipe.from_yaml(path)
             run, failure = self.finished_run(recipe), self.failure(system, index)
             if run is None and failure is None:

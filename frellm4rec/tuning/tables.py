@@ -63,7 +63,8 @@ class SearchTables:
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
         try:
-            return cls(*(_typed(pd.read_csv(folder / f"{name}.csv")) for name in ("trials", "curves")))
+            parts = {name: pd.read_csv(folder / f"{name}.csv") for name in ("trials", "curves")}
+            return cls(_typed(parts["trials"][TRIAL_COLUMNS]), _typed(parts["curves"][CURVE_COLUMNS]))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} holds no tables of a search: {error}. Run frellm4rec tune again.") from error
 

@@ -297,3 +297,29 @@ def test_a_search_goes_on_from_its_tables_where_the_runs_are_gone(search):
     path = search.recipe_path(SASREC, 0)
     path.write_text(path.read_text().replace("validate_every: ", "validate_every: 1"))
     assert not search.is_finished(SASREC, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("search.json", "null"),
+        ("search.json", "{"),
+        ("trials/itemknn-own-00.yaml", "[]"),
+        ("trials/itemknn-own-00.yaml", "model: ["),
+        ("trials/itemknn-own-00.error.json", "{}"),
+        ("trials/mine.yaml", "model: sasrec"),
+        ("trials.csv", ""),
+        ("curves.csv", "a,b\n1"),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, search, monkeypatch, capsys):
+    """Tables alone are left: a run would be read instead of them."""
+    search.run([System("itemknn")], n_trials=1)
+    shutil.rmtree(search.folder / "runs")
+    (search.folder / name).write_text(content)
+    words = ["tune", "itemknn", "--dataset", search.request["dataset"], "--trials", "1", "--out", str(search.folder)]
+    words += ["--seconds", str(QUICK.seconds), "--validations", str(QUICK.n_validations)]
+    code, _, err = command(monkeypatch, capsys, *words)
+    assert code in (2, 3), err
+    assert name.rpartition("/")[2].rpartition(".")[0] in err or str(search.folder) in err
+    assert "Traceback" not in err
