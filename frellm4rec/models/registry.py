@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 GROUP = "frellm4rec.models"
 
 
+@cache
+def registered() -> tuple[EntryPoint, ...]:
+    """Return the entry points of all registered models; the packages of a process do not change."""
+    return tuple(entry_points(group=GROUP))
+
+
 def model_names() -> list[str]:
     """Return the names of all registered models, sorted; nothing is imported."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted({entry.name for entry in registered()})
 
 
 def model_entry(name: str) -> EntryPoint:
@@ -29,7 +36,7 @@ def model_entry(name: str) -> EntryPoint:
     ConfigError
         If no installed package registers a model of this name.
     """
-    entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    entries = [entry for entry in registered() if entry.name == name]
     if not entries:
         known = model_names()
         raise ConfigError(
@@ -60,7 +67,7 @@ def model_class(name: str) -> type[Recommender]:
 
 def class_named(name: str) -> Any:
     """Return class or config of a registered model by the name of the class; AttributeError if none has it."""
-    for entry in entry_points(group=GROUP):
+    for entry in registered():
         if name == entry.attr:
             return model_class(entry.name)
         if name == f"{entry.attr}Config":

@@ -177,7 +177,7 @@ def write_inter(dataset: Any, folder: Path) -> None:
     (folder / "log").mkdir()
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user, sequence in enumerate(dataset.sequences):
-        lines += [f"u{user}\ti{item}\t{place}" for place, item in enumerate(sequence)]
+        lines += [f"u{user}\ti{item}\t{number}" for number, item in enumerate(sequence)]
     (folder / "log" / "log.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -213,8 +213,8 @@ def training_recbole(folder: str) -> dict[str, Any]:
             ours = OurSide(name, dataset, threads)
             with RecBoleSide(python, name, Path(temporary), threads) as theirs:
                 times = seconds_per_sample(ours, theirs)
-            ratios[name], our_time, their_time = ratio_of([(each.ours, each.bare) for each in times])
-            with_check = ratio_of([(each.ours, each.as_it_comes) for each in times])
+            ratios[name], our_time, their_time = ratio_of([(taken.ours, taken.bare) for taken in times])
+            with_check = ratio_of([(taken.ours, taken.as_it_comes) for taken in times])
             details.append(
                 f"{name} {ratios[name]:.2f}× ({1 / our_time:.0f} / {1 / their_time:.0f} samples/s; RecBole as it comes "
                 f"{with_check.value:.2f}×, {1 / with_check.second:.0f} samples/s; samples of an epoch "

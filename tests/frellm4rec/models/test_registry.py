@@ -81,7 +81,7 @@ def test_what_a_registry_refuses(monkeypatch):
         model_class("sasrek")
     entry = model_entry("sasrec")
     broken = type(entry)("sasrec", "frellm4rec.models.absent:Nobody", entry.group)
-    monkeypatch.setattr("frellm4rec.models.registry.entry_points", lambda group: [broken])
+    monkeypatch.setattr("frellm4rec.models.registry.registered", lambda: (broken,))
     with pytest.raises(MissingDependencyError, match="could not be imported"):
         model_class("sasrec")
 
