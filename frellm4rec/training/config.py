@@ -99,7 +99,8 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}. Try 1e-3.")
         if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay < float("inf"):
             raise ConfigError(f"weight_decay must be 0 or above and finite; got {self.weight_decay!r}.")
-        if isinstance(self.decay_factor, bool) or not 0.0 < self.decay_factor <= 1.0:
+        is_number = isinstance(self.decay_factor, (int, float)) and not isinstance(self.decay_factor, bool)
+        if not is_number or not 0.0 < self.decay_factor <= 1.0:
             raise ConfigError(f"decay_factor must lie in (0, 1]; got {self.decay_factor!r}. 0.1 is common.")
         if not isinstance(self.gradient_checkpointing, bool):
             raise ConfigError(f"gradient_checkpointing must be true or false; got {self.gradient_checkpointing!r}.")

@@ -104,8 +104,6 @@ def test_refuses_a_two_sided_model(ring):
         {"learning_rate": float("nan")},
         {"learning_rate": "fast"},
         {"weight_decay": -0.1, "optimizer": "adamw"},
-        {"decay_every": -1},
-        {"decay_factor": 0.0},
         {"max_grad_norm": 0.0},
         {"max_grad_norm": "small"},
         {"optimizer": "sgd"},
