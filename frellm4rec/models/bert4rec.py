@@ -14,7 +14,6 @@ from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.models.sequential import SequentialRecommender, with_bias, with_ones
 from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout, PostNormBlock, draw_weights
-from spectral_probe.errors import ConfigError, did_you_mean
 
 LOSSES = ("cloze", "softmax")
 
@@ -63,24 +62,11 @@ class BERT4RecConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_features", "n_blocks", "n_heads", "n_inner", "max_masks"):
             self.check_at_least(name, 1)
-        if self.n_features % self.n_heads:
-            raise ConfigError(
-                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
-                "Choose 1 or 2 heads for 50 features."
-            )
-        if not _is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout!r}. The published setting is 0.2.")
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
-            )
-        if not _is_number(self.mask_share) or not 0.0 < self.mask_share < 1.0:
-            raise ConfigError(
-                f"mask_share must lie between 0 and 1; got {self.mask_share!r}. Published: 0.2 for long histories, "
-                "0.6 for short ones."
-            )
-        if not _is_number(self.last_only_share) or not 0.0 <= self.last_only_share <= 1.0:
-            raise ConfigError(f"last_only_share must lie in [0, 1]; got {self.last_only_share!r}. Try 0.5.")
+        self.check_heads()
+        self.check_within("dropout", "[0, 1)", "The published setting is 0.2.")
+        self.check_one_of("loss", LOSSES)
+        self.check_within("mask_share", "(0, 1)", "Published: 0.2 for long histories, 0.6 for short ones.")
+        self.check_within("last_only_share", "[0, 1]", "Try 0.5.")
 
 
 class BERT4Rec(SequentialRecommender):
@@ -242,7 +228,3 @@ class MaskedBlock(nn.Module):
         """
         states = self.block(torch.cat([items, last], dim=1), is_visible)
         return states[:, 1:], states
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

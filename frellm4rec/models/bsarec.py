@@ -13,7 +13,6 @@ from frellm4rec.models.padding import run_in_groups
 from frellm4rec.modules.frame import Frame
 from frellm4rec.modules.frequency import FrequencyRescaler
 from frellm4rec.modules.transformer import Dropout, FeedForward, MultiHeadAttention, causal_mask
-from spectral_probe.errors import ConfigError
 
 #: Rows whose attention is computed together, each group padded to its own longest.
 GROUP_ROWS = 64
@@ -42,12 +41,8 @@ class BSARecConfig(AlignedConfig):
         super().__post_init__()
         self.check_at_least("n_heads", 1)
         self.check_at_least("c", 1)
-        self.check_share("alpha", "The paper's settings are 0.1, 0.3, 0.5, 0.7 and 0.9.")
-        if self.n_features % self.n_heads:
-            raise ConfigError(
-                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
-                "Choose 1 or 2 heads for 50 features."
-            )
+        self.check_within("alpha", "[0, 1]", "The paper's settings are 0.1, 0.3, 0.5, 0.7 and 0.9.")
+        self.check_heads()
 
 
 class BSARecBlock(AlignedBlock):

@@ -17,7 +17,7 @@ from frellm4rec.models.negatives import draw_unseen
 from frellm4rec.models.sequential import SequentialRecommender, with_bias, with_ones
 from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError
 
 LOSSES = ("bce", "softmax")
 
@@ -66,13 +66,8 @@ class CaserConfig(RecommenderConfig):
                 f"window must be at most max_length, the number of items that are read; got window={self.window}, "
                 f"max_length={self.max_length}. The paper's window is 5."
             )
-        rate = self.dropout
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 <= rate < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {rate!r}. The paper's setting is 0.5.")
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
-            )
+        self.check_within("dropout", "[0, 1)", "The paper's setting is 0.5.")
+        self.check_one_of("loss", LOSSES)
 
 
 class Caser(SequentialRecommender):

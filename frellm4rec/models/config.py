@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
-from spectral_probe.errors import ConfigError, check_known
+from spectral_probe.errors import ConfigError, check_known, did_you_mean
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,6 +32,36 @@ class RecommenderConfig:
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
+
+    def check_within(self, name: str, interval: str, advice: str) -> None:
+        """Refuse a setting that is no number of an interval such as ``[0, 1)``, where ``inf`` is never reached."""
+        value = getattr(self, name)
+        low, high = (float(end) for end in interval[1:-1].split(","))
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_above = is_number and (value > low or (value == low and interval[0] == "["))
+        if not is_above or not (value < high or (value == high and interval[-1] == "]")):
+            raise ConfigError(f"{name} must lie in {interval}; got {value!r}. {advice}")
+
+    def check_one_of(self, name: str, known: Iterable[str]) -> None:
+        """Refuse a setting that is none of these names."""
+        value, names = getattr(self, name), list(known)
+        if value not in names:
+            raise ConfigError(f"{name} must be one of {names}; got {value!r}.{did_you_mean(str(value), names)}")
+
+    def check_switch(self, name: str) -> None:
+        """Refuse a setting that is neither true nor false."""
+        if not isinstance(getattr(self, name), bool):
+            raise ConfigError(f"{name} must be true or false; got {getattr(self, name)!r}. Correct the config.")
+
+    def check_heads(self) -> None:
+        """Refuse ``n_heads`` that do not divide ``n_features``."""
+        n_features, n_heads = getattr(self, "n_features"), getattr(self, "n_heads")  # noqa: B009
+        if n_features % n_heads:
+            divisors = ", ".join(str(n) for n in range(1, n_features + 1) if n_features % n == 0)
+            raise ConfigError(
+                f"n_heads must divide n_features; got n_heads={n_heads}, n_features={n_features}. Choose one of "
+                f"{divisors}."
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -18,7 +18,7 @@ from frellm4rec.models.ranking_losses import RowLosses, bpr_max, cross_entropy, 
 from frellm4rec.models.sequential import SequentialRecommender, with_bias, with_ones
 from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
 
 LOSSES = ("bpr-max", "top1-max", "cross-entropy", "softmax")
@@ -81,23 +81,13 @@ class GRU4RecConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_features", "n_blocks", "n_negatives"):
             self.check_at_least(name, 1)
-        for name in ("dropout", "embedding_dropout"):
-            rate = getattr(self, name)
-            if (rate is not None or name == "dropout") and not (_is_number(rate) and 0.0 <= rate < 1.0):
-                raise ConfigError(f"{name} must lie in [0, 1); got {rate!r}. 0.2 is the default of this model.")
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
-            )
-        power = self.popularity_power
-        if not (_is_number(power) and 0.0 <= power <= 1.0):
-            raise ConfigError(f"popularity_power must lie in [0, 1]; got {power!r}. 0.5 is the default, 0 is uniform.")
+        for name in ("dropout", *(() if self.embedding_dropout is None else ("embedding_dropout",))):
+            self.check_within(name, "[0, 1)", "0.2 is the default of this model.")
+        self.check_one_of("loss", LOSSES)
+        self.check_within("popularity_power", "[0, 1]", "0.5 is the default, 0 is uniform.")
         for name in ("elu_scale", "penalty"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0.0 <= value < float("inf")):
-                raise ConfigError(f"{name} must be 0 or above and finite; got {value!r}. The default is a good start.")
-        if not isinstance(self.log_correction, bool):
-            raise ConfigError(f"log_correction must be true or false; got {self.log_correction!r}.")
+            self.check_within(name, "[0, inf)", "The default is a good start.")
+        self.check_switch("log_correction")
         for name, (default, losses) in _OF_A_LOSS.items():
             value = getattr(self, name)
             if value != default and self.loss not in losses:
@@ -252,7 +242,3 @@ class GRU4Rec(SequentialRecommender):
                 continue
             for gate in parameter.chunk(3):
                 nn.init.xavier_uniform_(gate, generator=generator)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

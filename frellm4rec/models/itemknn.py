@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.models.counted import CountedRecommender, last_items
 from frellm4rec.models.traits import Traits
-from spectral_probe.errors import ConfigError
 from spectral_probe.interactions.dataset import Dataset
 
 
@@ -38,8 +37,7 @@ class ItemKNNConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_last", "n_neighbours"):
             self.check_at_least(name, 1)
-        if not isinstance(self.shrink, (int, float)) or not 0.0 <= self.shrink < float("inf"):
-            raise ConfigError(f"shrink must be 0 or above and finite; got {self.shrink!r}. Start with 0.")
+        self.check_within("shrink", "[0, inf)", "Start with 0.")
 
 
 class ItemKNN(CountedRecommender):

@@ -16,7 +16,7 @@ from frellm4rec.models.negatives import draw_unseen
 from frellm4rec.models.sequential import SequentialRecommender
 from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout, TransformerBlock, draw_weights
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError
 
 #: Loss → negatives of each target, where the config does not say.
 LOSSES: dict[str, int] = {"softmax": 0, "bce": 1, "gbce": 256}
@@ -62,17 +62,9 @@ class SASRecConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_features", "n_blocks", "n_heads", "n_inner"):
             self.check_at_least(name, 1)
-        if self.n_features % self.n_heads:
-            raise ConfigError(
-                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
-                "Choose 1 or 2 heads for 50 features."
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.5.")
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
-            )
+        self.check_heads()
+        self.check_within("dropout", "[0, 1)", "The paper's setting is 0.5.")
+        self.check_one_of("loss", LOSSES)
         if self.n_negatives is not None:
             self.check_at_least("n_negatives", 1)
             if self.loss == "softmax":
@@ -80,9 +72,7 @@ class SASRecConfig(RecommenderConfig):
                     f"n_negatives is of the losses bce and gbce; got {self.n_negatives} with softmax. For a sampled "
                     "softmax set training.loss=sampled and training.n_negatives."
                 )
-        is_number = isinstance(self.gbce_t, (int, float)) and not isinstance(self.gbce_t, bool)
-        if not is_number or not 0.0 <= self.gbce_t <= 1.0:
-            raise ConfigError(f"gbce_t must lie in [0, 1]; got {self.gbce_t!r}. gSASRec takes 0.75.")
+        self.check_within("gbce_t", "[0, 1]", "gSASRec takes 0.75.")
         if self.gbce_t != 0.75 and self.loss != "gbce":
             raise ConfigError(f"gbce_t is of the loss gbce; got {self.gbce_t} with {self.loss}. Leave it out.")
 

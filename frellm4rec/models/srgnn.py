@@ -13,7 +13,6 @@ from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.models.sequential import SequentialRecommender
 from frellm4rec.models.traits import Traits
 from frellm4rec.modules.transformer import Dropout
-from spectral_probe.errors import ConfigError, did_you_mean
 
 CHOICES = {"edges": ("binary", "counts"), "loss": ("softmax",)}
 
@@ -50,15 +49,9 @@ class SRGNNConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_features", "n_steps"):
             self.check_at_least(name, 1)
-        rate = self.dropout
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 <= rate < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {rate!r}. The paper has none; 0.25 is a fair start.")
+        self.check_within("dropout", "[0, 1)", "The paper has none; 0.25 is a fair start.")
         for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
-                )
+            self.check_one_of(name, known)
 
 
 class SRGNN(SequentialRecommender):

@@ -13,7 +13,7 @@ from frellm4rec.modules.fusion import FUSIONS
 from frellm4rec.modules.glpf import check_alpha
 from frellm4rec.modules.tfm import MODES, Mode, TemporalFrequencyModulation
 from spectral_probe.backbones import HFDecoder, weights_fingerprint
-from spectral_probe.errors import ConfigError, ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, ModelError
 
 #: ``inputs`` of a config → the item tables that the fusion joins, in this order.
 SOURCES: dict[str, tuple[str, ...]] = {"id": ("id",), "text": ("text",), "id+text": ("id", "text")}
@@ -88,20 +88,14 @@ class FreLLM4RecConfig(RecommenderConfig):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         for name, known in (("inputs", SOURCES), ("fusion", FUSIONS), ("mode", MODES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
-                )
+            self.check_one_of(name, known)
         if self.n_hidden is not None:
             self.check_at_least("n_hidden", 1)
             if self.fusion == "gate":
                 raise ConfigError(f"The gated sum has no hidden layer; got n_hidden={self.n_hidden}. Leave it out.")
         for name in ("self_loops", "learnable_alpha", "learnable_cutoff", "train_norms"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false; got {getattr(self, name)!r}. Correct the config.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}.")
+            self.check_switch(name)
+        self.check_within("dropout", "[0, 1)", "The default is 0.")
         check_alpha(self.alpha, self.glpf_order)
         check_filter(self.cutoff, self.tfm_order)
         if self.glpf_keep is not None and not 0.0 < self.glpf_keep <= 1.0:

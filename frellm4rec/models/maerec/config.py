@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from frellm4rec.models.config import RecommenderConfig
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError
 
 LOSSES = ("bce", "softmax")
 
@@ -77,28 +77,14 @@ class MAERecConfig(RecommenderConfig):
         self.check_at_least("n_corrupted", 2)
         if self.n_inner is not None:
             self.check_at_least("n_inner", 1)
-        if self.n_features % self.n_heads:
-            raise ConfigError(
-                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
-                "Choose 1, 2 or 5 heads for 50 features; the paper has 4 for 32."
-            )
+        self.check_heads()
         if self.n_corrupted % 2:
             raise ConfigError(f"n_corrupted must be even, half for each end; got {self.n_corrupted}. The paper has 40.")
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"loss must be one of {list(LOSSES)}; got {self.loss!r}.{did_you_mean(str(self.loss), LOSSES)}"
-            )
-        for name in ("dropout", "mae_weight", "mask_share", "low_reward"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int | float):
-                raise ConfigError(f"{name} must be a number; got {getattr(self, name)!r}. Correct the config.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.3.")
-        if not 0.0 <= self.mae_weight < float("inf"):
-            raise ConfigError(f"mae_weight must be 0 or above and finite; got {self.mae_weight}. 0 is off.")
-        if not 0.0 < self.mask_share < 1.0:
-            raise ConfigError(f"mask_share must lie in (0, 1); got {self.mask_share}. The paper's setting is 0.5.")
-        if not 0.0 <= self.low_reward <= 1.0:
-            raise ConfigError(f"low_reward must lie in [0, 1]; got {self.low_reward}. The paper's setting is 0.2.")
+        self.check_one_of("loss", LOSSES)
+        self.check_within("dropout", "[0, 1)", "The paper's setting is 0.3.")
+        self.check_within("mae_weight", "[0, inf)", "0 is off.")
+        self.check_within("mask_share", "(0, 1)", "The paper's setting is 0.5.")
+        self.check_within("low_reward", "[0, 1]", "The paper's setting is 0.2.")
 
     @property
     def inner_width(self) -> int:

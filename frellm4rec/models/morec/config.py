@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from frellm4rec.models.config import RecommenderConfig
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError
 
 #: Loss → negatives that are drawn, where the config does not say.
 LOSSES: dict[str, int] = {"bce": 1, "in-batch": 0, "softmax": 0}
@@ -74,23 +74,14 @@ class MoRecConfig(RecommenderConfig):
         super().__post_init__()
         for name in ("n_trained_layers", "max_tokens", "n_features", "n_blocks", "n_heads"):
             self.check_at_least(name, 1)
-        for name, known in (("mode", MODES), ("loss", LOSSES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
-                )
+        self.check_one_of("mode", MODES)
+        self.check_one_of("loss", LOSSES)
         if self.n_perceptron_layers not in (1, 2):
             raise ConfigError(f"n_perceptron_layers must be 1 or 2; got {self.n_perceptron_layers!r}. The paper has 1.")
         if self.n_inner is not None:
             self.check_at_least("n_inner", 1)
-        if self.n_features % self.n_heads:
-            raise ConfigError(
-                f"n_heads must divide n_features; got n_heads={self.n_heads}, n_features={self.n_features}. "
-                "Choose 1, 2 or 5 heads for 50 features."
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1); got {self.dropout}. The paper's setting is 0.1.")
+        self.check_heads()
+        self.check_within("dropout", "[0, 1)", "The paper's setting is 0.1.")
         self._check_unused()
 
     def _check_unused(self) -> None:

@@ -262,8 +262,8 @@ def test_trains_in_mixed_precision(kind, ring):
 BAD = [
     ({"n_features": 0}, "n_features must be a whole number of at least 1; got 0"),
     ({"n_inner": 2.5}, r"n_inner .* got 2\.5"),
-    ({"dropout": 1.0}, "dropout must lie below 1"),
-    ({"dropout": -0.1}, r"dropout must be a number in \[0, 1\]; got -0\.1"),
+    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1"),
+    ({"dropout": -0.1}, r"dropout must lie in \[0, 1\); got -0\.1"),
     ({"dropout": True}, "got True"),
     ({"loss": "bec"}, "Did you mean 'bce'"),
     ({"n_block": 2}, "Did you mean 'n_blocks'"),

@@ -274,7 +274,7 @@ def test_a_training_that_diverges_names_the_layer():
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1\.0"),
         ({"dropout": "a"}, "dropout must lie"),
         ({"loss": "close"}, "loss must be one of .* Did you mean 'cloze'"),
-        ({"mask_share": 0.0}, r"mask_share must lie between 0 and 1; got 0\.0\. Published"),
+        ({"mask_share": 0.0}, r"mask_share must lie in \(0, 1\); got 0\.0\. Published"),
         ({"mask_share": 1}, "mask_share .* got 1"),
         ({"mask_share": True}, "mask_share .* got True"),
         ({"last_only_share": 1.5}, r"last_only_share must lie in \[0, 1\]; got 1\.5"),

@@ -118,7 +118,7 @@ def test_groups_of_rows_change_nothing():
     [
         ({"n_heads": 4}, "n_heads must divide n_features; got n_heads=4, n_features=50"),
         ({"n_heads": 0}, "n_heads must be a whole number of at least 1; got 0"),
-        ({"alpha": 1.1}, r"alpha must be a number in \[0, 1\]; got 1\.1"),
+        ({"alpha": 1.1}, r"alpha must lie in \[0, 1\]; got 1\.1"),
         ({"alpha": "high"}, "got 'high'"),
         ({"c": 0}, "c must be a whole number of at least 1; got 0"),
         ({"c": 3.0}, r"got 3\.0"),
