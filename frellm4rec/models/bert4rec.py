@@ -145,6 +145,11 @@ class BERT4Rec(SequentialRecommender):
         """Where the loss is taken: the cloze chooses itself; without it, at the end of prefixes."""
         return "own" if self.config.loss == "cloze" else super().supervision
 
+    @property
+    def has_softmax_loss(self) -> bool:
+        """Whether the loss is a softmax over the catalogue: that of the cloze is one too."""
+        return True
+
     def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
         """Return the sum of the softmax losses of the hidden items, and their number; see the base class.
 

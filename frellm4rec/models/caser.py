@@ -145,11 +145,6 @@ class Caser(SequentialRecommender):
         """Return the output table with its bias, (n_items, feature + 1); the embeddings that are read are others."""
         return with_bias(self.outputs.weight, self.bias)
 
-    @property
-    def has_softmax_loss(self) -> bool:
-        """Whether the loss is a softmax over the catalogue."""
-        return self.config.loss == "softmax"
-
     def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
         r"""Return the sum of the losses of a batch, and the number of positions with a target; see the base class.
 

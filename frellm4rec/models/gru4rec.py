@@ -195,11 +195,6 @@ class GRU4Rec(SequentialRecommender):
         """Return the item table with its bias, (n_items, feature + 1)."""
         return with_bias(self.items.weight, self.bias)
 
-    @property
-    def has_softmax_loss(self) -> bool:
-        """Whether the loss is a softmax over the catalogue."""
-        return self.config.loss == "softmax"
-
     def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
         """Return the sum of the losses of a batch, and the number of targets; see the base class.
 

@@ -139,11 +139,6 @@ class SASRec(SequentialRecommender):
         """Return the item table, (n_items, feature)."""
         return self.items.weight
 
-    @property
-    def has_softmax_loss(self) -> bool:
-        """Whether the loss is a softmax over the catalogue."""
-        return self.config.loss == "softmax"
-
     def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
         """Return the sum of the losses of a batch, and the number of targets; see the base class.
 

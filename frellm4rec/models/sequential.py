@@ -96,8 +96,8 @@ class SequentialRecommender(Recommender):
 
     @property
     def has_softmax_loss(self) -> bool:
-        """Whether the loss is a softmax over the catalogue; a subclass with another loss says so."""
-        return True
+        """Whether the loss is a softmax over the catalogue: the config names no other as its ``loss``."""
+        return getattr(self.config, "loss", "softmax") == "softmax"
 
     def training_loss(self, batch: Batch, draws: torch.Generator) -> tuple[torch.Tensor, int]:
         """Return the sum of the softmax losses of a batch, and the number of targets; see the base class.

@@ -121,11 +121,6 @@ class MAERec(SequentialRecommender):
         """Number of features of the states."""
         return self.config.n_features
 
-    @property
-    def has_softmax_loss(self) -> bool:
-        """Whether the loss of the recommendation is a softmax over the catalogue."""
-        return self.config.loss == "softmax"
-
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the sums of the states of all layers, (batch, position, feature), on the full graph."""
         self.check_inputs(inputs, lengths)

@@ -207,11 +207,6 @@ class MoRec(SequentialRecommender):
         """Number of features of the states."""
         return self.config.n_features
 
-    @property
-    def has_softmax_loss(self) -> bool:
-        """Whether the loss is a softmax over the catalogue."""
-        return self.config.loss == "softmax"
-
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the states after the last block, (batch, position, feature); see the base class."""
         self.check_inputs(inputs, lengths)
