@@ -56,7 +56,7 @@ class ResourceError(SpectralProbeError, OSError):
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, else an empty string."""
-    close = get_close_matches(value, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(str(value), list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -100,12 +100,12 @@ def section(folder: Path) -> list[str]:
         "",
         "![Taste and popularity carried, over relative depth](../figures/lastfm/everything.png)",
         "",
-        "Each recommender has the published settings and loss, the first trial in [table2.md](table2.md), and is "
-        "probed on histories without the test item. A value of 1 means that the last layer's states carry as much as "
-        "the input of the first block. Models that see later items are probed prefix by prefix. The layers of BERT4Rec "
-        "are states of the mask behind a prefix, not of an item. The input of FreLLM4Rec is "
-        "behind its graph filter. Caser and SR-GNN have no states of items. Intervals are over users, of one training "
-        "each.",
+        "Each recommender has the settings of its recipe and its published loss, the first trial in "
+        "[table2.md](table2.md), and is probed on histories without the test item. A value of 1 means that the last "
+        "layer's states carry as much as the input of the first block. Models that see later items are probed prefix "
+        "by prefix. The layers of BERT4Rec are states of the mask behind a prefix, not of an item. The input of "
+        "FreLLM4Rec is behind its graph filter. Caser and SR-GNN have no states of items. Intervals are over users, of "
+        "one training each.",
         "",
         *_last_layers(table),
         "",

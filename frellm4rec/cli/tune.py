@@ -21,7 +21,7 @@ def tune(
     column: Annotated[
         str, typer.Option(help="own: the loss of the model's paper; same: the softmax over all items.")
     ] = "own",
-    trials: Annotated[int, typer.Option(help="How many; the first has the published settings.")] = 12,
+    trials: Annotated[int, typer.Option(help="How many; the first has the settings of the recipe.")] = 12,
     seconds: Annotated[
         float, typer.Option(help="Time of a trial, to be computed on the CPU or passed on a GPU.")
     ] = 600.0,
@@ -46,6 +46,7 @@ def tune(
     """
     from frellm4rec.runs.recipe import parse_assignment
     from frellm4rec.tuning.folders import default_folder
+    from frellm4rec.tuning.processes import exit_code_of
     from frellm4rec.tuning.search import Budget, Search
     from frellm4rec.tuning.trials import System
 
@@ -67,8 +68,12 @@ def tune(
         typer.echo(f"the finished trials are in {folder}; the same command goes on from there.", err=True)
         raise
     _print_result(search, system, tables, as_json)
+    failures = tables.rows_of(system)["error"]
+    failures = failures[failures != ""].tolist()
+    if failures:
+        typer.echo(f"{len(failures)} of {trials} trials failed", err=True)
     if tables.winner(system) is None:
-        raise typer.Exit(1)
+        raise typer.Exit(exit_code_of(failures[0]))
 
 
 def _print_plan(system: System, planned: list[dict[str, Any]], as_json: bool) -> None:
@@ -77,7 +82,7 @@ def _print_plan(system: System, planned: list[dict[str, Any]], as_json: bool) ->
         return
     for number, settings in enumerate(planned):
         text = ", ".join(f"{name}={value}" for name, value in settings.items())
-        typer.echo(f"trial {number}: {text or 'the published settings'}")
+        typer.echo(f"trial {number}: {text or 'the settings of the recipe'}")
 
 
 def _print_result(search: Search, system: System, tables: SearchTables, as_json: bool) -> None:

@@ -33,6 +33,8 @@ def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool) -> Non
         typer.echo(line, err=True)
 
     try:
+        if is_final:
+            run.check_rankings()
         tables = run.tune(jobs=jobs, progress=True, report=report)
         if is_final:
             tables = run.finish(jobs=jobs, progress=True, report=report)
@@ -56,10 +58,10 @@ def print_trials(run: TunedRun, as_json: bool) -> None:
         return
     for row in rows:
         text = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in row["settings"].items())
-        typer.echo(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the published settings'}")
+        typer.echo(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}")
     todo = [row for row in rows if row["state"] == "run"]
     longest = len(todo) * run.search.budget.seconds / 3600
-    typer.echo(f"{len(rows)} trials, {len(todo)} to run, at most {longest:.1f} hours of computing; folder {run.folder}")
+    typer.echo(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import disk_errors
+from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger(__name__)
 RUNS_FOLDER = "runs"
@@ -258,6 +259,16 @@ class ExperimentRun:
             logger.warning("%s Its cell is left out of the tables until it is evaluated again.", error)
             return False
 
+    def _is_current(self, row: dict[str, Any]) -> bool:
+        """Return whether an earlier cell has the settings that its variant has now; only a tuned table changes them."""
+        if not self.experiment.is_one_table:
+            return True
+        cells = [cell for cell in self.cells if cell.variant.name == row["variant"]]
+        if not cells:
+            return False
+        recipe = self.recipe(replace(cells[0], seed=int(row["seed"])))
+        return settings_hash(identity(recipe, self.dataset)) == row["recipe_hash"]
+
     def _with_earlier(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Return the cells, preceded by those of earlier calls that are not among them and whose values still exist."""
         path = self.folder / "cells.csv"
@@ -267,6 +278,7 @@ class ExperimentRun:
         done = set(map(tuple, cells[KEY_COLUMNS].to_numpy()))
         keep = [
             row["status"] == FINISHED
+            and self._is_current(row)
             and self._is_readable(row["run"], row["ranking"])
             and not (tuple(row[name] for name in KEY_COLUMNS) in done and row["ranking"] in self.request.rankings)
             for row in earlier.to_dict("records")

@@ -13,7 +13,7 @@ import pandas as pd
 from frellm4rec.evaluation.contrasts import HOW
 from frellm4rec.experiments import paper
 from frellm4rec.experiments.labels import difference_text, of_these_trainings, ranking_label
-from frellm4rec.experiments.system_tables import SystemTables, best_baseline
+from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES
 
@@ -62,33 +62,50 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
     """Return how the rows were made."""
     rows = tables.systems
     trained = rows[rows["is_trained"].astype(bool)]
-    budget, patience = trained["budget_seconds"].iloc[0], tables.search.trials["patience"].dropna().iloc[0]
-    n_trials = sorted({int(n) for n in trained["n_trials"]})
-    lines = [
-        f"Data set {dataset}. Every system had {' or '.join(map(str, n_trials))} trials of at most {budget:g} seconds "
-        "of computing on the CPU, or of the clock on a GPU: the published settings, then seeded draws from the grid of "
-        f"its recipe. A trial ends early after {patience} validations without a better one. Full-ranking NDCG@10 on "
-        "the validation items chooses. `own`: the loss of the system's paper; `softmax`: the softmax over all items, "
-        "the same for all.",
-    ]
+    lines = [_search_words(tables, trained, dataset)]
     if tables.final.cells.empty:
         return [*lines, "", "The test items have not been opened."]
     n_openings = sorted({int(n) for n in rows["n_openings"] if int(n)})
     seeds = sorted({int(n) for n in tables.final.means["n_seeds"]})
-    reference = experiment.row(experiment.reference)
-    best = best_baseline(rows, experiment.reference)
-    best_label = rows.loc[rows["variant"] == best, "label"].iloc[0] if best else MISSING
+    labels = dict(zip(rows["variant"], rows["label"], strict=True))
+    reference, against = f"{experiment.reference}-own", list(dict.fromkeys(tables.final.differences["against"]))
+    best = " and ".join(labels.get(name, name) for name in against if name != reference) or MISSING
     kinds = " or ".join(HOW[kind] for kind in dict.fromkeys(tables.final.differences["covers"]) if kind in HOW)
-    return [
-        *lines,
+    lines += [
         "",
         f"The chosen settings were trained again with {' or '.join(map(str, seeds))} seeds, none of which the search "
         f"used (a counted system has one result). The test items were opened for "
         f"{' or '.join(map(str, n_openings))} chosen setting per system. Means over seeds; differences are paired by "
         f"user and seed, with 95 % intervals {kinds}; p after Holm's correction over the systems of a column of "
-        f"differences. The best baseline on validation is {best_label}; the reference is "
-        f"{reference.title}.",
+        f"differences. The best baseline on validation was {best}; the reference is "
+        f"{labels.get(reference, reference)}.",
     ]
+    changed = rows[~rows["is_tested"].astype(bool)]["label"].tolist()
+    if changed:
+        lines += [
+            "",
+            f"**Test is of settings chosen before the latest trials**: validation now chooses others for "
+            f"{', '.join(changed)}. `--final` again trains and tests these, and counts as another opening.",
+        ]
+    return lines
+
+
+def _search_words(tables: SystemTables, trained: pd.DataFrame, dataset: str) -> str:
+    """Return how the settings of the rows were chosen."""
+    chosen = (
+        "Full-ranking NDCG@10 on the validation items chooses. `own`: the loss of the system's paper; `softmax`: the "
+        "softmax over all items, the same for all."
+    )
+    if trained.empty:
+        return f"Data set {dataset}. {chosen}"
+    n_trials = sorted({int(n) for n in trained["n_trials"]})
+    patience = tables.search.trials["patience"].dropna()
+    ends = f" A trial ends early after {patience.iloc[0]} validations without a better one." if len(patience) else ""
+    return (
+        f"Data set {dataset}. Every system had {' or '.join(map(str, n_trials))} trials of about "
+        f"{trained['budget_seconds'].iloc[0]:g} seconds of computing on the CPU, or of the clock on a GPU: the "
+        f"settings of its recipe, then seeded draws from the recipe's grid.{ends} {chosen}"
+    )
 
 
 def _test_table(experiment: TunedExperiment, tables: SystemTables, dataset: str, ranking: str) -> list[str]:

@@ -18,14 +18,29 @@ from spectral_probe.storage.atomic import write_csv
 SYSTEM_COLUMNS = [
     *("model", "column", "label", "variant", "is_trained", "dataset", "n_trials", "n_failed", "budget_seconds"),
     *("seconds_per_trial", "trial", "settings", "validation_ndcg", "best_epoch", "n_epochs", "n_steps", "stopped"),
-    *("is_still_rising", "n_parameters", "n_openings", "error"),
+    *("is_still_rising", "n_parameters", "n_openings", "is_tested", "error"),
 ]
 
 
 def system_rows(
-    experiment: TunedExperiment, systems: Sequence[System], trials: SearchTables, openings: Mapping[str, Sequence[str]]
+    experiment: TunedExperiment,
+    systems: Sequence[System],
+    trials: SearchTables,
+    openings: Mapping[str, Sequence[str]],
+    chosen: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return one row per system that has a trial: its trials, the chosen one, and how often its test was opened."""
+    """Return one row per system that has a trial: its trials, the chosen one, and how often its test was opened.
+
+    Parameters
+    ----------
+    experiment : TunedExperiment
+    systems : sequence of System
+    trials : SearchTables
+    openings : {system: digests of settings}
+        For which settings the test items were opened, the latest last.
+    chosen : {system: digest of settings}
+        Of the trial that validation chooses now.
+    """
     rows = []
     for system in systems:
         own_trials = trials.rows_of(system)
@@ -48,6 +63,7 @@ def system_rows(
                 "budget_seconds": own_trials["budget_seconds"].iloc[0],
                 "seconds_per_trial": float(seconds.mean()),
                 "n_openings": len(openings.get(system.name, ())),
+                "is_tested": [chosen.get(system.name)] == list(openings.get(system.name, ()))[-1:],
                 "error": errors.iloc[0] if len(errors) else "",
             }
         )

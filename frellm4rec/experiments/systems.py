@@ -98,9 +98,17 @@ class TunedExperiment:
         for entry in values["systems"]:
             if not isinstance(entry, Mapping) or "model" not in entry:
                 raise ConfigError(f"A system of {name!r} names its model, as {{model: sasrec}}; got {entry!r}.")
+            for key, value in entry.items():
+                is_mapping = isinstance(value, Mapping) and all(isinstance(inner, str) for inner in value)
+                if not (is_mapping if key in ("base", "paper") else isinstance(value, str)):
+                    what = "a mapping of names to values" if key in ("base", "paper") else "text"
+                    raise ConfigError(f"{key} of a system of {name!r} must be {what}; got {value!r}. Correct the file.")
             check_known(entry, (f.name for f in fields(SystemRow)), f"A system of {name!r}")
             rows.append(SystemRow(**entry))
-        texts = {key: str(values.get(key, "")) for key in ("title", "source", "reference", "note")}
+        texts = {key: values.get(key, "") for key in ("title", "source", "reference", "note")}
+        for key, value in texts.items():
+            if not isinstance(value, str):
+                raise ConfigError(f"{key} of {name!r} must be text; got {value!r}. Put it in quotation marks.")
         return cls(name=name, rows=tuple(rows), **texts)
 
     def over(self, backbone: str, mode: str) -> TunedExperiment:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from frellm4rec.evaluation import stored_candidates
 from frellm4rec.experiments.definitions import Variant
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.runner import ExperimentRun
@@ -17,17 +18,21 @@ from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
-from frellm4rec.tuning.search import Budget, Search
-from frellm4rec.tuning.tables import SearchTables, changed_settings
-from frellm4rec.tuning.trials import System
+from frellm4rec.runs.evaluations import parse_ranking
+from frellm4rec.tuning.search import NEXT_STEP, Budget, Search
+from frellm4rec.tuning.tables import FINISHED, SearchTables, changed_settings
+from frellm4rec.tuning.trials import LOSS_KEY, System
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.figure_style import save_figure
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.lock import only_process
 
 logger = logging.getLogger(__name__)
+#: Errors of a trial that the same settings and data give again.
+_FOR_GOOD = ("NonFiniteStateError", "ConfigError", "DataError")
 SEARCH_FOLDER, OPENINGS_FILE = "search", "openings.json"
 Report = Callable[[str], None]
 
@@ -81,6 +86,8 @@ class TunedRun:
                 f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of "
                 f"{experiment.reference}. Leave out --beside and further ones."
             )
+        if LOSS_KEY in request.settings:
+            raise ConfigError(f"The columns of {experiment.name!r} choose the loss. Leave out --set {LOSS_KEY}=….")
         experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
         data = dataset or resolve_dataset(request.dataset, request.from_dir)
         search = Search.open(
@@ -101,6 +108,19 @@ class TunedRun:
         """The systems of the request, in the order of the table."""
         return self.experiment.systems(self.request.variants, self.request.settings)
 
+    def check_rankings(self) -> None:
+        """Refuse rankings that the data do not allow, before a search of hours.
+
+        Raises
+        ------
+        ConfigError, DataError
+            See :func:`~frellm4rec.evaluation.candidates.stored_candidates`.
+        """
+        for ranking in self.request.rankings:
+            n_negatives = parse_ranking(ranking)
+            if n_negatives is not None:
+                stored_candidates(self.search.dataset, part="test", n_negatives=n_negatives)
+
     def tune(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
         """Run the trials that are missing, write the tables, and return them."""
         self.search.run(self.systems, n_trials=self.n_trials, jobs=jobs, progress=progress, report=report)
@@ -112,56 +132,78 @@ class TunedRun:
         Raises
         ------
         ConfigError
-            If the systems have not had the same number of trials.
+            If only some systems are asked for, they have not had the same number of trials, or another process is at
+            work in the folder.
         """
+        if self.request.variants:
+            raise ConfigError(
+                "The test items are opened for all systems of a table, which are compared with each other. Leave out "
+                "--variants, or write a table of your own with these systems."
+            )
         trials = self.search.tables()
         self._check_equal_trials(trials)
         variants = self._variants(trials)
-        rows = system_rows(self.experiment, self.systems, trials, {})
+        rows = system_rows(self.experiment, self.systems, trials, {}, {})
         final = self.experiment.final(tuple(variants.values()), best_baseline(rows, self.experiment.reference))
-        plain = replace(self.request, variants=(), settings={}, first_seed=1)
+        plain = replace(
+            self.request, variants=(), settings={}, first_seed=1, device=self.search.request["device"], backbones=()
+        )
         run = ExperimentRun.open(final, plain, self.folder, dataset=self.search.dataset)
-        self._write_openings(variants)
-        tables = run.run(jobs=jobs, progress=progress, report=report)
-        self.exit_code = run.exit_code
-        return self._write(tables)
+        with only_process(self.folder, "A table"):
+            self._write_openings(variants)
+            tables = run.run(jobs=jobs, progress=progress, report=report)
+            self.exit_code = run.exit_code
+            return self._write(tables)
 
     def _check_equal_trials(self, trials: SearchTables) -> None:
-        counts = {system.name: len(trials.rows_of(system)) for system in self.systems}
-        expected = {s.name: len(s.trials(self.n_trials, seed=self.search.budget.seed)) for s in self.systems}
-        differing = {name: counts[name] for name in counts if counts[name] != expected[name]}
-        if differing:
-            name, n = next(iter(differing.items()))
+        """Refuse systems with more or fewer trials than asked for, or with one that could still succeed."""
+        for system in self.systems:
+            rows = trials.rows_of(system)
+            has_ended = (rows["status"] == FINISHED) | rows["error"].str.startswith(_FOR_GOOD)
+            n, expected = int(has_ended.sum()), len(system.trials(self.n_trials, seed=self.search.budget.seed))
+            if n == expected:
+                continue
+            advice = f"Give --trials {len(rows)}." if n > expected else "Run the same command without --final first."
             raise ConfigError(
-                f"The test items are opened after equal trials for all systems; {name} has {n} of {expected[name]}. "
-                "Run the same command without --final first, with the same --trials."
+                f"The test items are opened after equal trials for all systems; of {system.name} {n} have ended, and "
+                f"{expected} are asked for. {advice}"
             )
 
     def _variants(self, trials: SearchTables) -> dict[str, Variant]:
+        """Return the chosen settings of every system that has a finished trial; the reference must be among them."""
+        variants = self._chosen(trials)
+        if f"{self.experiment.reference}-own" not in variants:
+            raise ConfigError(
+                f"{self.experiment.reference}, with which all are compared, has no finished trial. See why in "
+                f"{self.folder / 'table.md'}."
+            )
+        return variants
+
+    def _chosen(self, trials: SearchTables) -> dict[str, Variant]:
         """Return the chosen settings of every system that has a finished trial."""
         variants = {}
-        for system in self.systems:
+        for system in self.experiment.systems():
             winner = trials.winner(system)
             if winner is None:
                 continue
             recipe = self.search.recipe(system, int(winner["trial"]))
-            assert recipe is not None
+            if recipe is None:
+                raise DataError(
+                    f"{self.search.recipe_path(system, int(winner['trial']))} is gone, the recipe of a chosen trial. "
+                    "Restore it."
+                )
             variants[system.name] = self.experiment.variant(
                 system, {**changed_settings(recipe), "threads": recipe.threads}
             )
-        if f"{self.experiment.reference}-own" not in variants:
-            raise ConfigError(f"{self.experiment.reference}, with which all are compared, has no finished trial.")
         return variants
 
     def _write_openings(self, variants: dict[str, Variant]) -> None:
         """Note for which settings the test items are opened; the same settings again are no further opening."""
         openings = self._openings()
         for name, variant in variants.items():
-            digest = settings_hash(dict(variant.overrides))[:12]
-            openings.setdefault(name, [])
-            if digest not in openings[name]:
-                openings[name].append(digest)
-        with disk_errors(self.folder):
+            earlier = [digest for digest in openings.get(name, []) if digest != _digest(variant)]
+            openings[name] = [*earlier, _digest(variant)]
+        with disk_errors(self.folder, next_step=NEXT_STEP):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / OPENINGS_FILE, json.dumps(openings, indent=2))
 
@@ -182,11 +224,17 @@ class TunedRun:
 
     def _write(self, tables: ExperimentTables) -> SystemTables:
         trials = self.search.tables()
-        rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings())
+        chosen = {name: _digest(variant) for name, variant in self._chosen(trials).items()}
+        rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings(), chosen)
         content = SystemTables(rows, trials, tables)
-        with disk_errors(self.folder):
+        with disk_errors(self.folder, next_step=NEXT_STEP):
             content.save(self.folder)
             write_text(self.folder / "table.md", system_page(self.experiment, content).rstrip("\n"))
             if not content.search.curves.empty:
                 save_figure(learning_curves(self.experiment, content), self.folder / "curves", content.search.curves)
         return content
+
+
+def _digest(variant: Variant) -> str:
+    """Return a short hash of chosen settings."""
+    return settings_hash(dict(variant.overrides))[:12]

@@ -34,6 +34,8 @@ class ModelDefaults:
         Grid of a search, names as in a recipe of a run.
     of_the_loss : list of dotted names
         Settings of ``search`` that matter only with the published loss.
+    only_with : {dotted name: dotted name}
+        Settings of ``search`` that matter only where another one is not 0.
     tiny : dict
         Settings of the model's config for tests, which build and train it in seconds.
     """
@@ -45,6 +47,7 @@ class ModelDefaults:
     published: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, list[Any]] = field(default_factory=dict)
     of_the_loss: tuple[str, ...] = ()
+    only_with: Mapping[str, str] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -12,7 +12,7 @@ import yaml
 
 from frellm4rec.models.registry import model_class, model_entry
 from frellm4rec.runs.defaults import model_defaults
-from frellm4rec.training.config import TrainingConfig, check_threads
+from frellm4rec.training.config import TrainingConfig, check_seed, check_threads
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class Recipe:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} must be text; got {getattr(self, name)!r}. Put it in quotes.")
         model_entry(self.model)  # raises where no such model is registered
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed must be a whole number of at least 0; got {self.seed!r}.")
+        check_seed(self.seed)
         check_threads(self.threads)
         config = self.config(n_items=1)  # raises what the model's config raises, before any data is read
         default = TrainingConfig.from_dict(model_defaults(self.model).training_of(config.to_dict()))

@@ -19,10 +19,24 @@ _CHOICES = {
 }
 
 
+#: More threads than any machine has; PyTorch ends without a message where the system cannot start them.
+MOST_THREADS = 1024
+
+
 def check_threads(threads: object) -> None:
-    """Refuse a number of threads that is not a whole number of at least 1; None leaves the choice to the width."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ConfigError(f"threads must be a whole number of at least 1; got {threads!r}. Leave it out to choose one.")
+    """Refuse a number of threads that is not a whole number in 1…1,024; None leaves the choice to the width."""
+    is_whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (is_whole and 1 <= threads <= MOST_THREADS):
+        raise ConfigError(
+            f"threads must be a whole number of at least 1, and at most {MOST_THREADS}; got {threads!r}. Leave it out "
+            "to choose one."
+        )
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is not a whole number in 0…2³² − 1, the range of all generators."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}. Generators take 0 to 2**32 − 1.")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Pace:
         """
         between = max(1, round((seconds / n_validations - self.validation) / self.epoch))
         round_seconds = between * self.epoch + self.validation
-        return between * max(1, round(seconds / round_seconds)), between
+        return between * max(1, int(seconds / round_seconds + 1e-9)), between
 
 
 def measure_pace(

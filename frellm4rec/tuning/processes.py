@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from spectral_probe import errors
 from spectral_probe.errors import ConfigError, SpectralProbeError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,8 @@ def side_by_side(
         for name, arguments in tasks.items():
             yield (name, *attempt(call, *arguments))
         return
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool:
         futures = {pool.submit(attempt, call, *arguments): name for name, arguments in tasks.items()}
         try:
             for future in as_completed(futures):
@@ -51,6 +55,24 @@ def side_by_side(
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def exit_code_of(error: str) -> int:
+    """Return the exit code of an error that :func:`attempt` gave; 1 for one that is none of ours."""
+    return int(getattr(getattr(errors, error.partition(":")[0], None), "exit_code", 1))
 
 
 def attempt(call: Callable[..., None], *arguments: Any) -> tuple[str, float]:

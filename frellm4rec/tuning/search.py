@@ -13,21 +13,27 @@ from typing import Any, Self
 import yaml
 
 from frellm4rec.runs.recipe import Recipe
+from frellm4rec.runs.records import TrainingSummary
 from frellm4rec.runs.train import build_model, identity, train_recipe
+from frellm4rec.training.config import check_seed, check_threads
 from frellm4rec.training.pace import measure_pace
 from frellm4rec.tuning.processes import check_jobs, side_by_side
 from frellm4rec.tuning.tables import SearchTables, trial_row, varied_settings
 from frellm4rec.tuning.trials import System
+from spectral_probe.backbones.devices import parse_device
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.lock import only_process
 
 logger = logging.getLogger(__name__)
 #: Name of a trial's recipe: model, column, number.
 _TRIAL = re.compile(r"(.+)-(own|same)-(\d{2,})")
+NEXT_STEP = "Choose another --out, or free some space; the same command then goes on."
+_DECAY = "training.decay_every"
 RUNS_FOLDER, TRIALS_FOLDER, SETTINGS_FILE = "runs", "trials", "search.json"
 
 
@@ -60,10 +66,12 @@ class Budget:
         is_number = isinstance(self.seconds, (int, float)) and not isinstance(self.seconds, bool)
         if not is_number or not 0.0 < self.seconds < float("inf"):
             raise ConfigError(f"--seconds must be above 0 and finite; got {self.seconds!r}. Try 600.")
-        for name, low in (("n_validations", 1), ("patience", 1), ("seed", 0), ("threads", 1)):
+        for name, option in (("n_validations", "--validations"), ("patience", "--patience")):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}.")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{option} must be a whole number of at least 1; got {value!r}. Leave it out.")
+        check_seed(self.seed)
+        check_threads(self.threads)
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,7 @@ class Search:
             **asdict(self.budget),
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint(titles=False),
+            "device": parse_device(str(self.request["device"])).type,
         }
 
     def _check_same(self) -> None:
@@ -126,6 +135,7 @@ class Search:
             earlier = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path} cannot be read: {error}. Restore it, or search in another folder.") from error
+        earlier.setdefault("device", "cpu")  # searches of before do not name it
         differing = [name for name, value in self._content().items() if earlier.get(name) != value]
         if differing:
             was = ", ".join(f"{name}={earlier.get(name)}" for name in differing)
@@ -165,8 +175,17 @@ class Search:
             self._check_planned(system, trials)
         # The first trial of every system before the second of any: what is there after a stop can be compared.
         planned = [(s, i, t[i]) for i in range(n_trials) for s, t in zip(systems, rounds, strict=True) if i < len(t)]
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with only_process(self.folder, "A search"):
+            return self._run(planned, jobs, progress, report)
+
+    def _run(
+        self,
+        planned: list[tuple[System, int, dict[str, Any]]],
+        jobs: int,
+        progress: bool,
+        report: Callable[[str], None],
+    ) -> SearchTables:
+        with disk_errors(self.folder, next_step=NEXT_STEP):
             write_text(self.folder / SETTINGS_FILE, json.dumps(self._content(), indent=2))
         todo = {f"{s.name} trial {i}": (s, i, settings) for s, i, settings in planned if not self.is_finished(s, i)}
         report(f"{len(planned)} trials, {len(planned) - len(todo)} finished, in {self.folder}")
@@ -181,7 +200,7 @@ class Search:
 
     def _saved_tables(self) -> SearchTables:
         tables = self.tables()
-        with disk_errors(self.folder):
+        with disk_errors(self.folder, next_step=NEXT_STEP):
             tables.save(self.folder)
         return tables
 
@@ -192,10 +211,10 @@ class Search:
             if recipe is None:
                 continue
             expected = varied_settings(system, self._resolved(system, index, settings))
-            scaled = {"training.decay_every"}  # to the epochs of the trial
             there = varied_settings(system, recipe)
-            names = [name for name in dict.fromkeys([*expected, *there]) if name not in scaled]
-            changed = [name for name in names if there.get(name) != expected.get(name)]
+            for values in (expected, there):  # a decay is scaled to the epochs of the trial
+                values[_DECAY] = bool(values.get(_DECAY))
+            changed = [name for name in dict.fromkeys([*expected, *there]) if there.get(name) != expected.get(name)]
             if changed:
                 name = changed[0]
                 raise ConfigError(
@@ -214,9 +233,22 @@ class Search:
         return self.folder / TRIALS_FOLDER / f"{system.name}-{index:02d}.yaml"
 
     def recipe(self, system: System, index: int) -> Recipe | None:
-        """Return the recipe of a trial that was begun, with its measured number of epochs; else None."""
+        """Return the recipe of a trial that was begun, with its measured number of epochs; else None.
+
+        Raises
+        ------
+        DataError
+            If it is not the whole recipe that was written: what is missing would be filled with defaults.
+        """
         path = self.recipe_path(system, index)
-        return Recipe.from_yaml(path) if path.exists() else None
+        if not path.exists():
+            return None
+        recipe = Recipe.from_yaml(path)
+        if yaml.safe_load(path.read_text(encoding="utf-8")) != recipe.to_dict():
+            raise DataError(
+                f"{path} is not the whole recipe of a trial. Restore it, or delete it to run the trial again."
+            )
+        return recipe
 
     def is_finished(self, system: System, index: int) -> bool:
         """Return whether a trial has been trained to its end, or has failed for good."""
@@ -287,8 +319,9 @@ class Search:
                     f"{path} is no recipe of a trial: these are called MODEL-own-00.yaml. Move it elsewhere."
                 )
             system, index = System(name[1], name[2]), int(name[3])  # type: ignore[arg-type]
-            recipe = Recipe.from_yaml(path)
-            run, failure = self.finished_run(recipe), self.failure(system, index)
+            recipe = self.recipe(system, index)
+            assert recipe is not None
+            run, failure = self._readable_run(recipe), self.failure(system, index)
             if run is None and failure is None:
                 row, curve = stored.trial_of(system, index, self._hash(recipe))
             else:
@@ -298,6 +331,17 @@ class Search:
             rows += [row] if row else []
             curves += curve
         return SearchTables.from_rows(rows, curves)
+
+    def _readable_run(self, recipe: Recipe) -> RunFolder | None:
+        """Return the finished run of a recipe; None if there is none, or its record is damaged."""
+        run = self.finished_run(recipe)
+        try:
+            if run is not None:
+                TrainingSummary.read(run.path)
+        except DataError as error:
+            logger.warning("%s The tables of the search are read instead.", error)
+            return None
+        return run
 
     def stored(self) -> SearchTables:
         """Return the tables in the folder; they outlive the runs, so that a search goes on from them on any machine."""

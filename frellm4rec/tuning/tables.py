@@ -12,7 +12,7 @@ import pandas as pd
 from frellm4rec.runs.recipe import Recipe, flatten
 from frellm4rec.runs.records import TrainingSummary
 from frellm4rec.training.config import TrainingRecord
-from frellm4rec.tuning.trials import System
+from frellm4rec.tuning.trials import SCHEDULE, System
 from spectral_probe.errors import DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.runs.folder import RunFolder
@@ -31,8 +31,6 @@ _WHOLE = [
     *("n_steps", "n_samples", "n_parameters", "peak_memory", "threads", "epoch", "step"),
 ]
 _NUMBERS = ["validation_ndcg", "budget_seconds", "seconds", "cpu_seconds", "loss", "ndcg"]
-#: Settings that follow from the time of a trial.
-_SCHEDULE = tuple(f"training.{name}" for name in ("n_epochs", "validate_every", "patience"))
 #: Why a trial ended.
 PATIENCE, BUDGET, COUNTED = "no better validation", "out of time", "counted"
 
@@ -64,8 +62,10 @@ class SearchTables:
         """Read what :meth:`save` wrote."""
         try:
             parts = {name: pd.read_csv(folder / f"{name}.csv") for name in ("trials", "curves")}
+            for text in parts["trials"]["settings"]:
+                dict(json.loads(text))
             return cls(_typed(parts["trials"][TRIAL_COLUMNS]), _typed(parts["curves"][CURVE_COLUMNS]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder} holds no tables of a search: {error}. Run frellm4rec tune again.") from error
 
     def rows_of(self, system: System) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def varied_settings(system: System, recipe: Recipe) -> dict[str, Any]:
     """
     values = flatten(recipe.to_dict())
     names = dict.fromkeys([*system.settings, *system.grid, *changed_settings(recipe)])
-    return {name: values[name] for name in names if name not in _SCHEDULE}
+    return {name: values[name] for name in names if name not in SCHEDULE}
 
 
 def _without_folders(settings: dict[str, Any]) -> dict[str, Any]:

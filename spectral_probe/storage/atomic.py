@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from safetensors import SafetensorError
 
 from spectral_probe.errors import ResourceError
 
@@ -185,6 +186,10 @@ def disk_errors(path: str | Path, *, what: str = "Writing", next_step: str = _NE
         if isinstance(error, ResourceError):
             raise
         raise ResourceError(f"{what} to {path} failed: {error.strerror or error}. {next_step}") from error
+    except SafetensorError as error:  # no OSError, although the disk is the cause
+        if "I/O error" not in str(error):
+            raise
+        raise ResourceError(f"{what} to {path} failed: {error}. {next_step}") from error
 
 
 def _partial(path: Path) -> Path:

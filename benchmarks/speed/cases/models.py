@@ -30,7 +30,7 @@ def names() -> list[str]:
 
 
 def published(name: str, dataset: Any) -> tuple[Any, Any]:
-    """Return an untrained model with its published settings, and the settings of its training."""
+    """Return an untrained model as its recipe and its published loss have it, and the settings of its training."""
     from frellm4rec.runs.recipe import Recipe
     from frellm4rec.runs.train import build_model
     from frellm4rec.tuning.trials import System
@@ -116,7 +116,8 @@ def training_models(folder: str) -> dict[str, Any]:
     return {
         "measured": f"{max(ratios.values()):.2f}×",
         "goal": "<= 1.1×",
-        "detail": f"published settings, medians of {N_PAIRS} pairs, the largest ratio counts; {'; '.join(details)}",
+        "detail": f"settings of the recipes, medians of {N_PAIRS} pairs, the largest ratio counts; "
+        f"{'; '.join(details)}",
     }
 
 

@@ -1,6 +1,7 @@
 """Tables whose rows are tuned: equal trials, chosen on validation, test opened once and only when asked."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from frellm4rec.experiments.systems import TunedExperiment, load_definition
 from frellm4rec.experiments.tuned import TunedRun
 from frellm4rec.models.registry import model_names
 from frellm4rec.tuning.search import Budget
+from frellm4rec.tuning.tables import SearchTables
 from spectral_probe.errors import ConfigError
 from tests.frellm4rec.tiny_recommenders import run as command
 from tests.frellm4rec.tiny_recommenders import write_log
@@ -129,9 +131,75 @@ def test_test_is_opened_after_equal_trials_only(opened):
     run = opened(n_trials=1)
     run.tune()
     more = opened(n_trials=2)
-    with pytest.raises(ConfigError, match=r"has 1 of 2"):
+    with pytest.raises(ConfigError, match=r"1 have ended, and 2 are asked for\. Run the same command without --final"):
         more.finish()
     assert not list(run.folder.rglob("evaluation"))
+
+
+def test_fewer_trials_than_there_are_is_answered_with_their_number(opened):
+    run = opened(n_trials=2)
+    run.tune()
+    with pytest.raises(ConfigError, match=r"2 have ended, and 1 are asked for\. Give --trials 2"):
+        opened(n_trials=1).finish()
+
+
+def test_test_is_opened_for_all_systems_or_none(opened):
+    run = opened(n_trials=1)
+    run.tune()
+    with pytest.raises(ConfigError, match="Leave out --variants"):
+        opened(n_trials=1, variants=("sasrec", "popularity")).finish()
+    assert not (run.folder / "openings.json").exists()
+
+
+def test_after_other_settings_are_chosen_nothing_of_the_old_ones_is_averaged_in(opened, monkeypatch):
+    """More trials choose others: the page says so, and the next opening has trainings of one setting only."""
+    few = {**TOY, "systems": [TOY["systems"][1], TOY["systems"][3]]}
+    run = opened(content=few, n_trials=1, n_seeds=2)
+    run.tune()
+    first = run.finish()
+    assert "chosen before the latest trials" not in (run.folder / "table.md").read_text()
+    assert first.systems["is_tested"].tolist() == [True] * 3
+    old = set(first.final.cells["recipe_hash"])
+
+    original = SearchTables.winner
+    last = lambda self, system: original(  # noqa: E731
+        replace(self, trials=self.trials[self.trials["trial"] == self.rows_of(system)["trial"].max()]), system
+    )
+    monkeypatch.setattr(SearchTables, "winner", last)
+    more = opened(content=few, n_trials=3, n_seeds=1)
+    more.tune()
+    text = (more.folder / "table.md").read_text()
+    assert (
+        "**Test is of settings chosen before the latest trials**: validation now chooses others for Small SASRec"
+        in text
+    )
+    second = more.finish()
+    cells = second.final.cells
+    trained = cells[cells["variant"] != "popularity-own"]
+    assert set(trained["seed"]) == {1}  # the old seed 2 had other settings
+    assert not old & set(trained["recipe_hash"])
+    assert second.final.means["n_seeds"].eq(1).all()
+    openings = second.systems.set_index("variant")["n_openings"]
+    assert openings.to_dict() == {"sasrec-own": 2, "sasrec-same": 2, "popularity-own": 1}
+    assert "chosen before the latest trials" not in (more.folder / "table.md").read_text()
+
+
+def test_counted_systems_alone_have_a_page(opened):
+    content = {**TOY, "reference": "popularity", "systems": TOY["systems"][2:]}
+    run = opened(content=content)
+    run.tune()
+    assert "ItemKNN" in (run.folder / "table.md").read_text()
+
+
+def test_the_final_trainings_are_on_the_device_of_the_search(finished):
+    run, _ = finished
+    for path in (run.folder / "runs").glob("*/config.yaml"):
+        assert yaml.safe_load(path.read_text())["device"] == "cpu"
+
+
+def test_the_columns_choose_the_loss(opened):
+    with pytest.raises(ConfigError, match="columns of 'toys' choose the loss"):
+        opened(settings={"architecture.loss": "bce"})
 
 
 def test_the_page_follows_from_the_tables(finished):
@@ -209,6 +277,12 @@ def test_a_system_that_cannot_be_trained_is_a_row_with_its_reason(opened, monkey
         ({"systems": [{"model": "sasrec"}, {"model": "sasrec"}]}, "different models"),
         ({"reference": "markov"}, "the reference"),
         ({"trials": 3}, "trials"),
+        ({"title": [1]}, "title of 'toys' must be text"),
+        ({"systems": [{"model": 5}]}, "model of a system of 'toys' must be text; got 5"),
+        ({"systems": [{"model": "sasrec", "label": 5}]}, "label of a system"),
+        ({"systems": [{"model": "sasrec", "base": 5}]}, "base of a system of 'toys' must be a mapping"),
+        ({"systems": [{"model": "sasrec", "base": {5: 1}}]}, "base of a system of 'toys' must be a mapping"),
+        ({"systems": [{"model": "sasrec", "paper": 5}]}, "paper of a system of 'toys' must be a mapping"),
     ],
 )
 def test_a_definition_checks_itself(change, message):
@@ -275,3 +349,13 @@ def test_the_command_refuses_what_does_not_fit(words, message, log, tmp_path, mo
     )
     assert code == 2
     assert message in err
+
+
+def test_a_ranking_that_the_data_do_not_allow_is_refused_before_the_search(log, tmp_path, monkeypatch, capsys):
+    path, out = tmp_path / "toys.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(TOY))
+    words = ["experiment", "toys", str(path), "--dataset", str(log), "--trials", "1", "--seconds", "0.1", "--final"]
+    code, _, err = command(monkeypatch, capsys, *words, "--out", str(out))  # 99+1 of 25 items
+    assert code == 3
+    assert "99 negatives cannot be drawn" in err
+    assert not (out / "search" / "runs").exists()

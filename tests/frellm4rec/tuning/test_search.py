@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,8 @@ from frellm4rec.tuning import search as search_module
 from frellm4rec.tuning.search import Budget, Search
 from frellm4rec.tuning.tables import BUDGET, PATIENCE, SearchTables, is_still_rising
 from frellm4rec.tuning.trials import System
-from spectral_probe.errors import ConfigError, NonFiniteStateError
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError
+from spectral_probe.storage.lock import only_process
 from tests.frellm4rec.tiny_recommenders import run as command
 from tests.frellm4rec.tiny_recommenders import write_log
 
@@ -323,3 +326,93 @@ def test_a_damaged_file_is_named(name, content, search, monkeypatch, capsys):
     assert code in (2, 3), err
     assert name.rpartition("/")[2].rpartition(".")[0] in err or str(search.folder) in err
     assert "Traceback" not in err
+
+
+def test_a_folder_has_one_search_at_a_time(search):
+    refused = pytest.raises(ConfigError, match=rf"process {os.getpid()} is at work there")
+    with only_process(search.folder, "A search"), refused:
+        search.run([System("popularity")], n_trials=1)
+    assert search.run([System("popularity")], n_trials=1).row(System("popularity"), 0)["status"] == "finished"
+
+
+def test_trials_on_another_kind_of_device_are_refused(search, monkeypatch):
+    search.run([System("popularity")], n_trials=1)
+    monkeypatch.setattr(search_module, "parse_device", lambda name: SimpleNamespace(type=name))
+    with pytest.raises(ConfigError, match="device=cpu; got device=cuda"):
+        Search.open(search.folder, dataset=search.request["dataset"], budget=QUICK, device="cuda")
+
+
+def test_a_decay_cannot_be_switched_on_for_a_trial_that_is_there(search):
+    search.run([SASREC], n_trials=1)
+    with pytest.raises(ConfigError, match="decay_every=False"):
+        search.run([System("sasrec", base={**TINY, "training.decay_every": 100})], n_trials=1)
+
+
+def test_a_recipe_that_was_cut_off_is_refused(search):
+    """What is missing would be filled with defaults, and the trial would have another number of epochs."""
+    search.run([SASREC], n_trials=1)
+    path = search.recipe_path(SASREC, 0)
+    path.write_text(path.read_text().split("training:")[0])
+    with pytest.raises(DataError, match="not the whole recipe"):
+        search.run([SASREC], n_trials=1)
+
+
+def test_a_damaged_record_does_not_lose_a_trial_that_is_in_the_tables(search):
+    search.run([SASREC], n_trials=1)
+    before = search.tables().trials
+    (summary,) = search.folder.glob("runs/*/summary.json")
+    summary.write_text("{")
+    pd.testing.assert_frame_equal(search.run([SASREC], n_trials=1).trials, before)
+
+
+def test_settings_that_are_no_json_are_named(search):
+    search.run([System("popularity")], n_trials=1)
+    shutil.rmtree(search.folder / "runs")
+    path = search.folder / "trials.csv"
+    path.write_text(path.read_text().replace("{}", "oops"))
+    with pytest.raises(DataError, match=r"holds no tables of a search"):
+        search.run([System("popularity")], n_trials=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["sasrec", "--device", "nothing"], 2, "nothing"),
+        (["sasrec", "--threads", "999999"], 2, "at most 1024"),
+        (["sasrec", "--seed", "99999999999999999999"], 2, "0 to 2**32"),
+        (["sasrec", "--set", "dataset=demo"], 2, "use the option for it"),
+        (["sasrec", "--set", "training.learning_rate=1e30"], NonFiniteStateError.exit_code, "must stay finite"),
+    ],
+)
+def test_what_a_search_ends_with_follows_from_its_errors(words, code, message, log, tmp_path, monkeypatch, capsys):
+    line = ["tune", *words, "--dataset", str(log), "--trials", "1", "--seconds", "0.1", "--out", str(tmp_path / "out")]
+    result = command(monkeypatch, capsys, *line)
+    assert result[0] == code
+    assert message in result[1] + result[2]
+
+
+def test_the_workers_of_a_killed_search_end_too(log, tmp_path):
+    words = ["tune", "sasrec", "--dataset", str(log), "--trials", "2", "--seconds", "20", "--jobs", "2"]
+    line = [sys.executable, "-m", "frellm4rec.cli.main", *words, "--out", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "killed").glob("runs/*/checkpoints/step-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = [pid for pid in workers if Path(f"/proc/{pid}").exists() and "Z" not in _state(pid)]
+    assert alive == []
+
+
+def _state(pid):
+    """Return the state of a process, such as S or Z; Z if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"

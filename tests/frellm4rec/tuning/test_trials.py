@@ -24,10 +24,13 @@ def test_the_published_settings_come_first_and_no_trial_twice(system):
         size *= len(values)
     # The published settings may lie outside the grid: then all its points are left.
     assert len(trials) == min(12, size) or len(trials) == min(12, size + 1)
+    only_with = model_defaults(system.model).only_with
     for settings in trials[1:]:
-        assert {name: settings[name] in values for name, values in system.grid.items()} == dict.fromkeys(
-            system.grid, True
-        )
+        for name, values in system.grid.items():
+            if name in settings:
+                assert settings[name] in values
+            else:
+                assert settings[only_with[name]] == 0
 
 
 def test_a_trial_does_not_depend_on_how_many_there_are_but_on_the_seed():
@@ -63,6 +66,38 @@ def test_a_model_whose_loss_is_the_softmax_has_one_column():
     assert not has_same_column("itemknn")
     with pytest.raises(ConfigError, match="softmax already"):
         System("frellm4rec", "same")
+
+
+def test_the_same_column_cannot_be_given_another_loss():
+    with pytest.raises(ConfigError, match="has the softmax as its loss"):
+        System("sasrec", "same", {"architecture.loss": "bce"})
+    with pytest.raises(ConfigError, match="use --column same"):
+        System("sasrec", "own", {"architecture.loss": "softmax"})
+    trials = System("sasrec", "own", {"architecture.loss": "gbce"}).trials(4)
+    assert {settings["architecture.loss"] for settings in trials} == {"gbce"}
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset", "seed", "threads", "model", "training.n_epochs", "training.patience", "training.validate_every"]
+)
+def test_what_the_search_decides_cannot_be_set(name):
+    with pytest.raises(ConfigError, match="use the option for it"):
+        System("sasrec", base={name: 1})
+
+
+def test_a_setting_of_all_trials_is_not_drawn():
+    trials = System("sasrec", base={"architecture.dropout": 0.2}).trials(12)
+    assert {settings["architecture.dropout"] for settings in trials} == {0.2}
+    assert len({settings["training.learning_rate"] for settings in trials[1:]}) > 1
+
+
+def test_a_setting_of_a_part_that_is_off_makes_no_second_trial():
+    """Without masks their number changes nothing: 9 points of rate and dropout instead of 18."""
+    trials = System("maerec").trials(1000)
+    without = [settings for settings in trials if settings.get("architecture.mae_weight") == 0.0]
+    assert len(without) == 9
+    assert not any("architecture.n_seeds" in settings for settings in without)
+    assert len(trials) == 9 + 3 * 3 * 2 * 2
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True])
