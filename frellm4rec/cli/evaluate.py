@@ -43,7 +43,7 @@ def evaluate(
         raise ConfigError(f"--out holds the evaluation of one model; got {len(runs)}. Evaluate them one by one.")
     from functools import cache
 
-    from frellm4rec.evaluation.candidates import Candidates, check_part
+    from frellm4rec.evaluation.candidates import Candidates, SmallCatalogueError, check_part
     from frellm4rec.runs.evaluations import evaluate_trained
     from frellm4rec.runs.trained import open_trained
     from spectral_probe.plugins.datasets import resolve_dataset
@@ -53,25 +53,27 @@ def evaluate(
     rankings = _rankings(ranking, None if lists is None else f"{lists.n_negatives}+1")
     load = cache(resolve_dataset)
     results = []
+    impossible: dict[str, SmallCatalogueError] = {}
     for run in runs:
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
             typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
         for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):
-            result = evaluate_trained(
-                trained,
-                ranking=rule,
-                part=part,
-                k=k,
-                seed=seed,
-                candidates=lists,
-                out=out,  # type: ignore[arg-type]
-            )
-            results.append((run, result))
+            options = {"part": part, "k": k, "seed": seed, "candidates": lists, "out": out}
+            try:
+                results.append((run, evaluate_trained(trained, ranking=rule, **options)))  # type: ignore[arg-type]
+            except SmallCatalogueError as error:
+                impossible.setdefault(f"{run.name}: {rule}", error)
+    if impossible and not results:
+        raise next(iter(impossible.values()))
     if as_json:
         typer.echo(json.dumps([{"run": str(run), **result.summary()} for run, result in results], indent=2))
     else:
         _print(results)
+    for which, error in impossible.items():
+        typer.echo(f"note: {which} is missing. {error}", err=True)
+    if impossible and ranking:
+        raise typer.Exit(SmallCatalogueError.exit_code)
 
 
 def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:

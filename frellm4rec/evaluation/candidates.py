@@ -22,6 +22,10 @@ EvaluationPart = Literal["valid", "test"]
 TARGET_POSITION: dict[str, int] = {"valid": -2, "test": -1}
 
 
+class SmallCatalogueError(DataError):
+    """Fewer items outside a user's history than negatives are to be drawn."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """One list of items per evaluated user, the target first.
@@ -169,7 +173,7 @@ def sample_candidates(
     ------
     ConfigError
         If ``part``, ``n_negatives`` or ``seed`` is out of range.
-    DataError
+    SmallCatalogueError
         If fewer than ``n_negatives`` items are outside a user's history.
 
     Notes
@@ -183,22 +187,29 @@ def sample_candidates(
         )
     fingerprint = dataset.fingerprint(titles=False)
     users = evaluated_users(dataset)
+    _check_catalogue(dataset, users, n_negatives)
     items = np.empty((len(users), 1 + n_negatives), dtype=np.int64)
     for row, user in enumerate(users):
         history = dataset.sequences[user]
         is_untouched = np.ones(dataset.n_items, dtype=bool)
         is_untouched[history] = False
         untouched = np.flatnonzero(is_untouched)
-        if len(untouched) < n_negatives:
-            raise DataError(
-                f"Only {len(untouched)} of {dataset.n_items} items are outside the history of user "
-                f"{str(dataset.user_ids[user])!r}; {n_negatives} negatives cannot be drawn. Use fewer negatives or the "
-                "full ranking."
-            )
         generator = np.random.default_rng([int(fingerprint[:16], 16), seed, int(user)])
         items[row, 0] = history[TARGET_POSITION[part]]
         items[row, 1:] = generator.choice(untouched, size=n_negatives, replace=False)
     return Candidates(items, users, part, seed, fingerprint)
+
+
+def _check_catalogue(dataset: Dataset, users: npt.NDArray[np.int64], n_negatives: int) -> None:
+    n_outside = np.array([dataset.n_items - len(np.unique(dataset.sequences[user])) for user in users])
+    short = np.flatnonzero(n_outside < n_negatives)
+    if len(short):
+        fewest = short[np.argmin(n_outside[short])]
+        raise SmallCatalogueError(
+            f"{n_negatives} negatives cannot be drawn for {len(short)} of {len(users)} users of {dataset.name!r}: it "
+            f"has {dataset.n_items} items, and only {n_outside[fewest]} of them are outside the history of user "
+            f"{str(dataset.user_ids[users[fewest]])!r}. Use fewer negatives, or the full ranking."
+        )
 
 
 def candidates_path(fingerprint: str, *, part: str, n_negatives: int, seed: int) -> Path:

@@ -146,6 +146,17 @@ def test_a_model_that_diverged(folder, capsys, monkeypatch):
     assert not (folder / "evaluation").exists()
 
 
+def test_a_catalogue_too_small_for_the_candidates_still_has_the_full_ranking(folder, capsys, monkeypatch):
+    code, out, err = run(monkeypatch, capsys, "evaluate", folder, "--json")
+    assert (code, [row["ranking"] for row in json.loads(out)]) == (0, ["full"])
+    n_users = json.loads(out)[0]["n_users"]
+    assert "99+1 is missing" in err
+    assert f"for {n_users} of {n_users} users" in err
+    code, out, err = run(monkeypatch, capsys, "evaluate", folder, "--ranking", "99+1", "--ranking", "full", "--json")
+    assert (code, [row["ranking"] for row in json.loads(out)]) == (3, ["full"])
+    assert "99+1 is missing" in err
+
+
 def test_failures_end_with_their_exit_code(folder, log, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong").mkdir()

@@ -64,8 +64,12 @@ def test_candidates_round_trip(random_log, tmp_path):
 
 
 def test_too_many_negatives(random_log):
-    with pytest.raises(DataError, match="99 negatives cannot be drawn"):
+    with pytest.raises(DataError, match="99 negatives cannot be drawn for 15 of 15 users"):
         sample_candidates(random_log)
+    longest = max(len(set(sequence)) for sequence in random_log.sequences)
+    n_longest = sum(len(set(sequence)) == longest for sequence in random_log.sequences)
+    with pytest.raises(DataError, match=rf"cannot be drawn for {n_longest} of 15 users.* only {30 - longest} of them"):
+        sample_candidates(random_log, n_negatives=31 - longest)
     with pytest.raises(ConfigError, match="'valid' or 'test'"):
         sample_candidates(random_log, part="tests", n_negatives=1)
 
