@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -160,6 +161,67 @@ def test_a_full_disk_ends_with_6_and_keeps_the_grams(log, vectors, tmp_path, mon
     code, _ = run([*arguments, "--resume"], monkeypatch, capsys)
     assert code == 0
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def _of_same_items(path: Path, *, shuffled: bool) -> Path:
+    rng = np.random.default_rng(2)
+    orders = [rng.permutation(10) if shuffled else np.arange(10) for _ in range(60)]
+    rows = [(f"u{u}", f"i{item}", t) for u, order in enumerate(orders) for t, item in enumerate(order)]
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+    np.save(path.with_suffix(".npy"), np.random.default_rng(0).standard_normal((10, 8)).astype(np.float32))
+    return path
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_retention_without_a_measurable_input_is_not_available(shuffled, tmp_path, monkeypatch, capsys) -> None:
+    data = _of_same_items(tmp_path / "same.csv", shuffled=shuffled)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["spectral-probe", *analyze(data, data.with_suffix(".npy"), tmp_path / "runs", "--own-user", "keep")],
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert "verdict on taste: no measurable taste" in out
+    assert "verdict on popularity: no measurable popularity" in out
+    layers = [line for line in out.splitlines() if line.startswith(("│ embed", "│ block", "│ final_norm"))]
+    assert [line.count("n/a") for line in layers] == [2] * 4
+    assert "by null: swap n/a," in out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "inf" not in (folder / "summary.json").read_text().replace("information", "")
+    page = (folder / "report.html").read_text()
+    assert page.count("n/a") >= 8
+    if not shuffled:  # every user's states are those of every other user: an excess of 0 to rounding
+        curves = pd.read_csv(folder / "bands.csv")
+        assert curves.loc[curves["component"] == "taste", "retention"].isna().all()
+
+
+def test_the_users_are_counted_alike_everywhere(log, vectors, tmp_path, monkeypatch, capsys) -> None:
+    short = log.groupby("user_id").cumcount() < 4  # three targets: fewer than the least that is measured
+    mixed = log[~log["user_id"].isin([f"u{u}" for u in range(30)]) | short]
+    mixed.to_csv(tmp_path / "log.csv", index=False)
+    np.save(tmp_path / "v.npy", np.load(vectors)[: mixed["item_id"].nunique()])
+    arguments = analyze(tmp_path / "log.csv", tmp_path / "v.npy", tmp_path / "runs", "--users", "150")
+    monkeypatch.setattr(sys, "argv", ["spectral-probe", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    (folder,) = (tmp_path / "runs").iterdir()
+    out = " ".join(capsys.readouterr().out.split())
+    users = json.loads((folder / "summary.json").read_text())["users"]
+    assert users["probed"] == users["measured"] + sum(users["skipped"].values()) == 150
+    assert 0 < users["measured"] < 150
+    line = f"{users['probed']} users probed, {users['measured']} measured, {users['shortened']} of them on fewer nodes"
+    assert line in out
+    assert line in " ".join((folder / "report.html").read_text().split())
+    skipped = "; ".join(f"{reason}: {count}" for reason, count in users["skipped"].items() if count)
+    assert f"left out: {skipped}." in out
+    curves = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""])
+    shown = curves[curves["control"].isin(["none", "raw"]) & (curves["band"] == "low") & (curves["null"] == "swap")]
+    assert set(shown["n_users"]) == {users["measured"]}
+    assert pd.read_csv(folder / "per_user.csv.gz")["user_id"].nunique() == users["measured"]
 
 
 def test_a_run_given_as_out_ends_with_2(log, vectors, tmp_path, monkeypatch, capsys) -> None:

@@ -243,7 +243,7 @@ def _nulls(probed: list[Probed]) -> list[str]:
 
     def cells(_data: Probed, entry: dict[str, Any]) -> list[str]:
         left = entry["whole_retention"]
-        return [f"{left[null]:.2f}" if null in left else "" for null in nulls]
+        return ["n/a" if left.get(null, 0.0) is None else f"{left[null]:.2f}" if null in left else "" for null in nulls]
 
     return [*lines, *_table(probed, nulls, cells), ""]
 

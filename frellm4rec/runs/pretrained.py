@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ def pretrained(
         return kind.from_dataset(config, dataset, seed=seed, device=device).eval()
     if training is None:
         training = TrainingConfig.from_dict(model_defaults(name).training_of(config.to_dict()))
+        if training.k >= dataset.n_items > 1:  # a smaller catalogue has a shorter list
+            training = replace(training, k=dataset.n_items - 1)
     untrained = kind.from_dataset(config, dataset, seed=seed, device=device)  # its config names the backbone, if any
     fingerprint = dataset.fingerprint(titles="titles" in untrained.traits.reads)
     folder = checkpoint_folder(name, training_key(name, fingerprint, untrained.config, training, seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.report.words import (
+    NOT_AVAILABLE,
     QUANTITIES_IN_WORDS,
     caveat_in_words,
     changes_in_words,
     nulls_in_words,
     paired_in_words,
+    retention_in_words,
     users_in_words,
     verdict_in_words,
 )
@@ -93,7 +96,7 @@ def print_profile(profile: DecayProfile) -> None:
     ]
     for name, control in profile.controls.items():
         words = [
-            f"{component} {verdict.label} {control.retention[component]}"
+            f"{component} {verdict.label} {retention_in_words(control, component)}"
             for component, verdict in control.verdicts.items()
             if component in control.retention
         ]
@@ -126,13 +129,18 @@ def _curve_table(profile: DecayProfile) -> Table:
         if nodes == "carried":
             table.add_column("retention", justify="right", no_wrap=True)
     curves = {name: profile.curve(name, nodes=nodes).set_index("layer_name") for name in components}
+    is_measurable = {name: profile.has_measurable_input(name) for name in components}
     for layer in curves[profile.component].index:
         cells = []
-        for curve in curves.values():
+        for name, curve in curves.items():
             row = dict(curve.loc[layer].items())
             cells.append(f"{1000 * row['excess']:+.2f} {_interval(row, 'excess', 2, scale=1000)}")
             if nodes == "carried":
-                cells.append(f"{row['retention']:.2f} {_interval(row, 'retention', 2)}")
+                cells.append(
+                    f"{row['retention']:.2f} {_interval(row, 'retention', 2)}"
+                    if is_measurable[name] and math.isfinite(row["retention"])
+                    else NOT_AVAILABLE
+                )
         table.add_row(str(layer), *cells)
     return table
 
@@ -141,6 +149,7 @@ def _share_table(profile: DecayProfile, title: str) -> Table:
     """Return the low-pass share of a profile, its null and its excess."""
     curve = select_curve(profile.table, null=profile.null)
     null = str(curve["null"].iloc[0])
+    is_measurable = profile.has_measurable_input("whole")
     table = Table(title=escape(f"{title}: low-pass share of energy"))
     for column in ("layer", "share", "95 % CI", f"{null} null", "excess", "95 % CI", "retention", "95 % CI"):
         table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
@@ -152,8 +161,11 @@ def _share_table(profile: DecayProfile, title: str) -> Table:
             f"{row['null_share']:.4f}",
             f"{row['excess']:+.4f}",
             _interval(row, "excess", 4),
-            f"{row['retention']:.2f}",
-            _interval(row, "retention", 2),
+            *(
+                (f"{row['retention']:.2f}", _interval(row, "retention", 2))
+                if is_measurable and math.isfinite(row["retention"])
+                else (NOT_AVAILABLE, NOT_AVAILABLE)
+            ),
         )
     return table
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from spectral_probe.profiles.bootstrap import Interval, WeightedMeans
+from spectral_probe.profiles.bootstrap import ROUNDING, Interval, WeightedMeans
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.spectrum.energy import NULLS
 from spectral_probe.types import FloatArray
@@ -129,7 +129,7 @@ def paired_changes(base: DecayProfile, other: DecayProfile) -> Changes:
             at[quantity, site] = change_between(quantity, site, means[0][s, q], means[1][s, q])
     retentions = {}
     for quantity in (*COMPONENT_QUANTITIES, EXCESS["swap"]):
-        if quantity in quantities and all(getattr(at[quantity, "embed"], m).low > 0 for m in ("base", "other")):
+        if quantity in quantities and all(getattr(at[quantity, "embed"], m).low > ROUNDING for m in ("base", "other")):
             q = quantities.index(quantity)
             ratios = [means[m][1, q].ratio_to(means[m][0, q]) for m in (0, 1)]
             retentions[quantity] = change_between(f"retention_{quantity}", "last block", *ratios)

@@ -13,6 +13,8 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.types import FloatArray
 
 CONFIDENCE = 0.95
+#: A mean excess this close to 0 is rounding: shares of energy are at most 1, and their sums are exact to about 1e-13.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,11 @@ class WeightedMeans:
         return percentile_interval(self.resampled)
 
     def ratio_to(self, other: WeightedMeans) -> WeightedMeans:
-        """Return the ratio of two means that broadcast, resample by resample."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return WeightedMeans(self.mean / other.mean, self.resampled / other.resampled)
+        """Return the ratio of two means that broadcast, resample by resample; NaN where ``other`` is 0 to rounding."""
+        whole, parts = (np.where(np.abs(values) > ROUNDING, values, np.nan) for values in (other.mean, other.resampled))
+        # A ratio without a denominator has no interval either.
+        parts = np.where(np.isnan(whole), np.nan, parts)
+        return WeightedMeans(self.mean / whole, self.resampled / parts)
 
     def __getitem__(self, index: Any) -> WeightedMeans:
         return WeightedMeans(self.mean[index], self.resampled[(slice(None), *np.atleast_1d(index))])

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.bootstrap import ROUNDING, Interval
 from spectral_probe.profiles.figures import share_curve
 from spectral_probe.profiles.files import load_profile, save_profile
 from spectral_probe.profiles.tables import curve_table, select_curve, user_table
-from spectral_probe.profiles.verdict import Verdict, judge
+from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS
 from spectral_probe.spectrum.energy import SpectralEnergy
@@ -256,15 +256,25 @@ class DecayProfile:
             "caveats": list(self.caveats),
         }
 
+    def has_measurable_input(self, component: str) -> bool:
+        """Whether the excess at ``embed`` is measurably above 0; a retention has no denominator without it."""
+        verdict = self.verdicts.get(component)
+        if verdict is not None and verdict.label.startswith(NOT_MEASURABLE):
+            return False
+        curve = self.curve(component, null=self.null or "swap" if component == "whole" else "swap")
+        embed = curve.loc[curve["state"] == "embed", "excess_low"]
+        return bool(len(embed) and embed.iloc[0] > ROUNDING)
+
     def whole_retention(self) -> dict[str, float]:
-        """Return what is left of the whole excess at the last block, under each null."""
+        """Return what is left of the whole excess at the last block, under each null; NaN without measurable input."""
         left = {}
         whole = self.table[(self.table["component"] == "whole") & (self.table["treatment"] == "plain")]
         for null in whole["null"].unique():
             curve = select_curve(whole, null=str(null), control=self._control)
-            blocks = curve[curve["state"] == "block"]
-            if len(blocks) and np.isfinite(blocks["retention"].iloc[-1]):
-                left[str(null)] = float(blocks["retention"].iloc[-1])
+            embed, blocks = curve[curve["state"] == "embed"], curve[curve["state"] == "block"]
+            if len(embed) and len(blocks) and np.isfinite(embed["excess"].iloc[0]):
+                is_measurable = embed["excess_low"].iloc[0] > ROUNDING
+                left[str(null)] = float(blocks["retention"].iloc[-1]) if is_measurable else float("nan")
         return left
 
     def plot(self, ax: Axes | None = None) -> Axes:

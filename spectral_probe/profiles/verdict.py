@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.bootstrap import ROUNDING, Interval
 
 #: A retention is preserved if its confidence interval lies inside this range.
 PRESERVED = (0.8, 1.25)
@@ -68,7 +68,7 @@ def judge(
 ) -> Verdict:
     r"""Return the verdict from the two confidence intervals; the rules apply in this order.
 
-    1. lower end of the ``embed`` excess ≤ 0: no measurable excess of the component;
+    1. lower end of the ``embed`` excess ≤ 0, or above it by rounding alone: no measurable excess of the component;
     2. CI of the retention ρ inside [0.8, 1.25]: preserved, with a note where it leaves out 1; below 1: attenuated;
        above 1: amplified;
     3. else inconclusive, with :math:`m = \lceil n (h/h^*)^2 \rceil` users needed, n the effective number of users, h
@@ -77,7 +77,7 @@ def judge(
     n = float(n_users) if n_effective is None else n_effective
     if n_users < MIN_USERS or not np.isfinite(embed_excess.low):
         return Verdict("inconclusive", n_users, n_effective=n_effective)
-    if embed_excess.low <= 0:
+    if embed_excess.low <= ROUNDING:
         return Verdict(f"{NOT_MEASURABLE} {COMPONENT_NAMES[component]}", n_users, n_effective=n_effective)
     if not np.isfinite([retention.value, retention.low, retention.high]).all():
         return Verdict("inconclusive", n_users, n_effective=n_effective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.report.words import (
     CONTROLS_IN_WORDS,
+    NOT_AVAILABLE,
     QUANTITIES_IN_WORDS,
     caveat_in_words,
     changes_in_words,
     nulls_in_words,
     paired_in_words,
+    retention_in_words,
     users_in_words,
     verdict_in_words,
 )
@@ -90,7 +93,7 @@ def _content(profile: DecayProfile) -> dict[str, Any]:
                 "name": name,
                 "words": CONTROLS_IN_WORDS.get(name, ""),
                 "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
-                "retention": "; ".join(f"{c} {x}" for c, x in control.retention.items()),
+                "retention": "; ".join(f"{c} {retention_in_words(control, c)}" for c in control.retention),
             }
             for name, control in profile.controls.items()
         ],
@@ -109,13 +112,24 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
     if "taste" in set(profile.table["component"]):
         for component in ("taste", "popularity"):
             rows = profile.curve(component).to_dict("records")
+            if not profile.has_measurable_input(component):
+                rows = [{**row, "retention": math.nan} for row in rows]
             layers = [(_text(row, "layer_name"), _span(row, "excess", 4), _span(row, "retention", 2)) for row in rows]
             head = ("layer", "excess", "retention")
             curves.append({"title": f"{component} carried", "head": head, "layers": layers})
         foreseen = profile.foreseen
         if foreseen is not None and len(foreseen):
             rows = foreseen[foreseen["component"] == "taste"].to_dict("records")
-            rows = [{**row, "value_low": row["low"], "value_high": row["high"]} for row in rows]
+            is_measurable = profile.has_measurable_input("taste")
+            rows = [
+                {
+                    "layer_name": row["layer_name"],
+                    "value": row["value"] if is_measurable else math.nan,
+                    "value_low": row["low"],
+                    "value_high": row["high"],
+                }
+                for row in rows
+            ]
             layers = [(_text(row, "layer_name"), _span(row, "value", 3)) for row in rows]
             head = ("layer", "in units of the taste carried at the input")
             curves.append({"title": "taste foreseen", "head": head, "layers": layers})
@@ -137,7 +151,7 @@ def _text(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
 
 def _span(row: Mapping[Any, Any], name: str, digits: int) -> str:
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return "" if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return NOT_AVAILABLE if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _comparison(comparison: ProfileComparison) -> dict[str, Any]:

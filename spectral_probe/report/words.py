@@ -7,6 +7,9 @@ import math
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import NOT_MEASURABLE
 
+#: Where the input has no measurable signal: what is left of it has no denominator.
+NOT_AVAILABLE = "n/a"
+
 CAVEATS = {
     "raw-verdict-differs": (
         "The whole excess of the raw states (nothing dropped, nothing centred) would get another word: the mean "
@@ -128,7 +131,7 @@ def paired_in_words(profile: DecayProfile) -> list[str]:
     for control, parts in profile.paired.items():
         for component, values in parts.items():
             base, other, difference = values["base"], values["other"], values["difference"]
-            if not math.isfinite(difference.value):
+            if not math.isfinite(difference.value) or not profile.has_measurable_input(component):
                 continue
             lines.append(
                 f"Retention of {component}: {model} {other.value:.2f}, {control} {base.value:.2f}; paired difference "
@@ -137,12 +140,20 @@ def paired_in_words(profile: DecayProfile) -> list[str]:
     return lines
 
 
+def retention_in_words(profile: DecayProfile, component: str) -> str:
+    """Return the retention at the last block with its interval; ``n/a`` if the input has no measurable signal."""
+    retention = profile.retention.get(component)
+    if retention is None or not math.isfinite(retention.value) or not profile.has_measurable_input(component):
+        return NOT_AVAILABLE
+    return str(retention)
+
+
 def nulls_in_words(profile: DecayProfile) -> str:
     """Return what is left of the whole excess under each null, because the nulls can disagree."""
     left = profile.whole_retention()
     if not left:
         return ""
-    parts = ", ".join(f"{null} {value:.2f}" for null, value in left.items())
+    parts = ", ".join(f"{null} {NOT_AVAILABLE if math.isnan(x) else f'{x:.2f}'}" for null, x in left.items())
     return f"Whole excess left at {profile.retention_layer or 'the last block'}, by null: {parts}."
 
 

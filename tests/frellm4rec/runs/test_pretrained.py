@@ -1,5 +1,6 @@
 from dataclasses import replace
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from frellm4rec.models import SASRec
 from frellm4rec.runs import pretrained, weight_cache
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError, ModelError, ResourceError
+from tests.frellm4rec.conftest import make_ring
 
 FAST = TrainingConfig(n_epochs=2, validate_every=1)
 
@@ -42,6 +44,16 @@ def test_trains_once_per_log_settings_and_seed(random_log, runs, tmp_path):
     assert len(folders) == 3
     names = {"config.json", "model.safetensors", "training.json"}
     assert all({path.name for path in folder.iterdir()} == names for folder in folders)
+
+
+def test_a_catalogue_smaller_than_the_list_of_the_recipe_has_a_shorter_list(runs, monkeypatch):
+    small = make_ring(n_items=8, length=6)
+    monkeypatch.setattr(pretrained, "TrainingConfig", SimpleNamespace(from_dict=lambda _: FAST))
+    model = pretrained.pretrained("sasrec", small)
+    assert runs == [0]
+    assert model.config.n_items == 8
+    with pytest.raises(ConfigError, match="below the number of items"):
+        pretrained.pretrained("sasrec", small, training=FAST)
 
 
 def test_another_recipe_leaves_old_weights_unused(random_log, runs, monkeypatch):
