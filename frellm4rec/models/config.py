@@ -13,6 +13,8 @@ WEIGHTS_FILE = "model.safetensors"
 #: States of fewer features are narrow. From here on a second thread takes at least a quarter off a training step, and a
 #: batch in groups of similar length is faster with both numbers of threads. Measured by ``python -m benchmarks.speed``.
 NARROW_BELOW = 256
+#: Largest whole number of a setting; the libraries overflow beyond it.
+LARGEST = 2**31 - 1
 _LATER = "later"
 
 
@@ -28,10 +30,12 @@ class RecommenderConfig:
         self.check_at_least("max_length", 1)
 
     def check_at_least(self, name: str, low: int) -> None:
-        """Refuse a setting that is not a whole number of at least ``low``."""
+        """Refuse a setting that is not a whole number of at least ``low``, and of at most :data:`LARGEST`."""
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
+        if value > LARGEST:
+            raise ConfigError(f"{name} must be at most {LARGEST}; got {value!r}. Correct the config.")
 
     def check_within(self, name: str, interval: str, advice: str) -> None:
         """Refuse a setting that is no number of an interval such as ``[0, 1)``, where ``inf`` is never reached."""

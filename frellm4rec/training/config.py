@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
-from frellm4rec.models.config import identity_of, later
+from frellm4rec.models.config import LARGEST, identity_of, later
 from spectral_probe.errors import ConfigError, check_known, did_you_mean
 
 #: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
@@ -132,6 +132,8 @@ class TrainingConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ConfigError(f"{name} must be at least {low}, a whole number; got {value!r}.")
+        if value > LARGEST:
+            raise ConfigError(f"{name} must be at most {LARGEST}; got {value!r}.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

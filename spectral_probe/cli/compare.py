@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from spectral_probe.errors import ConfigError
+
 
 def compare(
     runs: Annotated[
@@ -20,6 +22,11 @@ def compare(
 
     A higher low-pass share may be more taste carried, or smoothing by construction: the report says which.
     """
+    if len(runs) < 2:
+        raise ConfigError(
+            f"A comparison needs at least two runs; got {runs[0]}. Give another one, or see it alone with "
+            f"`spectral-probe report {runs[0]}`."
+        )
     from spectral_probe.cli.printing import print_comparison
     from spectral_probe.comparison.comparison import compare as compare_profiles
     from spectral_probe.comparison.comparison import with_distinct_names

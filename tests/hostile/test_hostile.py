@@ -1,0 +1,62 @@
+"""Hostile input through the real ``main()``: no traceback, no hang, no wrong result, nothing lost."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.hostile.cases import CATEGORIES
+from tests.hostile.harness import RIGHT, Ending, run_case
+from tests.hostile.world import World, make_world, set_up
+
+SEED = 20261126
+#: Cases of the default run, of all categories; all are run with ``-m slow``.
+N_DEFAULT = 100
+ALL = [(category, name) for category, cases in CATEGORIES.items() for name in cases]
+
+
+def _drawn() -> list[tuple[str, str]]:
+    order = np.random.default_rng(SEED).permutation(len(ALL))
+    return [ALL[row] for row in sorted(order[:N_DEFAULT])]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    before = dict(os.environ)
+    set_up(tmp_path_factory.mktemp("cache"))
+    yield make_world(tmp_path_factory.mktemp("world"))
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def _run(chosen: list[tuple[str, str]], world: World, folder: Path) -> None:
+    endings, wrong = Counter(), []
+    for category, name in chosen:
+        own_folder = folder / str(len(list(folder.iterdir())))
+        own_folder.mkdir()
+        number = ALL.index((category, name))
+        call = CATEGORIES[category][name](world, own_folder, np.random.default_rng([SEED, number]))
+        ending, what = run_case(call, own_folder)
+        endings[ending] += 1
+        if ending not in RIGHT:
+            wrong.append(f"{category} / {name}: {ending}: {what}")
+    print(" / ".join(f"{ending}: {endings[ending]}" for ending in Ending))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_there_are_at_least_300_cases() -> None:
+    assert len(ALL) >= 300
+
+
+def test_a_sample_of_all_cases(world, tmp_path) -> None:
+    _run(_drawn(), world, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_every_case(category, world, tmp_path) -> None:
+    _run([pair for pair in ALL if pair[0] == category], world, tmp_path)
