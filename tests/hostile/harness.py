@@ -79,30 +79,35 @@ class Call:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_forked(call: Call, folder: Path) -> Outcome:
-    """Run the real ``main()`` in a fork of this process, with ``folder`` as its working directory.
+def start_forked(call: Call, folder: Path) -> int:
+    """Start the real ``main()`` in a fork of this process, with ``folder`` as its working directory; return its number.
 
-    The fork has all imports of this process, so that a case costs what the command does and not what Python does.
+    The fork has all imports of this process, so that a case costs what the command does and not what Python does. It
+    leads a group of processes, and prints to ``stdout.txt`` and ``stderr.txt`` in the folder.
     """
-    out, err = folder / "stdout.txt", folder / "stderr.txt"
-    began = time.perf_counter()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _run_as_child(call, folder, out, err)
-    code, is_hung = _wait(child)
-    texts = [path.read_text("utf-8", "backslashreplace") for path in (out, err)]
+        _run_as_child(call, folder)
+    return child
+
+
+def run_forked(call: Call, folder: Path) -> Outcome:
+    """Start a command as :func:`start_forked` does, and wait for its end."""
+    began = time.perf_counter()
+    code, is_hung = _wait(start_forked(call, folder))
+    texts = [(folder / name).read_text("utf-8", "backslashreplace") for name in ("stdout.txt", "stderr.txt")]
     return Outcome(code, texts[0], texts[1], time.perf_counter() - began, is_hung)
 
 
-def _run_as_child(call: Call, folder: Path, out: Path, err: Path) -> None:
+def _run_as_child(call: Call, folder: Path) -> None:
     code = 1
     try:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
-        for number, path in ((1, out), (2, err)):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdin, sys.stdout, sys.stderr = (

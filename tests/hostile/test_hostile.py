@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.hostile.cases import CATEGORIES
 from tests.hostile.harness import RIGHT, Ending, run_case
-from tests.hostile.world import World, make_world, set_up
+from tests.hostile.world import World
 
 SEED = 20261126
 #: Cases of the default run, of all categories; all are run with ``-m slow``.
@@ -22,15 +21,6 @@ ALL = [(category, name) for category, cases in CATEGORIES.items() for name in ca
 def _drawn() -> list[tuple[str, str]]:
     order = np.random.default_rng(SEED).permutation(len(ALL))
     return [ALL[row] for row in sorted(order[:N_DEFAULT])]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
-    before = dict(os.environ)
-    set_up(tmp_path_factory.mktemp("cache"))
-    yield make_world(tmp_path_factory.mktemp("world"))
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def _run(chosen: list[tuple[str, str]], world: World, folder: Path) -> None:
