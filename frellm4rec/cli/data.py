@@ -30,6 +30,10 @@ def data(
     export: Annotated[
         tuple[str, Path] | None, typer.Option(metavar="FORMAT DIR", help="Write the data set: --export recbole DIR.")
     ] = None,
+    export_items: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the items in their order, as CSV: position, item_id, title."),
+    ] = None,
 ) -> None:
     """Print how many users, items and interactions every filter leaves, beside the paper's Table 1."""
     if core is not None and core not in CORES:
@@ -41,12 +45,15 @@ def data(
         )
     from frellm4rec.data.counts import format_report, report_of
     from frellm4rec.data.recbole import write_recbole
+    from frellm4rec.items.export import write_items
 
     logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
     dataset = _load(name, from_dir, core)
     typer.echo(format_report(report_of(dataset)))
     if export is not None:
         typer.echo(f"written: {write_recbole(dataset, export[1].expanduser())}")
+    if export_items is not None:
+        typer.echo(f"written: {write_items(dataset, export_items.expanduser())}")
 
 
 def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:
