@@ -15,6 +15,7 @@ from frellm4rec.data.parsing.json_lines import MAX_BROKEN_SHARE, JsonLines
 from frellm4rec.data.parsing.titles import clean_title
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.labels import label_of
 from spectral_probe.interactions.log import Interactions
 
 logger = logging.getLogger(__name__)
@@ -212,9 +213,9 @@ def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> t
     lines = JsonLines(path, max_broken_share=max_broken_share)
     rows: list[tuple[str, str, int]] = []
     for review in lines:
-        user, item = review.get("reviewerID"), review.get("asin")
+        user, item = _label(review.get("reviewerID")), _label(review.get("asin"))
         time = _whole_number(review.get("unixReviewTime"))
-        if _is_label(user) and _is_label(item) and time is not None:
+        if user and item and time is not None:
             rows.append((user, item, time))
         else:
             values = {name: review.get(name) for name in ("reviewerID", "asin", "unixReviewTime")}
@@ -238,9 +239,9 @@ def read_titles(
     lines = JsonLines(path, max_broken_share=max_broken_share)
     titles: dict[str, str] = {}
     for product in lines:
-        asin = product.get("asin")
-        if not _is_label(asin):
-            lines.reject(f"must have an asin; it has {str(asin)[:60]!r}")
+        asin = _label(product.get("asin"))
+        if not asin:
+            lines.reject(f"must have an asin; it has {str(product.get('asin'))[:60]!r}")
         elif asin in items and asin not in titles:
             title = clean_title(product.get("title"), category=category)
             if title:
@@ -253,9 +254,11 @@ def _broken_note(lines: JsonLines) -> list[str]:
     return [f"{lines.n_broken} of {lines.n_lines} lines of {lines.path.name} are broken."] if lines.n_broken else []
 
 
-def _is_label(value: object) -> bool:
-    """Whether a value can be the label of a user or an item: non-empty text without lone surrogates."""
-    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
+def _label(value: object) -> str:
+    """Return the label of a user or an item; empty for anything but text, and for text with lone surrogates."""
+    if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
+        return ""
+    return label_of(value)
 
 
 def _whole_number(value: object) -> int | None:

@@ -100,7 +100,7 @@ def clean_labels(column: pd.Series[Any] | npt.ArrayLike, name: str) -> Labels:
         if not is_missing.any():
             return Labels(series.to_numpy(), is_missing)
     for value in distinct:
-        if isinstance(value, float | np.floating) and abs(float(value)) >= _LARGEST_EXACT:
+        if isinstance(value, float | np.floating) and _LARGEST_EXACT <= abs(float(value)) < math.inf:
             raise DataError(
                 f"Column {name!r} holds the number {value!r} as a float, and floats from 2**53 on cannot tell every "
                 "label from the next. Read the column as text or as whole numbers."
@@ -114,6 +114,37 @@ def clean_labels(column: pd.Series[Any] | npt.ArrayLike, name: str) -> Labels:
         if all(whole):
             return Labels(values.astype(np.int64), is_missing)
     return Labels(values, is_missing, _note(distinct, cleaned[:-1], codes, name))
+
+
+def required_labels(column: pd.Series[Any], name: str, *, where: str, unit: str = "row") -> Labels:
+    """Return the labels of a column in which none may be missing.
+
+    Parameters
+    ----------
+    column : Series
+        Its index has the number of the line or row, as it is named in errors.
+    name, where : str
+        The column and its table, for errors.
+    unit : str
+        What the index counts: ``line`` or ``row``.
+
+    Raises
+    ------
+    DataError
+        If a label is missing: empty, not finite, or a word such as ``NaN`` or ``NULL``.
+    """
+    labels = clean_labels(column, name)
+    rows = np.flatnonzero(labels.is_missing)
+    if len(rows):
+        first, value = column.index[rows[0]], column.iloc[rows[0]]
+        counted = " (counted from 0)" if unit == "row" else ""
+        shown = f" ({str(value)[:40]!r})" if isinstance(value, str) and value.strip() else ""
+        raise DataError(
+            f"Column {name!r} of {where} must not be empty; it is empty or not finite in {len(rows)} of {len(column)} "
+            f"rows, first in {unit} {first}{counted}{shown}. Drop or repair these rows; a word written for a "
+            "missing value cannot be a label."
+        )
+    return labels
 
 
 def _note(distinct: npt.NDArray[Any], cleaned: npt.NDArray[Any], codes: npt.NDArray[np.int64], name: str) -> str:

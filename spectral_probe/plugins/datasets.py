@@ -9,6 +9,7 @@ import pandas as pd
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.titles import first_titles, titles_of_items
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 
 
@@ -36,8 +37,7 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
         log = Interactions.from_frame(dataset)
         titles = None
         if "title" in dataset.columns:
-            by_item = dataset.drop_duplicates("item_id").set_index("item_id")["title"].fillna("").astype(str)
-            titles = [str(by_item[item]) for item in log.item_ids]
+            titles = titles_of_items(first_titles(dataset["item_id"], dataset["title"]), log.item_ids)
         return Dataset.from_interactions(log, item_titles=titles, name="frame")
     known = plugin_names("datasets")
     name, _, argument = dataset.partition(":")

@@ -7,11 +7,10 @@ import re
 import unicodedata
 from pathlib import Path
 
-import pandas as pd
-
 from frellm4rec.data.parsing.columns import read_columns
 from spectral_probe.errors import DataError
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.titles import first_titles, titles_of_items
 
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
 #: The end of a page's keyword tag that was collected as a title: ``Duct Tape,3M,90128" />``.
@@ -66,15 +65,6 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.casefold().replace("&", " and ")).strip()
 
 
-def first_titles(df: pd.DataFrame, item: str, title: str) -> dict[object, str]:
-    """Return the first non-empty title of each item."""
-    known: dict[object, str] = {}
-    for label, text in zip(df[item], df[title], strict=True):
-        if isinstance(text, str) and text.strip():
-            known.setdefault(label, text.strip())
-    return known
-
-
 def titles_from_file(
     log: Interactions, path: str | Path | None, *, item: str = "item_id", title: str = "title"
 ) -> list[str] | None:
@@ -87,12 +77,12 @@ def titles_from_file(
     """
     if path is None:
         return None
-    known = first_titles(read_columns(Path(path), [item, title], filled=[item]), item, title)
-    by_text = {str(label): text for label, text in known.items()}
-    titles = [by_text.get(str(label), "") for label in log.item_ids]
+    table = read_columns(Path(path), [item, title], filled=[])
+    known = first_titles(table[item], table[title])
+    titles = titles_of_items(known, log.item_ids)
     if not any(titles):
         raise DataError(
-            f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(by_text), '')!r}, "
+            f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(known), '')!r}, "
             f"the log's is {str(log.item_ids[0])!r}. Check that both use the same labels."
         )
     return titles
