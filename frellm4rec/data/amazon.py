@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -10,15 +9,14 @@ from typing import Literal
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
-from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
+from frellm4rec.data.counts import CountedDataset, Counts, core_label, log_notes, with_report
 from frellm4rec.data.parsing.json_lines import MAX_BROKEN_SHARE, JsonLines
-from frellm4rec.data.parsing.titles import clean_title
+from frellm4rec.data.parsing.titles import clean_title, or_note
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.labels import label_of
 from spectral_probe.interactions.log import Interactions
-
-logger = logging.getLogger(__name__)
+from spectral_probe.interactions.titles import titles_of_items
 
 # fmt: off
 CATEGORIES = (
@@ -194,11 +192,15 @@ def read_amazon(
     log = Interactions.from_frame(df)
     titles = None
     if metadata is not None:
-        by_asin, title_notes = read_titles(metadata, set(log.item_ids), category, max_broken_share=max_broken_share)
-        titles, notes = [by_asin.get(asin, "") for asin in log.item_ids], notes + title_notes
+        items = set(log.item_ids)
+        read, title_notes = or_note(
+            lambda: read_titles(metadata, items, category, max_broken_share=max_broken_share), metadata.name
+        )
+        if read is not None:
+            titles, title_notes = titles_of_items(read[0], log.item_ids), read[1]
+        notes += title_notes
     name = f"amazon:{options.argument(category)}"
-    for note in notes:
-        logger.warning("%s: %s", name, note)
+    log_notes(name, notes)
     return with_report(Dataset.from_interactions(log, item_titles=titles, name=name), stages, notes)
 
 
@@ -229,7 +231,8 @@ def read_titles(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the cleaned title of each of the items that has one, and a note if lines are broken.
 
-    Metadata list some products more than once; the first entry with a title is used.
+    Metadata list some products more than once; the first entry with a title is used. Those of 2023 name a product by
+    ``parent_asin``, those of 2018 by ``asin``.
 
     Raises
     ------
@@ -239,7 +242,7 @@ def read_titles(
     lines = JsonLines(path, max_broken_share=max_broken_share)
     titles: dict[str, str] = {}
     for product in lines:
-        asin = _label(product.get("asin"))
+        asin = _label(product.get("parent_asin") or product.get("asin"))
         if not asin:
             lines.reject(f"must have an asin; it has {str(product.get('asin'))[:60]!r}")
         elif asin in items and asin not in titles:

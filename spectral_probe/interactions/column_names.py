@@ -1,15 +1,15 @@
-"""Which column of a table holds users, items, times and titles: by name, or by the usual names for each."""
+"""Which column of a table holds users, items, times and titles: as named, or by the usual names of each."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 
-ROLES = ("user", "item", "time", "title")
-#: Usual names, without case, spaces, ``_`` and ``-``. The first of a role is taken even if others are there, too.
+#: What a column can hold, and its name in files of this package, which is taken before any other.
+ROLES = {"user": "user_id", "item": "item_id", "time": "timestamp", "title": "title"}
+#: Usual names, without case, spaces, ``_`` and ``-``; the first of a role is taken even if others are there, too.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "user": (
         *("userid", "user", "uid", "userno", "username", "customerid", "customer", "customerno", "reviewerid"),
@@ -33,7 +33,7 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 #: Where both are there, the first is meant: it joins the variants of a product.
-_PREFERRED = (("parentasin", "asin"),)
+_PREFERRED = ("parentasin", "asin")
 
 
 def plain_name(column: object) -> str:
@@ -42,9 +42,10 @@ def plain_name(column: object) -> str:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Return the columns named in ``user=…,item=…,time=…,title=…`` by role.
+    """Return the columns named in ``user=…,item=…,time=…,title=…``, by role.
 
-    A part that contains a comma is put in double quotes.
+    A part that contains a comma is put in double quotes. A number is the position of a column, from 1, in a file
+    without a header.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def parse_columns(text: str) -> dict[str, str]:
     if not named:
         raise ConfigError(f"Columns are named as user=…,item=…,time=…,title=…; got {text!r}. Name at least one.")
     if len(set(named.values())) != len(named):
-        raise ConfigError(f"Every column has one role; got {text!r}. Name each column once.")
+        raise ConfigError(f"A column has one role; got {text!r}. Name a column once.")
     return named
 
 
@@ -74,75 +75,60 @@ def format_columns(named: Mapping[str, str]) -> str:
     return ",".join(f'"{part.replace(chr(34), chr(34) * 2)}"' if set(part) & set(',"') else part for part in parts)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a table of interactions.
-
-    Attributes
-    ----------
-    user, item : str
-    time, title : str or None
-        None where the table has none.
-    named : frozenset of str
-        Roles whose column was named by the caller.
-    """
-
-    user: str
-    item: str
-    time: str | None = None
-    title: str | None = None
-    named: frozenset[str] = field(default_factory=frozenset)
-
-    def notes(self) -> list[str]:
-        """Return what the reader of a result should know: columns that were recognised, and a missing time."""
-        usual = {"user": "user_id", "item": "item_id", "time": "timestamp", "title": "title"}
-        taken = {role: column for role in ROLES if (column := getattr(self, role)) is not None}
-        differing = [f"{role} {column!r}" for role, column in taken.items() if column != usual[role]]
-        is_told = all(role in self.named for role, column in taken.items() if column != usual[role])
-        notes = [] if is_told or not differing else [f"columns taken by their names: {', '.join(differing)}."]
-        if self.time is None:
-            notes.append("no column of times: the order of the rows is taken as the order of the events.")
-        return notes
-
-
-def find_columns(header: Sequence[str], named: Mapping[str, str] | None = None, *, where: str) -> Columns:
-    """Return which columns of a table hold users, items, times and titles.
+def find_columns(
+    header: Sequence[str],
+    named: Mapping[str, str] | None = None,
+    *,
+    where: str,
+    roles: Collection[str] = tuple(ROLES),
+    required: Collection[str] = ("user", "item"),
+) -> dict[str, str]:
+    """Return the column of each role that a table has.
 
     Parameters
     ----------
     header : sequence of str
     named : mapping, optional
-        Columns by role that the caller named; the others are found by :data:`USUAL_NAMES`.
+        Columns by role that the caller named; the others are found by :data:`ROLES` and :data:`USUAL_NAMES`.
     where : str
         The table, for errors.
+    roles : collection of str
+        Roles to look for.
+    required : collection of str
+        Roles that the table must have.
 
     Raises
     ------
     DataError
-        If a named column is missing, users or items have no column, or two columns could be meant.
+        If a named or required column is missing, or two columns could be meant.
     """
-    named = dict(named or {})
-    for role, column in named.items():
+    taken = dict(named or {})
+    for role, column in taken.items():
         if list(header).count(column) != 1:
             problem = "no column" if column not in header else "more than one column"
             raise DataError(
                 f"{where} has {problem} {column!r} in its header, line 1; its columns are {listing(header)}."
                 f"{did_you_mean(column, header)} {how_to_name(role)}"
             )
-    taken = dict(named)
-    for role in ROLES:
+    for role in roles:
+        if role not in taken and (usual := _usual_column(header, role, set(taken.values()), where)) is not None:
+            taken[role] = usual
+    for role in required:
         if role not in taken:
-            column_of_role = _usual_column(header, role, set(taken.values()), where)
-            if column_of_role is not None:
-                taken[role] = column_of_role
-    for role in ("user", "item"):
-        if role not in taken:
-            expected = {"user": "user_id", "item": "item_id"}[role]
             raise DataError(
-                f"{where} has no column {expected!r} in its header, line 1, and none of a usual name for {role}s; its "
-                f"columns are {listing(header)}.{did_you_mean(expected, header)} {how_to_name(role)}"
+                f"{where} has no column {ROLES[role]!r} in its header, line 1, and none of a usual name for a {role}; "
+                f"its columns are {listing(header)}.{did_you_mean(ROLES[role], header)} {how_to_name(role)}"
             )
-    return Columns(taken["user"], taken["item"], taken.get("time"), taken.get("title"), frozenset(named))
+    return {role: taken[role] for role in ROLES if role in taken}
+
+
+def notes_on_columns(taken: Mapping[str, str], named: Collection[str]) -> list[str]:
+    """Return what the reader of a result should know: columns that were recognised, and that there are no times."""
+    recognised = [f"{role} {column!r}" for role, column in taken.items() if column != ROLES[role] and role not in named]
+    notes = [f"columns recognised: {', '.join(recognised)}."] if recognised else []
+    if "time" not in taken:
+        notes.append("no column of times: the order of the file is taken as the order of the events.")
+    return notes
 
 
 def how_to_name(role: str) -> str:
@@ -158,35 +144,28 @@ def listing(columns: Sequence[str]) -> str:
 
 def is_item_name(column: str) -> bool:
     """Return whether a column of this name holds the ids of items: a usual name, or one that ends in ``id``."""
-    name = plain_name(column)
     text = column.strip()
-    return name in ("id", *USUAL_NAMES["item"]) or text.endswith(("_id", "Id", "ID", "-id", " id"))
+    return plain_name(column) in ("id", *USUAL_NAMES["item"]) or text.endswith(("_id", "Id", "ID", "-id", " id"))
 
 
 def _usual_column(header: Sequence[str], role: str, taken: set[str], where: str) -> str | None:
     """Return the column with a usual name for a role; None without one."""
     usual = USUAL_NAMES[role]
-    exact = {"user": "user_id", "item": "item_id", "time": "timestamp", "title": "title"}[role]
-    if list(header).count(exact) == 1 and exact not in taken:
-        return exact
-    candidates = [column for column in header if plain_name(column) in usual and column not in taken]
-    first = [column for column in candidates if plain_name(column) == usual[0]]
-    candidates = first or candidates
+    candidates = [column for column in header if column == ROLES[role] and column not in taken]
+    for accepted in (usual[:1], usual):
+        candidates = candidates or [c for c in header if plain_name(c) in accepted and c not in taken]
     names = {plain_name(column) for column in candidates}
-    for better, other in _PREFERRED:
-        if better in names:
-            candidates = [column for column in candidates if plain_name(column) != other]
-    if len(candidates) > 1 and role in ("user", "item"):
+    if names >= set(_PREFERRED):
+        candidates = [column for column in candidates if plain_name(column) != _PREFERRED[1]]
+    if len(candidates) > 1 and role in ("time", "title") and len(names) == len(candidates):
+        return min(candidates, key=lambda column: usual.index(plain_name(column)))
+    if len(candidates) > 1 and len(set(candidates)) == 1:
         raise DataError(
-            f"{where} has {len(candidates)} columns that could hold the {role}s: {listing(candidates)}. "
-            f"{how_to_name(role)}"
+            f"{where} has more than one column {candidates[0]!r} in its header, line 1; its columns are "
+            f"{listing(header)}. Rename or drop one."
         )
     if len(candidates) > 1:
-        ordered = sorted(candidates, key=lambda column: usual.index(plain_name(column)))
-        if header.count(ordered[0]) > 1 or plain_name(ordered[0]) == plain_name(ordered[1]):
-            raise DataError(
-                f"{where} has {len(candidates)} columns that could hold the {role}s: {listing(candidates)}. "
-                f"{how_to_name(role)}"
-            )
-        return ordered[0]
+        raise DataError(
+            f"{where} has more than one column for the {role}: {listing(candidates)}, line 1. {how_to_name(role)}"
+        )
     return candidates[0] if candidates else None

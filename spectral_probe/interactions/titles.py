@@ -16,6 +16,19 @@ def first_titles(items: Iterable[object], titles: Iterable[object]) -> dict[str,
     return known
 
 
+def titles_differ(items: Iterable[object], titles: Iterable[object]) -> tuple[int, int]:
+    """Return how many items have a title in several rows, and for how many of them the titles differ."""
+    seen: dict[str, set[str]] = {}
+    n_rows: dict[str, int] = {}
+    for item, title in zip(items, titles, strict=True):
+        if isinstance(title, str) and title.strip():
+            label = label_of(item)
+            seen.setdefault(label, set()).add(title.strip())
+            n_rows[label] = n_rows.get(label, 0) + 1
+    repeated = [label for label, n in n_rows.items() if n > 1]
+    return len(repeated), sum(len(seen[label]) > 1 for label in repeated)
+
+
 def titles_of_items(known: dict[str, str], items: Iterable[object]) -> list[str]:
     """Return the title of each item; an empty string where it has none."""
     return [known.get(label_of(item), "") for item in items]

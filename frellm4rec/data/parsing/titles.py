@@ -5,13 +5,20 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from frellm4rec.data.parsing.columns import read_columns
-from spectral_probe.errors import DataError
+from frellm4rec.data.parsing.columns import open_table
+from frellm4rec.data.parsing.text_files import undecoded_byte
+from spectral_probe.errors import DataError, SpectralProbeError
+from spectral_probe.interactions.column_names import USUAL_NAMES, plain_name
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.titles import first_titles, titles_of_items
 
+Titles = TypeVar("Titles")
+#: Columns that hold titles in a file of items, where no column has a usual name.
+OTHER_TITLES = ("name", "label")
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
 #: The end of a page's keyword tag that was collected as a title: ``Duct Tape,3M,90128" />``.
 TAG_TAIL = re.compile(r'"?\s*/>\s*$')
@@ -65,10 +72,31 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.casefold().replace("&", " and ")).strip()
 
 
+def or_note(read: Callable[[], Titles], name: str) -> tuple[Titles | None, list[str]]:
+    """Return the titles that a function reads; None and a note with the reason where it fails.
+
+    For files of titles that nobody named: they do not decide whether the log beside them is read.
+    """
+    try:
+        return read(), []
+    except SpectralProbeError as error:
+        return None, [f"titles are left out, because {name} cannot be used: {error}"]
+
+
 def titles_from_file(
-    log: Interactions, path: str | Path | None, *, item: str = "item_id", title: str = "title"
+    log: Interactions, path: str | Path | None, *, item: str | None = None, title: str | None = None
 ) -> list[str] | None:
     """Return the title of every item from a file of titles, empty where it has none; None without a file.
+
+    Parameters
+    ----------
+    log : Interactions
+    path : path, optional
+        Any table that :func:`~frellm4rec.data.parsing.columns.open_table` reads.
+    item : str, optional
+        Column with item ids, if the file has it; else the one of a usual name.
+    title : str, optional
+        Column with titles; the one of a usual name when left out.
 
     Raises
     ------
@@ -77,8 +105,7 @@ def titles_from_file(
     """
     if path is None:
         return None
-    table = read_columns(Path(path), [item, title], filled=[])
-    known = first_titles(table[item], table[title])
+    known = _known_titles(Path(path), item, title)
     titles = titles_of_items(known, log.item_ids)
     if not any(titles):
         raise DataError(
@@ -86,3 +113,25 @@ def titles_from_file(
             f"the log's is {str(log.item_ids[0])!r}. Check that both use the same labels."
         )
     return titles
+
+
+def _known_titles(path: Path, item: str | None, title: str | None) -> dict[str, str]:
+    """Return the titles in a file, by the label of the item."""
+    roles = ("item", "title")
+    named = {"title": title} if title else {}
+    header = open_table(path, roles=(), required=()).header
+    if item is not None and item in header:
+        named["item"] = item
+    if not title and not any(plain_name(column) in USUAL_NAMES["title"] for column in header):
+        named |= dict.fromkeys(["title"], next((column for column in header if column in OTHER_TITLES), ""))
+        named = {role: column for role, column in named.items() if column}
+    table = open_table(path, named, roles=roles, required=roles)
+    rows = table.read([table.columns[role] for role in roles], filled=[])
+    titles = rows[table.columns["title"]]
+    broken = [isinstance(text, str) and undecoded_byte(text) is not None for text in titles]
+    if any(broken):
+        raise DataError(
+            f"{path} must be UTF-8 text; the titles of {sum(broken)} items are not, first in line "
+            f"{titles.index[broken.index(True)]}. Convert it to UTF-8."
+        )
+    return first_titles(rows[table.columns["item"]], titles)
