@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.flags import Columns
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ EXPORTS = ("recbole",)
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, movielens:100k, … or a file.")],
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    columns: Columns = None,
     core: Annotated[
         str | None,
         typer.Option(
@@ -46,9 +48,10 @@ def data(
     from frellm4rec.data.counts import format_report, report_of
     from frellm4rec.data.recbole import write_recbole
     from frellm4rec.items.export import write_items
+    from spectral_probe.plugins.datasets import with_columns
 
     logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
-    dataset = _load(name, from_dir, core)
+    dataset = _load(with_columns(name, columns), from_dir, core)
     typer.echo(format_report(report_of(dataset)))
     if export is not None:
         typer.echo(f"written: {write_recbole(dataset, export[1].expanduser())}")

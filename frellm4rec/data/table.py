@@ -75,7 +75,7 @@ def read_table(
     if _is_by_position(table) and "time" not in columns:
         notes += notes_on_columns({}, ())
     for role in ("user", "item"):
-        labels = required_labels(df[columns[role]], columns[role], where=str(path), unit="line")
+        labels = required_labels(df[columns[role]], columns[role], where=str(path), unit=table.unit)
         df[columns[role]] = labels.values
         notes += [labels.note] if labels.note else []
     if "time" in columns:

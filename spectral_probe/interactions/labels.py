@@ -116,7 +116,7 @@ def clean_labels(column: pd.Series[Any] | npt.ArrayLike, name: str) -> Labels:
     return Labels(values, is_missing, _note(distinct, cleaned[:-1], codes, name))
 
 
-def required_labels(column: pd.Series[Any], name: str, *, where: str, unit: str = "row") -> Labels:
+def required_labels(column: pd.Series[Any], name: str, *, where: str, unit: str = "row", base: str = "") -> Labels:
     """Return the labels of a column in which none may be missing.
 
     Parameters
@@ -125,8 +125,8 @@ def required_labels(column: pd.Series[Any], name: str, *, where: str, unit: str 
         Its index has the number of the line or row, as it is named in errors.
     name, where : str
         The column and its table, for errors.
-    unit : str
-        What the index counts: ``line`` or ``row``.
+    unit, base : str
+        What the index counts: ``line`` or ``row``, and from which number, if that is not clear.
 
     Raises
     ------
@@ -137,11 +137,10 @@ def required_labels(column: pd.Series[Any], name: str, *, where: str, unit: str 
     rows = np.flatnonzero(labels.is_missing)
     if len(rows):
         first, value = column.index[rows[0]], column.iloc[rows[0]]
-        counted = " (counted from 0)" if unit == "row" else ""
         shown = f" ({str(value)[:40]!r})" if isinstance(value, str) and value.strip() else ""
         raise DataError(
             f"Column {name!r} of {where} must not be empty; it is empty or not finite in {len(rows)} of {len(column)} "
-            f"rows, first in {unit} {first}{counted}{shown}. Drop or repair these rows; a word written for a "
+            f"rows, first in {unit} {first}{base}{shown}. Drop or repair these rows; a word written for a "
             "missing value cannot be a label."
         )
     return labels

@@ -165,7 +165,7 @@ class Interactions:
 def _labels(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
     """Return the labels of a column of a table in memory; what was rewritten is logged."""
     numbered = column.set_axis(np.arange(len(column)))
-    labels = required_labels(numbered, name, where="the interaction table", unit="row")
+    labels = required_labels(numbered, name, where="the interaction table", base=" (counted from 0)")
     if labels.note:
         logger.warning("%s", labels.note)
     return labels.values

@@ -30,6 +30,7 @@ class Table(Protocol):
     header: list[str]
     columns: dict[str, str]
     notes: list[str]
+    unit: str
 
     def read(self, columns: list[str], *, filled: Collection[str]) -> pd.DataFrame:
         """Return the wanted columns, indexed by the number of the line (Parquet: of the row, from 1)."""
@@ -78,6 +79,8 @@ def open_table(
 
 class ParquetTable:
     """A Parquet file; see :class:`Table`."""
+
+    unit = "row"
 
     def __init__(
         self, path: Path, named: Mapping[str, str] | None, *, roles: Collection[str], required: Collection[str]
@@ -129,6 +132,8 @@ class ParquetTable:
 
 class JsonTable:
     """JSON lines, an object for each event; its columns are the keys of the first. See :class:`Table`."""
+
+    unit = "line"
 
     def __init__(
         self, path: Path, named: Mapping[str, str] | None, *, roles: Collection[str], required: Collection[str]

@@ -54,6 +54,8 @@ class TextTable:
         Column of each role that the table has.
     notes : list of str
         What the reader of a result should know of how the file was read.
+    unit : str
+        What the index of the rows counts.
 
     Parameters
     ----------
@@ -63,6 +65,8 @@ class TextTable:
     roles, required : collections of str
         Roles to look for, and those that the table must have.
     """
+
+    unit = "line"
 
     def __init__(
         self,
@@ -136,6 +140,13 @@ class TextTable:
         for separator in candidates or self._format.separators[:1]:
             header = [field.strip() for field in self._split(first, separator)]
             header = [_untyped(field, self.path) for field in header] if self._format.is_typed else header
+            if by_position and set(named.values()) <= set(header):
+                if header in ([str(n + start) for n in range(len(header))] for start in (0, 1)):
+                    raise DataError(
+                        f"Line 1 of {self.path} reads {first.strip()[:80]!r}, which may be a header or data, so the "
+                        "columns cannot be told by numbers. Give the file a header with names."
+                    )
+                continue
             try:
                 self.columns = find_columns(header, named, where=str(self.path), roles=roles, required=required)
             except DataError as error:
@@ -146,7 +157,7 @@ class TextTable:
         for separator in candidates if not self._format.is_typed else ():
             sample = [self._split(line, separator) for _, line in islice(self._lines(), _N_SAMPLE) if line.strip()]
             header = [str(position) for position in range(1, len(sample[0]) + 1)]
-            columns = named if by_position and set(named.values()) <= set(header) else _by_position(sample)
+            columns = _by_position(sample) if not named else named if set(named.values()) <= set(header) else None
             if columns is None or not set(required) <= set(columns):
                 continue
             self._separator, self.header, self.columns = separator, header, columns
@@ -154,8 +165,12 @@ class TextTable:
             listed = ", ".join(f"{role} {column}" for role, column in columns.items())
             self.notes.append(f"no header: the columns by position are {listed}.")
             return
-        assert problem is not None
-        if any(_is_time(field) for field in self._split(first, separator)):
+        if problem is None:
+            raise DataError(
+                f"{self.path} has no columns of the numbers {list(named.values())}: line 1 reads {first[:80]!r}. Count "
+                "its columns from 1."
+            )
+        if not find_columns(self._split(first, separator), where=str(self.path), required=()):
             hint = " Without a header, name the columns by their positions: --columns user=1,item=2,time=3."
             raise DataError(f"{problem}{hint}") from None
         raise problem

@@ -84,6 +84,7 @@ def test_without_times_the_order_of_the_file_is_taken_and_noted(name, text, tmp_
     [
         (lines("", ",", (0, 1, 2)), r"--columns user=1,item=2"),
         ("a,b,5\nc,d,6\n", r"--columns user=1,item=2"),
+        ("a,b\nc,d\n", r"--columns user=1,item=2"),
         (lines("user_id,movieId,product_id,ts"), "more than one column for the item.*--columns item="),
         (lines("uid,customer_id,item,ts"), "more than one column for the user"),
         (lines("u,v,w,x"), "no column 'user_id'.*--columns user="),
@@ -107,6 +108,11 @@ def test_columns_are_named_in_the_name_of_the_data_set(tmp_path):
     assert histories(resolve_dataset(with_columns(str(path), '"user=a,x",item=b,time=d'))) == EXPECTED
     path.write_text(lines("", ",", (1, 0, 3)))
     assert histories(resolve_dataset(with_columns(str(path), "user=2,item=1,time=3"))) == EXPECTED
+    path.write_text(lines("", ",", (0, 1)).replace("7,50\n", "1,2\n"))
+    with pytest.raises(DataError, match="may be a header or data"):
+        resolve_dataset(with_columns(str(path), "user=1,item=2"))
+    with pytest.raises(DataError, match="Count its columns from 1"):
+        resolve_dataset(with_columns(str(path), "user=1,item=3"))
     path.write_text(lines("w,v,t", ",", (1, 0, 3)))
     assert histories(resolve_dataset(with_columns(str(path), "user=2,item=1,time=3"))) == EXPECTED
 
