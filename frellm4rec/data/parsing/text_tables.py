@@ -14,7 +14,7 @@ import pandas as pd
 
 from frellm4rec.data.parsing.text_files import ending, not_utf8, read_text, undecoded_byte
 from spectral_probe.errors import DataError, did_you_mean
-from spectral_probe.interactions.column_names import find_columns
+from spectral_probe.interactions.column_names import USUAL_NAMES, find_columns, plain_name
 from spectral_probe.interactions.labels import label_of
 
 
@@ -296,7 +296,9 @@ def _by_position(sample: list[list[str]]) -> dict[str, str] | None:
 
 
 def _is_header(sample: list[list[str]]) -> bool:
-    """Whether the first line has no number and the second has one."""
+    """Whether the first line has a usual name of a column, or no number while the second has one."""
+    if {plain_name(field) for field in sample[0]} & {name for names in USUAL_NAMES.values() for name in names}:
+        return True
     numbers = [[not pd.isna(value) for value in pd.to_numeric(pd.Series(row), errors="coerce")] for row in sample[:2]]
     return len(numbers) == 2 and not any(numbers[0]) and any(numbers[1])
 

@@ -111,8 +111,10 @@ def test_columns_are_named_in_the_name_of_the_data_set(tmp_path):
     path.write_text(lines("", ",", (0, 1)).replace("7,50\n", "1,2\n"))
     with pytest.raises(DataError, match="may be a header or data"):
         resolve_dataset(with_columns(str(path), "user=1,item=2"))
-    with pytest.raises(DataError, match="Count its columns from 1"):
+    with pytest.raises(DataError, match="no column '3'"):
         resolve_dataset(with_columns(str(path), "user=1,item=3"))
+    path.write_text("what,userId\na,u\nb,u\nc,u\n")
+    assert histories(resolve_dataset(with_columns(str(path), "user=2,item=1"))) == {"u": ["a", "b", "c"]}
     path.write_text(lines("w,v,t", ",", (1, 0, 3)))
     assert histories(resolve_dataset(with_columns(str(path), "user=2,item=1,time=3"))) == EXPECTED
 
