@@ -64,7 +64,7 @@ def _one_item_users(log: pd.DataFrame, path: Path) -> None:
 
 
 def _unknown_column(log: pd.DataFrame, path: Path) -> None:
-    log.rename(columns={"item_id": "itemid"}).to_csv(path, index=False)
+    log.rename(columns={"item_id": "ittem_id"}).to_csv(path, index=False)
 
 
 def _nan_time(log: pd.DataFrame, path: Path) -> None:
@@ -89,7 +89,7 @@ def _truncated_gzip(log: pd.DataFrame, path: Path) -> None:
         (_empty, "log.csv", "log.csv"),
         (_header_only, "log.csv", "no rows"),
         (_one_item_users, "log.csv", "three interactions"),
-        (_unknown_column, "log.csv", "Did you mean 'itemid'"),
+        (_unknown_column, "log.csv", "Did you mean 'ittem_id'"),
         (_nan_time, "log.csv", "timestamp"),
         (_not_utf8, "log.csv", "UTF-8"),
         (_twice_the_header, "log.csv", "user_id"),

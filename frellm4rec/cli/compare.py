@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_probe.cli.flags import Columns
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def compare(
     k: Annotated[int, typer.Option(help="Cut of the list.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the stored candidates.")] = 0,
     from_dir: Annotated[Path | None, typer.Option(help="Where the raw files are now, if not where they were.")] = None,
+    columns: Columns = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -49,7 +51,7 @@ def compare(
     load = cache(resolve_dataset)
     folders = [_open(run.expanduser()) for run in runs]
     check_groups([run.config() for run in folders])
-    results = [_result(run, options, from_dir=from_dir, device=device, load=load) for run in folders]
+    results = [_result(run, options, from_dir=from_dir, columns=columns, device=device, load=load) for run in folders]
     comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
     if as_json:
         rows = json.loads(comparison.table.to_json(orient="records"))
@@ -71,7 +73,9 @@ def _open(folder: Path) -> RunFolder:
     return run
 
 
-def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, device: str, load: Any) -> RunResult:
+def _result(
+    run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, columns: str | None, device: str, load: Any
+) -> RunResult:
     """Return a run with its stored evaluation, or with one made now."""
     from frellm4rec.runs.comparison import RunResult
     from frellm4rec.runs.evaluations import evaluate_trained, stored_evaluation
@@ -83,7 +87,9 @@ def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, d
     evaluation = stored_evaluation(run.path, fingerprint=str(state.get("dataset_fingerprint")), **options)
     if evaluation is None:
         typer.echo(f"evaluating {run.path.name}", err=True)
-        evaluation = evaluate_trained(open_trained(run.path, from_dir=from_dir, device=device, load=load), **options)
+        evaluation = evaluate_trained(
+            open_trained(run.path, from_dir=from_dir, columns=columns, device=device, load=load), **options
+        )
     return RunResult(run.path.name, run.config(), evaluation, str(run.request().get("name") or ""))
 
 

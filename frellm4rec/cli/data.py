@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.flags import Columns
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ EXPORTS = ("recbole",)
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, movielens:100k, … or a file.")],
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    columns: Columns = None,
     core: Annotated[
         str | None,
         typer.Option(
@@ -29,6 +31,10 @@ def data(
     ] = None,
     export: Annotated[
         tuple[str, Path] | None, typer.Option(metavar="FORMAT DIR", help="Write the data set: --export recbole DIR.")
+    ] = None,
+    export_items: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the items in their order, as CSV: position, item_id, title."),
     ] = None,
 ) -> None:
     """Print how many users, items and interactions every filter leaves, beside the paper's Table 1."""
@@ -41,12 +47,16 @@ def data(
         )
     from frellm4rec.data.counts import format_report, report_of
     from frellm4rec.data.recbole import write_recbole
+    from frellm4rec.items.export import write_items
+    from spectral_probe.plugins.datasets import with_columns
 
     logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
-    dataset = _load(name, from_dir, core)
+    dataset = _load(with_columns(name, columns), from_dir, core)
     typer.echo(format_report(report_of(dataset)))
     if export is not None:
         typer.echo(f"written: {write_recbole(dataset, export[1].expanduser())}")
+    if export_items is not None:
+        typer.echo(f"written: {write_items(dataset, export_items.expanduser())}")
 
 
 def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.flags import Columns
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def evaluate(
         str | None, typer.Option(help="Data set of a saved model; of a run, where its data are now.")
     ] = None,
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    columns: Columns = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the evaluation of a saved model; runs keep theirs in evaluation/.")
     ] = None,
@@ -55,7 +57,7 @@ def evaluate(
     results = []
     impossible: dict[str, SmallCatalogueError] = {}
     for run in runs:
-        trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
+        trained = open_trained(run, dataset=dataset, from_dir=from_dir, columns=columns, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
             typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
         for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Flag, given, with_flags
+from spectral_probe.cli.flags import Columns, Flag, given, with_flags
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def experiment(
         typer.Argument(help="Such as table2 or ablation, or a name for FILE; left out, all are listed."),
     ] = None,
     file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="An experiment of your own.")] = None,
+    columns: Columns = None,
     backbone: Annotated[
         list[str] | None, typer.Option(help="Language model; may be repeated. Left out: those of the experiment.")
     ] = None,
@@ -80,7 +81,9 @@ def experiment(
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
     from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.runs.recipe import parse_assignment
+    from spectral_probe.plugins.datasets import with_columns
 
+    asked["dataset"] = with_columns(asked["dataset"], columns)
     of_the_run = {key: asked.pop(key) for key in ("trials", "seconds", "final", "jobs", "out") if key in asked}
     request = ExperimentRequest(
         backbones=tuple(backbone or ()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.flags import Columns
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def recommend(
         str | None, typer.Option(help="Data set of a saved model; of a run, where its data are now.")
     ] = None,
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    columns: Columns = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -44,7 +46,7 @@ def recommend(
     from frellm4rec.runs.recommendation import recommend as rank
     from frellm4rec.runs.trained import open_trained
 
-    trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device)
+    trained = open_trained(run, dataset=dataset, from_dir=from_dir, columns=columns, device=device)
     data = trained.dataset
     histories = (
         {"history": parse_history(data, history)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Flag, given, with_flags
+from spectral_probe.cli.flags import Columns, Flag, given, with_flags
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, e.g. training.patience=5; repeatable."),
     ] = None,
+    columns: Columns = None,
     out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write for TensorBoard.")] = False,
@@ -78,12 +79,15 @@ def train(
     """
     from frellm4rec.runs.recipe import Recipe, parse_assignment
     from frellm4rec.runs.train import read_recipe, recipe_text, train_recipe
+    from spectral_probe.plugins.datasets import with_columns
 
     is_run = recipe is not None and recipe.is_dir()
     if is_run and not resume:
         raise ConfigError(f"{recipe} is a run folder; finish it with --resume, or give a recipe to start another.")
     start = Recipe() if recipe is None else read_recipe(recipe)
     resolved = start.merged({**given(FLAGS, options), **dict(parse_assignment(text) for text in settings or [])})
+    if columns is not None:
+        resolved = resolved.merged({"dataset": with_columns(resolved.dataset, columns)})
     if dry_run:
         typer.echo(recipe_text(resolved).rstrip())
         return

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_probe.cli.flags import Columns
+
 if TYPE_CHECKING:
     from frellm4rec.tuning.search import Search
     from frellm4rec.tuning.tables import SearchTables
     from frellm4rec.tuning.trials import System
+    from spectral_probe.plugins.datasets import with_columns
 
 
 def tune(
     model: Annotated[str, typer.Argument(help="Registered model, see `frellm4rec models`.")],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = "demo",
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    columns: Columns = None,
     column: Annotated[
         str, typer.Option(help="own: the loss of the model's paper; same: the softmax over all items.")
     ] = "own",
@@ -59,7 +63,9 @@ def tune(
         return
     folder = out.expanduser() if out is not None else default_folder("tune", dataset)
     from_dir_text = None if from_dir is None else str(from_dir)
-    search = Search.open(folder, dataset=dataset, from_dir=from_dir_text, device=device, budget=budget)
+    search = Search.open(
+        folder, dataset=with_columns(dataset, columns), from_dir=from_dir_text, device=device, budget=budget
+    )
     try:
         tables = search.run(
             [system], n_trials=trials, jobs=jobs, progress=True, report=lambda line: typer.echo(line, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -10,14 +9,14 @@ from typing import Literal
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
-from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
+from frellm4rec.data.counts import CountedDataset, Counts, core_label, log_notes, with_report
 from frellm4rec.data.parsing.json_lines import MAX_BROKEN_SHARE, JsonLines
-from frellm4rec.data.parsing.titles import clean_title
+from frellm4rec.data.parsing.titles import clean_title, or_note
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.labels import label_of
 from spectral_probe.interactions.log import Interactions
-
-logger = logging.getLogger(__name__)
+from spectral_probe.interactions.titles import titles_of_items
 
 # fmt: off
 CATEGORIES = (
@@ -193,11 +192,15 @@ def read_amazon(
     log = Interactions.from_frame(df)
     titles = None
     if metadata is not None:
-        by_asin, title_notes = read_titles(metadata, set(log.item_ids), category, max_broken_share=max_broken_share)
-        titles, notes = [by_asin.get(asin, "") for asin in log.item_ids], notes + title_notes
+        items = set(log.item_ids)
+        read, title_notes = or_note(
+            lambda: read_titles(metadata, items, category, max_broken_share=max_broken_share), metadata.name
+        )
+        if read is not None:
+            titles, title_notes = titles_of_items(read[0], log.item_ids), read[1]
+        notes += title_notes
     name = f"amazon:{options.argument(category)}"
-    for note in notes:
-        logger.warning("%s: %s", name, note)
+    log_notes(name, notes)
     return with_report(Dataset.from_interactions(log, item_titles=titles, name=name), stages, notes)
 
 
@@ -212,9 +215,9 @@ def read_reviews(path: Path, *, max_broken_share: float = MAX_BROKEN_SHARE) -> t
     lines = JsonLines(path, max_broken_share=max_broken_share)
     rows: list[tuple[str, str, int]] = []
     for review in lines:
-        user, item = review.get("reviewerID"), review.get("asin")
+        user, item = _label(review.get("reviewerID")), _label(review.get("asin"))
         time = _whole_number(review.get("unixReviewTime"))
-        if _is_label(user) and _is_label(item) and time is not None:
+        if user and item and time is not None:
             rows.append((user, item, time))
         else:
             values = {name: review.get(name) for name in ("reviewerID", "asin", "unixReviewTime")}
@@ -228,7 +231,8 @@ def read_titles(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the cleaned title of each of the items that has one, and a note if lines are broken.
 
-    Metadata list some products more than once; the first entry with a title is used.
+    Metadata list some products more than once; the first entry with a title is used. Those of 2023 name a product by
+    ``parent_asin``, those of 2018 by ``asin``.
 
     Raises
     ------
@@ -238,9 +242,9 @@ def read_titles(
     lines = JsonLines(path, max_broken_share=max_broken_share)
     titles: dict[str, str] = {}
     for product in lines:
-        asin = product.get("asin")
-        if not _is_label(asin):
-            lines.reject(f"must have an asin; it has {str(asin)[:60]!r}")
+        asin = _label(product.get("parent_asin") or product.get("asin"))
+        if not asin:
+            lines.reject(f"must have an asin; it has {str(product.get('asin'))[:60]!r}")
         elif asin in items and asin not in titles:
             title = clean_title(product.get("title"), category=category)
             if title:
@@ -253,9 +257,11 @@ def _broken_note(lines: JsonLines) -> list[str]:
     return [f"{lines.n_broken} of {lines.n_lines} lines of {lines.path.name} are broken."] if lines.n_broken else []
 
 
-def _is_label(value: object) -> bool:
-    """Whether a value can be the label of a user or an item: non-empty text without lone surrogates."""
-    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
+def _label(value: object) -> str:
+    """Return the label of a user or an item; empty for anything but text, and for text with lone surrogates."""
+    if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
+        return ""
+    return label_of(value)
 
 
 def _whole_number(value: object) -> int | None:

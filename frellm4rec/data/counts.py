@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +12,8 @@ import pandas as pd
 from frellm4rec.data.core_filter import k_core
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,12 @@ def with_report(dataset: Dataset, stages: list[tuple[str, Counts]], notes: list[
     )
     fields = (dataset.train, dataset.sequences, dataset.user_ids, dataset.item_ids, titles, dataset.name)
     return CountedDataset(*fields, report=report)
+
+
+def log_notes(name: str, notes: Iterable[str]) -> None:
+    """Log what the reader of a result should know of the data, a warning for each note."""
+    for note in notes:
+        logger.warning("%s: %s", name, note)
 
 
 def report_of(dataset: Dataset) -> FilterReport:

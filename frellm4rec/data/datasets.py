@@ -10,13 +10,13 @@ from frellm4rec.data.demo import make_demo
 from frellm4rec.data.download import HETREC_LASTFM, MOVIELENS, amazon_metadata, amazon_reviews, fetch
 from frellm4rec.data.lastfm import load_lastfm
 from frellm4rec.data.movielens import load_movielens, movielens_release
-from frellm4rec.data.parsing.columns import column_names
-from frellm4rec.data.parsing.text_files import ending
-from frellm4rec.data.recbole import read_recbole
+from frellm4rec.data.parsing.text_files import ending, open_unpacked
 from frellm4rec.data.s3rec import read_s3rec
 from frellm4rec.data.table import read_table
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.interactions.column_names import parse_columns
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import split_columns
 
 DATA_VARIABLE = "FRELLM4REC_DATA"
 
@@ -147,33 +147,41 @@ def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
 
 
 def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
-    """Return the data set of a file: CSV, TSV, Parquet, RecBole ``.inter`` or S3-Rec ``.txt``; text plain or ``.gz``.
-
-    Tables have the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``. Titles of an
-    ``.inter`` file are those of the ``.item`` file beside it.
+    """Return the data set of a file, see :func:`~frellm4rec.data.table.read_table`; ``.txt`` may be S3-Rec text.
 
     Parameters
     ----------
     argument : str
-        The file.
+        The file, and perhaps its columns: ``log.csv``, ``log.csv,user=userId,item=movieId,time=ts,title=name``. Columns
+        that are not named are found by their usual names.
     from_dir : path, optional
         Folder that a relative path starts from.
 
     Raises
     ------
     ConfigError
-        If no file is named.
+        If no file is named, or its columns are named in another way.
     DataError
         If the file is missing or malformed.
     """
     if not argument:
         raise ConfigError("A table is read from a file; none was named. Give its path, as in table:log.csv.")
-    path = Path(from_dir or "", argument).expanduser()
-    if ending(path) == ".txt":
+    name, columns = split_columns(argument)
+    path = Path(from_dir or "", name).expanduser()
+    named = parse_columns(columns) if columns else {}
+    if ending(path) == ".txt" and not named and not is_table(path):
         return read_s3rec(path)
-    if ending(path) == ".inter":
-        return read_recbole(path)
-    return read_table(path, title="title" if "title" in column_names(path) else None)
+    return read_table(path, **named)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a text file is a table, with a header or a row of a user and an item in every line.
+
+    What is left is S3-Rec text: a user and the items of the user in every line.
+    """
+    with open_unpacked(path) as file:
+        first = file.readline(1 << 20).decode("utf-8-sig", "replace").rstrip("\r\n")
+    return any(separator in first for separator in ("\t", ",", ";", "::", "|"))
 
 
 def _folder_from_environment(*names: str) -> Path | None:

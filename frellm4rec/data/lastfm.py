@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
-from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
+from frellm4rec.data.counts import CountedDataset, Counts, core_label, log_notes, with_report
 from frellm4rec.data.parsing.members import decode_line, read_member
+from frellm4rec.data.parsing.titles import or_note
 from spectral_probe.errors import DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
@@ -31,7 +32,7 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     ----------
     source : path
         Folder or zip with ``user_taggedartists-timestamps.dat`` and ``artists.dat``, each plain or gzipped.
-        ``artists.dat`` may be missing: the data set then has no titles.
+        ``artists.dat`` may be missing or damaged: the data set then has no titles, and a note if it is damaged.
     k, iterative : see :func:`~frellm4rec.data.core_filter.k_core`
         The paper's filter is the default.
 
@@ -45,7 +46,7 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     Raises
     ------
     DataError
-        If a file is missing, unreadable or malformed (with the line), or nothing is left after the filter.
+        If the events are missing, unreadable or malformed (with the line), or nothing is left after the filter.
 
     Notes
     -----
@@ -66,12 +67,16 @@ def load_lastfm(source: str | Path, *, k: int = 5, iterative: bool = True) -> Co
     df = k_core(df.sort_values(["user_id", "timestamp"], kind="stable"), k, iterative=iterative)
     stages.append((core_label(k, iterative), Counts.of_frame(df)))
     log = Interactions.from_frame(df)
+    names, notes = or_note(lambda: _read_artists(source), ARTISTS_FILE)
+    titles = None if names is None else [names.get(int(artist), "") for artist in log.item_ids]
+    log_notes("lastfm", notes)
+    return with_report(Dataset.from_interactions(log, item_titles=titles, name="lastfm"), stages, notes)
+
+
+def _read_artists(source: Path) -> dict[int, str] | None:
+    """Return artist names by artistID; None without a file of them."""
     artists = read_member(source, ARTISTS_FILE, dataset="LastFM", origin=SOURCE)
-    titles = None
-    if artists is not None:
-        names = _parse_artists(artists, f"{source.name}/{ARTISTS_FILE}")
-        titles = [names.get(int(artist), "") for artist in log.item_ids]
-    return with_report(Dataset.from_interactions(log, item_titles=titles, name="lastfm"), stages)
+    return None if artists is None else _parse_artists(artists, f"{source.name}/{ARTISTS_FILE}")
 
 
 def _columns(header: str, wanted: tuple[str, ...], where: str) -> list[int]:

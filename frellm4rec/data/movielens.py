@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from frellm4rec.data.core_filter import k_core
-from frellm4rec.data.counts import CountedDataset, Counts, core_label, with_report
+from frellm4rec.data.counts import CountedDataset, Counts, core_label, log_notes, with_report
 from frellm4rec.data.parsing.members import decode_line, read_member
+from frellm4rec.data.parsing.titles import or_note
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
@@ -132,14 +133,13 @@ def load_movielens(
     df = k_core(df.sort_values(["user_id", "timestamp"], kind="stable"), k, iterative=iterative)
     stages.append((core_label(k, iterative), Counts.of_frame(df)))
     log = Interactions.from_frame(df)
-    titles, notes = None, []
-    names, titles_file = _read_titles(source, files)
-    if names is not None:
-        if is_whole:
-            _check_titles(names, rated, f"{source.name}/{titles_file}", files)
-        titles = [names.get(int(movie), "") for movie in log.item_ids]
-        if titles_file != files.titles[0]:
-            notes.append(f"titles are those of {titles_file}, which may lack the year of {files.titles[0]}.")
+    rated = rated if is_whole else rated[:0]
+    read, notes = or_note(lambda: _read_titles(source, files, rated), f"the file of titles in {source.name}")
+    names, titles_file = read or (None, "")
+    titles = None if names is None else [names.get(int(movie), "") for movie in log.item_ids]
+    if names is not None and titles_file != files.titles[0]:
+        notes.append(f"titles are those of {titles_file}, which may lack the year of {files.titles[0]}.")
+    log_notes(f"movielens:{files.name}", notes)
     dataset = Dataset.from_interactions(log, item_titles=titles, name=f"movielens:{files.name}")
     return with_report(dataset, stages, notes)
 
@@ -191,17 +191,28 @@ def _parse_ratings(content: bytes, where: str, files: Release) -> np.ndarray:
     return np.array(rows, dtype=np.int64)
 
 
-def _read_titles(source: Path, files: Release) -> tuple[dict[int, str] | None, str]:
-    """Return the titles by movie and the file they were read from, the first that the source has; None without one."""
+def _read_titles(source: Path, files: Release, rated: np.ndarray) -> tuple[dict[int, str] | None, str]:
+    """Return the titles by movie and the file they were read from, the first that the source has; None without one.
+
+    It must have a line for each of the ``rated`` movies.
+    """
     for name in files.titles:
         content = read_member(source, name, dataset=f"MovieLens {files.name}", origin=files.origin)
         if content is not None:
-            return _parse_titles(content, f"{source.name}/{name}", files), name
+            names = parse_titles(content, f"{source.name}/{name}", files.origin)
+            _check_titles(names, rated, f"{source.name}/{name}", files)
+            return names, name
     return None, ""
 
 
-def _parse_titles(content: bytes, where: str, files: Release) -> dict[int, str]:
-    """Return titles by movie; the form of the lines follows from the name of the file."""
+def parse_titles(content: bytes, where: str, origin: str) -> dict[int, str]:
+    """Return titles by movie; the form of the lines follows from the name of the file, the end of ``where``.
+
+    Raises
+    ------
+    DataError
+        If a line has another form; its number is named.
+    """
     names: dict[int, str] = {}
     for number, raw in enumerate(content.split(b"\n"), start=1):
         line = decode_line(raw)
@@ -213,7 +224,7 @@ def _parse_titles(content: bytes, where: str, files: Release) -> dict[int, str]:
         except ValueError:
             raise DataError(
                 f"{where} must have the number and the title of a movie on every line, in the owner's form; line "
-                f"{number} reads {line[:80]!r}. Fetch the file again from {files.origin}."
+                f"{number} reads {line[:80]!r}. Fetch the file again from {origin}."
             ) from None
     return names
 

@@ -7,36 +7,35 @@ from pathlib import Path
 
 import numpy as np
 
-from frellm4rec.data.parsing.columns import column_names
+from frellm4rec.data.counts import CountedDataset
 from frellm4rec.data.parsing.text_files import stem
-from frellm4rec.data.table import read_table
+from frellm4rec.data.table import BY_NAME, read_table
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, whole_file
-
-#: Columns of RecBole's published data sets that hold the name of an item.
-TITLE_COLUMNS = ("title", "item_title", "name", "movie_title", "item_name", "artist_name")
 
 
 def read_recbole(
     path: str | Path,
     *,
-    user: str = "user_id",
-    item: str = "item_id",
-    time: str | None = "timestamp",
+    user: str = BY_NAME,
+    item: str = BY_NAME,
+    time: str | None = BY_NAME,
     title: str | None = None,
     name: str | None = None,
-) -> Dataset:
+) -> CountedDataset:
     """Return the data set of an ``.inter`` file and, for titles, the ``.item`` file beside it.
 
     Parameters
     ----------
     path : path
-        The ``.inter`` file, plain or ``.gz``: one row per event, UTF-8, no quotes.
+        The ``.inter`` file, plain or packed: one row per event, UTF-8, no quotes.
     user, item, time : str
-        Columns, without their types. ``time=None``: the rows are in order already.
+        Columns, without their types; found by their usual names when left out. ``time=None``: the rows are in order
+        already.
     title : str, optional
-        Column of the ``.item`` file with titles; the first of :data:`TITLE_COLUMNS` that it has when left out.
+        Column of the ``.item`` file with titles, which must then be readable. When left out, titles are taken if the
+        file has them, and a note says why if not.
     name : str, optional
         Name of the data set in outputs; the name of the file when left out.
 
@@ -51,24 +50,13 @@ def read_recbole(
     Format: https://recbole.io/docs/user_guide/data/atomic_files.html
     """
     path = Path(path)
-    columns = column_names(path)
-    if time is not None and time not in columns and user in columns and item in columns:
-        raise DataError(
-            f"{path} has no column {time!r} to order its events by; its columns are {columns}. Name the column with "
-            "time=, or pass time=None if the rows are in order."
-        )
-    items = _items_beside(path)
-    if items is not None:
-        item_columns = column_names(items)
-        title = title or next((column for column in TITLE_COLUMNS if column in item_columns), None)
-        items = items if title is not None else None
-    return read_table(path, user=user, item=item, time=time, titles=items, title=title, name=name or stem(path))
-
-
-def _items_beside(path: Path) -> Path | None:
-    """Return the ``.item`` file of the same name, plain or gzipped."""
-    candidates = (path.with_name(f"{stem(path)}.item{gz}") for gz in ("", ".gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    columns = {"user": user, "item": item, "time": time, "name": name}
+    if title is None:
+        return read_table(path, title=None, **columns)
+    items = next((p for gz in ("", ".gz") if (p := path.with_name(f"{stem(path)}.item{gz}")).is_file()), None)
+    if items is None:
+        raise DataError(f"Titles are in {stem(path)}.item, beside {path}; there is no such file. Leave out title=.")
+    return read_table(path, titles=items, title=title, **columns)
 
 
 def write_recbole(dataset: Dataset, folder: str | Path, *, name: str | None = None) -> Path:

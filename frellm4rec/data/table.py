@@ -1,39 +1,55 @@
-"""Interaction tables with one row per event: CSV, TSV, Parquet."""
+"""Interaction tables with one row per event: delimited text, Parquet, JSON lines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from frellm4rec.data.parsing.columns import parse_times, read_columns
-from frellm4rec.data.parsing.text_files import stem
-from frellm4rec.data.parsing.titles import first_titles, titles_from_file
+import pandas as pd
+
+from frellm4rec.data.counts import CountedDataset, Counts, log_notes, with_report
+from frellm4rec.data.parsing.columns import Table, open_table, parse_times
+from frellm4rec.data.parsing.text_files import ending, not_utf8, stem, undecoded_byte
+from frellm4rec.data.parsing.titles import titles_from_file
+from frellm4rec.data.titles_beside import titles_beside
+from spectral_probe.interactions.column_names import notes_on_columns
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.labels import required_labels
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.titles import first_titles, titles_differ, titles_of_items
+
+#: Stands for "the usual name, if the table has one".
+BY_NAME = "*"
+#: With fewer items that have a title in several rows, different titles of an item prove nothing.
+FEWEST_ITEMS = 5
 
 
 def read_table(
     path: str | Path,
     *,
-    user: str = "user_id",
-    item: str = "item_id",
-    time: str | None = "timestamp",
-    title: str | None = None,
+    user: str = BY_NAME,
+    item: str = BY_NAME,
+    time: str | None = BY_NAME,
+    title: str | None = BY_NAME,
     titles: str | Path | None = None,
     name: str | None = None,
-) -> Dataset:
-    """Return the data set of a CSV, TSV (plain or ``.gz``) or Parquet file with one row per event.
+) -> CountedDataset:
+    """Return the data set of a file with one row per event.
 
     Parameters
     ----------
     path : path
-        Text files are UTF-8 with a header; their labels stay text, so ``007`` is not ``7``.
-    user, item, time : str
-        Columns. Times are whole numbers, decimal numbers or ISO 8601 dates; equal times keep the order of the file.
-        ``time=None``: the rows are in order already.
-    title : str, optional
-        Column with item titles; the first non-empty one of an item is used.
+        ``.csv``, ``.tsv``, ``.txt``, ``.dat``, ``.data`` (UTF-8; the separator is recognised: comma, semicolon, tab,
+        ``::`` or ``|``), RecBole's ``.inter``, ``.jsonl`` or ``.json`` (an object per line), ``.parquet``; text may be
+        packed (``.gz``, ``.bz2``, ``.zip`` with one file). Labels follow the rule of
+        :func:`~spectral_probe.interactions.labels.label_of`: ``007`` is not ``7``, and ``7 `` is.
+    user, item, time, title : str
+        Columns; ``*``: found by their usual names, such as ``userId`` and ``movieId``. In a file without a header their
+        positions from 1. Times are whole numbers, decimal numbers or ISO 8601 dates; equal times keep the order of the
+        file, and so do all rows with ``time=None`` or without such a column, which is noted. ``title=None``: no titles.
     titles : path, optional
-        Instead: a file with columns named as ``item`` and ``title`` (default name ``title``), one row per item.
+        File with a column of item ids and one of titles, one row per item. Without it and without a column of titles,
+        they are taken from a file beside this one that belongs to it: ``NAME.item``, ``movies.dat`` or ``u.item`` of
+        MovieLens, ``meta_NAME.jsonl`` of the Amazon data. Such a file cannot make the reading fail.
     name : str, optional
         Name of the data set in outputs; the name of the file when left out.
 
@@ -41,19 +57,84 @@ def read_table(
     ------
     DataError
         If the file or a column is missing, or a row is malformed; line and value are named.
+    ConfigError
+        If the ending of the file is unknown.
     MissingDependencyError
         If Parquet is asked for and pyarrow is not installed.
     """
     path = Path(path)
-    title_column = title if titles is None else None
-    wanted = [column for column in (user, item, time) if column is not None]
-    df = read_columns(path, [*wanted, *([title_column] if title_column else [])], filled=wanted)
-    if time is not None:
-        df[time] = parse_times(df[time], path)
-    log = Interactions.from_frame(df, user=user, item=item, time=time)
-    if title_column is not None:
-        known = first_titles(df, item, title_column)
-        item_titles: list[str] | None = [known.get(label, "") for label in log.item_ids]
-    else:
-        item_titles = titles_from_file(log, titles, item=item, title=title or "title")
-    return Dataset.from_interactions(log, item_titles=item_titles, name=name or stem(path))
+    given = {"user": user, "item": item, "time": time, "title": title if titles is None else None}
+    named = {role: column for role, column in given.items() if column not in (None, BY_NAME)}
+    table = open_table(path, named, roles=[role for role, column in given.items() if column is not None])
+    columns, notes = dict(table.columns), list[str]()
+    if "title" not in named and _has_titles_of_texts(table):
+        columns.pop("title", None)
+    filled = [columns[role] for role in ("user", "item", "time") if role in columns]
+    df = table.read([*filled, *([columns["title"]] if "title" in columns else [])], filled=filled)
+    notes += [*table.notes, *([] if _is_by_position(table) else notes_on_columns(columns, named))]
+    if _is_by_position(table) and "time" not in columns:
+        notes += notes_on_columns({}, ())
+    for role in ("user", "item"):
+        labels = required_labels(df[columns[role]], columns[role], where=str(path), unit=table.unit)
+        df[columns[role]] = labels.values
+        notes += [labels.note] if labels.note else []
+    if "time" in columns:
+        df[columns["time"]] = parse_times(df[columns["time"]], path)
+    log = Interactions.from_frame(df, user=columns["user"], item=columns["item"], time=columns.get("time"))
+    notes += _without_other_bytes(df, columns, is_named="title" in named, path=path)
+    item_titles, title_notes = _titles(path, log, df, columns, titles=titles, title=title)
+    dataset = Dataset.from_interactions(log, item_titles=item_titles, name=name or stem(path))
+    notes += title_notes
+    log_notes(path.name, notes)
+    return with_report(dataset, [("as read", Counts.of_dataset(dataset))], notes)
+
+
+def _is_by_position(table: Table) -> bool:
+    return table.header == [str(position) for position in range(1, len(table.header) + 1)]
+
+
+def _without_other_bytes(df: pd.DataFrame, columns: dict[str, str], *, is_named: bool, path: Path) -> list[str]:
+    """Empty the titles that are not UTF-8 and return a note; those of a column that was named are an error."""
+    if "title" not in columns:
+        return []
+    texts = df[columns["title"]]
+    bad = [isinstance(text, str) and undecoded_byte(text) is not None for text in texts]
+    if not any(bad):
+        return []
+    line = texts.index[bad.index(True)]
+    if is_named:
+        raise not_utf8(path, line, undecoded_byte(texts[line]) or 0)
+    df.loc[bad, columns["title"]] = ""
+    return [f"{sum(bad)} titles are not UTF-8, first in line {line}, and left empty. Convert the file to UTF-8."]
+
+
+def _has_titles_of_texts(table: Table) -> bool:
+    """Whether the titles of a table are those of reviews: it also has their text."""
+    return "title" in table.columns and bool({"text", "reviewText", "review_text", "helpful_vote"} & set(table.header))
+
+
+def _titles(
+    path: Path,
+    log: Interactions,
+    df: pd.DataFrame,
+    columns: dict[str, str],
+    *,
+    titles: str | Path | None,
+    title: str | None,
+) -> tuple[list[str] | None, list[str]]:
+    """Return the titles of the items, and notes on them."""
+    is_named = title not in (None, BY_NAME)
+    if titles is not None:
+        return titles_from_file(log, titles, item=columns["item"], title=title if is_named else None), []
+    if "title" in columns:
+        items, texts = df[columns["item"]], df[columns["title"]]
+        n_items, n_differing = titles_differ(items, texts)
+        if is_named or n_items < FEWEST_ITEMS or 2 * n_differing <= n_items:
+            return titles_of_items(first_titles(items, texts), log.item_ids), []
+        return None, [
+            f"column {columns['title']!r} differs between the rows of one item for {n_differing} of {n_items} items, "
+            f"so it is not the title of the item and is not used; --columns title={columns['title']} uses it."
+        ]
+    if title is None and ending(path) != ".inter":
+        return None, []
+    return titles_beside(path, log)

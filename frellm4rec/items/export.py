@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean
+from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, whole_file
 from spectral_probe.types import Float32Array
 
@@ -76,6 +77,30 @@ def write_embeddings(
         with whole_file(path) as partial:
             _WRITERS[path.suffix.lower()](partial, table, ids, model)
     return written[::-1]
+
+
+def write_items(dataset: Dataset, path: str | Path) -> Path:
+    """Write the items of a data set in their order: CSV with the columns ``position``, ``item_id`` and ``title``.
+
+    Row i of a file of vectors without ids belongs to the item of position i.
+
+    Raises
+    ------
+    ConfigError
+        If the file exists already.
+    ResourceError
+        If it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ConfigError(f"{path} exists and is not overwritten. Choose another --export-items, or delete it.")
+    titles = dataset.item_titles or [""] * dataset.n_items
+    rows = [
+        [str(row), str(label), title] for row, (label, title) in enumerate(zip(dataset.item_ids, titles, strict=True))
+    ]
+    with disk_errors(path.parent), whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([["position", "item_id", "title"], *rows])
+    return path
 
 
 def _write_safetensors(partial: Path, vectors: Float32Array, ids: list[str], model: str) -> None:

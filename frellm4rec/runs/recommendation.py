@@ -15,6 +15,7 @@ from frellm4rec.evaluation.metrics import best_first
 from frellm4rec.models.base import Recommender
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.labels import label_of
 from spectral_probe.types import IntArray
 
 
@@ -106,13 +107,14 @@ def recommend(model: Recommender, history: npt.ArrayLike, *, k: int = 10, includ
 
 def find_user(dataset: Dataset, user_id: str) -> int:
     """Return the row of the user with this id; an unknown id is a DataError."""
-    ids = [str(label) for label in dataset.user_ids]
-    if user_id not in ids:
+    ids = [label_of(label) for label in dataset.user_ids]
+    label = label_of(user_id)
+    if not label or label not in ids:
         raise DataError(
             f"Data set {dataset.name!r} has no user {user_id!r} among its {len(ids)}; ids look like {ids[0]!r}."
             f"{did_you_mean(user_id, ids)} Give an id of the data, or a history."
         )
-    return ids.index(user_id)
+    return ids.index(label)
 
 
 def parse_history(dataset: Dataset, text: str) -> IntArray:
@@ -129,7 +131,7 @@ def parse_history(dataset: Dataset, text: str) -> IntArray:
     names = [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name.strip()]
     if not names:
         raise DataError(f"A history needs at least one item; got {text!r}. Give ids or titles separated by commas.")
-    ids: dict[str, int] = {str(label): item for item, label in enumerate(dataset.item_ids)}
+    ids: dict[str, int] = {label_of(label): item for item, label in enumerate(dataset.item_ids)}
     titles: dict[str, list[int]] = {}
     for item, title in enumerate(dataset.item_titles or ()):
         if title:
@@ -138,8 +140,8 @@ def parse_history(dataset: Dataset, text: str) -> IntArray:
 
 
 def _find_item(dataset: Dataset, name: str, ids: dict[str, int], titles: dict[str, list[int]]) -> int:
-    if name in ids:
-        return ids[name]
+    if label_of(name) in ids:
+        return ids[label_of(name)]
     matches = titles.get(name.casefold(), [])
     if len(matches) == 1:
         return matches[0]

@@ -13,7 +13,7 @@ import numpy as np
 from frellm4rec.models.registry import load_model
 from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.plugins.datasets import resolve_dataset, with_columns
 from spectral_probe.plugins.saved_models import SavedModel
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.hashing import digest, file_hash
@@ -96,6 +96,7 @@ def open_trained(
     *,
     dataset: str | None = None,
     from_dir: Path | None = None,
+    columns: str | None = None,
     device: str = "cpu",
     load: DatasetLoader = resolve_dataset,
 ) -> TrainedModel:
@@ -109,6 +110,8 @@ def open_trained(
         Name or file. Required for a saved model, which does not name its data. For a run, its data at another path.
     from_dir : path, optional
         Folder that now contains the raw files of the data set.
+    columns : str, optional
+        Columns of a file, ``user=…,item=…,time=…,title=…``; those that the run names when left out.
     device : str
     load : callable
         Returns the data set of a name and folder; a cached one saves time if many runs share it.
@@ -128,7 +131,7 @@ def open_trained(
     parse_device(device)
     saved = SavedModel.open(folder)
     name, raw_folder = _data_of(saved) if dataset is None else (dataset, None)
-    data = load(name, from_dir or raw_folder)
+    data = load(with_columns(name, columns), from_dir or raw_folder)
     saved.check_trained_on(data)
     return TrainedModel(folder, data, saved.run, device)
 

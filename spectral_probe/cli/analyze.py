@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Flag, given, split, with_flags
+from spectral_probe.cli.flags import Columns, Flag, given, split, with_flags
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.errors import ConfigError
 
@@ -69,6 +69,7 @@ def analyze(
     ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = None,
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
+    columns: Columns = None,
     out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
@@ -81,13 +82,18 @@ def analyze(
     """
     settings = given(OPTIONS, options)
     if run is not None and not resume:
-        if model or dataset:
-            raise ConfigError("A run folder brings its own model and data set; leave out --model and --dataset.")
+        if model or dataset or columns:
+            raise ConfigError(
+                "A run folder brings its own model and data set; leave out --model, --dataset and --columns."
+            )
         from spectral_probe.analysis.pipeline import reanalyze
 
         _finish([reanalyze(run, settings, out=out)], out, as_json)
         return
-    request = _resumed(run, settings) if run is not None else _requested(model, dataset, from_dir, out, settings)
+    if run is not None:
+        request = _resumed(run, settings, columns)
+    else:
+        request = _requested(model, dataset, from_dir, columns, out, settings)
     if dry_run:
         _print_plans(request, as_json)
         return
@@ -123,10 +129,16 @@ class _Request:
 
 
 def _requested(
-    models: list[str] | None, dataset: str | None, from_dir: Path | None, out: Path, settings: dict[str, Any]
+    models: list[str] | None,
+    dataset: str | None,
+    from_dir: Path | None,
+    columns: str | None,
+    out: Path,
+    settings: dict[str, Any],
 ) -> _Request:
     """Return what the flags ask for, with the defaults for what they leave out."""
     from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.plugins.datasets import with_columns
     from spectral_probe.plugins.saved_models import trained_on
 
     if not models and dataset is None:
@@ -135,7 +147,8 @@ def _requested(
     if models and dataset is None and (training_data := trained_on(models)) is not None:
         dataset, from_dir = training_data[0], from_dir or training_data[1]
     options = AnalysisOptions.from_mapping(settings)
-    return _Request(models or _default_models(), dataset or DEFAULT_DATASET, from_dir, out, options)
+    data = with_columns(dataset or DEFAULT_DATASET, columns)
+    return _Request(models or _default_models(), data, from_dir, out, options)
 
 
 def _default_models() -> list[str]:
@@ -149,9 +162,10 @@ def _default_models() -> list[str]:
     return [SUBSTITUTE if name == SMOLLM2.alias else name for name in DEFAULT_MODELS]
 
 
-def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
+def _resumed(run: Path, settings: dict[str, Any], columns: str | None) -> _Request:
     """Return what a run was asked for, with the options that the flags change."""
     from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.plugins.datasets import with_columns
     from spectral_probe.runs.analysis_run import AnalysisRun
 
     opened = AnalysisRun.open(run)
@@ -163,7 +177,8 @@ def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
         )
     options = AnalysisOptions.from_mapping({**saved, **settings})
     from_dir = Path(request["from_dir"]) if request["from_dir"] else None
-    return _Request([request["model"]], request["dataset"], from_dir, run.parent, options)
+    data = with_columns(request["dataset"], columns)
+    return _Request([request["model"]], data, from_dir, run.parent, options)
 
 
 def _print_plans(request: _Request, as_json: bool) -> None:

@@ -76,6 +76,17 @@ def given(flags: Iterable[Flag], options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+#: The option of every command that reads a data set.
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="user=…,item=…",
+        help="Columns of a file by name, also time= and title=; by position where it has no header.",
+    ),
+]
+
+
 def split(text: str) -> list[str]:
     """Return the parts of a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import DataError, MissingDependencyError, did_you_mean
+from spectral_probe.inputs.id_columns import VectorTable, is_number
+from spectral_probe.interactions.column_names import is_item_name
+from spectral_probe.interactions.labels import label_of
+from spectral_probe.storage.regular import check_regular
 
+logger = logging.getLogger(__name__)
 _READERS = (".npy", ".safetensors", ".csv", ".parquet")
-#: Names that mark the first column of a CSV, or a column of a Parquet file, as item ids.
-_ID_NAMES = frozenset({"id", "item", "item_id", "itemid", "asin", "parent_asin"})
 #: Names of the tensor meant, where a safetensors file holds several.
 _TENSOR_NAMES = ("embeddings", "item_embeddings", "weight")
+#: What a safetensors file calls its ids, a JSON list in its metadata.
+_IDS_KEY = "item_ids"
 
 
 def load_embeddings(
@@ -24,14 +31,17 @@ def load_embeddings(
 ) -> npt.NDArray[np.float32]:
     """Return one vector per item, (n_items, d) float32, in the order of the catalogue.
 
+    Ids are taken wherever they are stored, and then the order of the rows is free: in the column of a CSV or Parquet
+    file that has the labels of the catalogue or the name of an id (``item_id``, ``movieId``, …), in the metadata
+    ``item_ids`` of a safetensors file, in ``NAME.ids.csv`` beside ``NAME.npy``. Without ids, row i belongs to item i,
+    and a warning says so.
+
     Parameters
     ----------
     path : path
         ``.npy`` of (n_items, d); ``.safetensors`` with one such tensor, or one named ``embeddings``,
-        ``item_embeddings`` or ``weight``; or ``.csv``, one item per line, with or without a header line. In these,
-        row i belongs to item i, unless the first column of a CSV holds item ids: it does if its header is a name like
-        ``item_id``, if it is not numeric, or if most of it is in ``item_ids``. Then the order is free. ``.parquet``
-        with one number per column, and item ids in a column of such a name, or rows in the order of the catalogue.
+        ``item_embeddings`` or ``weight``; ``.csv``, one item per line, with or without a header line; ``.parquet``
+        with one number per column, or a column of lists.
     n_items : int
     item_ids : (n_items,), optional
         Labels of the items, by index; default: the indices themselves.
@@ -39,46 +49,80 @@ def load_embeddings(
     Raises
     ------
     DataError
-        If the file cannot be read, does not have one finite vector for each item, or names an unknown item.
+        If the file cannot be read, does not have one finite vector for each item, names an unknown item, or has a
+        column that may hold ids or row numbers but not those of the catalogue.
     MissingDependencyError
         If the file is Parquet and pyarrow is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in _READERS:
         raise DataError(f"Item embeddings are read from {', '.join(_READERS)}; got {path.name!r}. Convert the file.")
-    vectors: npt.NDArray[Any]
+    check_regular(path)
+    labels = _labels(n_items, item_ids)
     try:
-        if path.suffix.lower() == ".npy":
-            vectors = np.load(path, allow_pickle=False)
-        elif path.suffix.lower() == ".safetensors":
-            vectors = _from_safetensors(path)
-        elif path.suffix.lower() == ".parquet":
-            vectors = _from_parquet(path, n_items, item_ids)
-        else:
-            vectors = _from_csv(path, n_items, item_ids)
-    except (DataError, MissingDependencyError):
+        vectors, ids = _read(path, labels, is_labelled=item_ids is not None)
+    except (DataError, MissingDependencyError, MemoryError):
         raise
     except Exception as error:  # each format has exceptions of its own
         raise DataError(
             f"Item embeddings could not be read from {str(path)!r}: {error} ({type(error).__name__}). Check that the "
             "file exists and is complete."
         ) from error
+    if ids is not None:
+        vectors = _in_catalogue_order(vectors, ids, labels, path)
     if vectors.ndim != 2 or len(vectors) != n_items or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise DataError(
             f"Item embeddings must be numbers, ({n_items}, d): one row per item of the catalogue; {path.name!r} holds "
             f"{vectors.shape} of {vectors.dtype}. Give one row for each item, in the order of the catalogue."
         )
-    embeddings = vectors.astype(np.float32)
+    with np.errstate(over="ignore"):  # what a float32 cannot hold is infinite, and refused below
+        embeddings = np.asarray(vectors).astype(np.float32)
     broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
         raise DataError(
             f"Item embeddings must be finite; {path.name!r} has a NaN or an infinity for {int(broken.sum())} items, "
             f"first for item {int(np.flatnonzero(broken)[0])}. Repair these rows."
         )
+    if ids is None:
+        logger.warning(
+            "%s has no item ids: row i is taken as the vector of item i of the data set. Check the order with "
+            "`frellm4rec data DATASET --export-items FILE`, or store the ids with the vectors.",
+            path.name,
+        )
     return embeddings
 
 
-def _from_safetensors(path: Path) -> npt.NDArray[Any]:
+def _read(path: Path, labels: list[str], *, is_labelled: bool) -> tuple[npt.NDArray[Any], list[str] | None]:
+    """Return the rows of a file as they stand, and the label of each row; None if the file has no ids."""
+    ending = path.suffix.lower()
+    if ending == ".npy":
+        return _from_npy(path)
+    if ending == ".safetensors":
+        return _from_safetensors(path)
+    table = _parquet_table(path) if ending == ".parquet" else _csv_table(path, labels)
+    column = table.id_column(labels, is_labelled=is_labelled)
+    features = [values for index, values in enumerate(table.columns) if index != column]
+    ids = None if column is None else [label_of(value) for value in table.columns[column]]
+    return _numbers(features, table), ids
+
+
+def _from_npy(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
+    # Mapped, so that a header of many items and a short file is an error and not an allocation.
+    vectors = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(vectors, np.ndarray):
+        raise DataError(f"{path.name!r} is an archive of several arrays. Save the array of vectors alone with np.save.")
+    beside = path.with_name(f"{path.stem}.ids.csv")
+    if not beside.exists():
+        return vectors, None
+    check_regular(beside)
+    rows = [row for _, row in _csv_rows(beside)]
+    ids = [label_of(row[0]) for row in rows[1:] if row]
+    if not rows or not is_item_name(rows[0][0]) or any(len(row) != 1 for row in rows):
+        raise DataError(f"{beside} must have one column, item_id, with the ids of {path.name!r}. Repair or delete it.")
+    return vectors, _as_many(ids, vectors, beside.name)
+
+
+def _from_safetensors(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
     from safetensors import safe_open
 
     # Read through torch: numpy has no bfloat16.
@@ -91,57 +135,115 @@ def _from_safetensors(path: Path) -> npt.NDArray[Any]:
                 f"{path.name!r} holds {names}. Rename the tensor to read."
             )
         tensor = file.get_tensor(candidates[0])
+        metadata = file.metadata() or {}
     array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return array
+    if _IDS_KEY not in metadata:
+        return array, None
+    ids = json.loads(metadata[_IDS_KEY])
+    if not isinstance(ids, list):
+        raise DataError(f"The metadata {_IDS_KEY!r} of {path.name!r} must be a JSON list; it is {str(ids)[:60]!r}.")
+    return array, _as_many([label_of(label) for label in ids], array, f"the metadata of {path.name}")
 
 
-def _from_csv(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None) -> npt.NDArray[np.float64]:
+def _as_many(ids: list[str], vectors: npt.NDArray[Any], source: str) -> list[str]:
+    """Return the ids if there is one for each row."""
+    if not vectors.ndim or len(ids) != len(vectors):
+        raise DataError(
+            f"Every row of item embeddings has one id; {source} has {len(ids)} ids for an array of {vectors.shape}. "
+            "They do not belong together: write both again."
+        )
+    return ids
+
+
+def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows of a CSV with their line numbers; a row may not span lines."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file) if line]
+        first = file.readline()
+        file.seek(0)
+        separator = max(",;\t", key=first.count)
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        rows: list[tuple[int, list[str]]] = []
+        before = 0
+        for row in reader:
+            if reader.line_num != before + 1:
+                raise DataError(
+                    f"Every line of item embeddings is one item; in {path.name!r} a quoted cell that begins in line "
+                    f"{before + 1} ends in line {reader.line_num}. Repair the quotes."
+                )
+            before = reader.line_num
+            if row:
+                rows.append((before, row))
+    return rows
+
+
+def _csv_table(path: Path, labels: list[str]) -> VectorTable:
+    lines = _csv_rows(path)
     if not lines:
         raise DataError(f"Item embeddings are read one item per line; {path.name!r} is empty.")
-    # A first line is a header if its last cell is not a number: the first cell of any line may be an id.
-    header = [] if _is_number(lines[0][-1]) else [cell.strip().lower() for cell in lines[0]]
-    lines = lines[1:] if header else lines
-    uneven = [number for number, line in enumerate(lines) if len(line) != len(lines[0])]
-    if uneven or not lines:
+    has_header = _is_header(lines[0][1], set(labels), n_rows=len(lines) - 1)
+    names = [cell.strip() for cell in lines[0][1]] if has_header else []
+    width, lines = len(lines[0][1]), lines[has_header:]
+    if not lines:
+        raise DataError(f"{path.name!r} has a header line and no item. Give one line per item.")
+    uneven = [number for number, row in lines if len(row) != width]
+    if uneven:
         raise DataError(
             f"Every line of item embeddings must have as many cells as the first; {path.name!r} has {len(uneven)} that "
-            f"do not (first: line {uneven[0] + 1 + bool(header)})."
-            if uneven
-            else f"{path.name!r} has a header line and no item. Give one line per item."
+            f"do not (first: line {uneven[0]})."
         )
-    labels = _labels(n_items, item_ids)
-    first = [line[0].strip() for line in lines]
-    if not _has_ids(first, header, labels, is_labelled=item_ids is not None):
-        return _numbers(lines, path)
-    return _in_catalogue_order(_numbers([line[1:] for line in lines], path), first, labels, path)
+    return VectorTable(path, names, [[row[column] for _, row in lines] for column in range(width)])
 
 
-def _from_parquet(path: Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None) -> npt.NDArray[np.float64]:
+def _is_header(cells: list[str], known: set[str], *, n_rows: int) -> bool:
+    """Return whether the first line names the columns.
+
+    It does if a cell after the first is not a number, if the first cell is empty or the name of an id, or if the cells
+    count the features (0, 1, 2, … as pandas writes them) and another line remains for each item.
+    """
+    first, others = cells[0].strip(), cells[1:]
+    if any(not is_number(cell) for cell in others) or not first:
+        return True
+    if label_of(first) in known and is_number(first) is False:
+        return False
+    if is_item_name(first):
+        return True
+    texts = [cell.strip() for cell in others]
+    counts = any(texts == [str(number + start) for number in range(len(texts))] for start in (0, 1))
+    if not is_number(first):
+        return not texts or (counts and n_rows == len(known))
+    return first == "0" and texts == [str(number) for number in range(1, len(cells))] and n_rows == len(known)
+
+
+def _parquet_table(path: Path) -> VectorTable:
     try:
+        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise MissingDependencyError(
             'Parquet files need pyarrow, which is not installed: pip install "spectral-probe[parquet]"'
         ) from error
     table = parquet.read_table(path)
-    named = [name for name in table.column_names if name.strip().lower() in _ID_NAMES]
-    columns = [table[name].to_numpy() for name in table.column_names if name not in named[:1]]
-    values = np.column_stack(columns).astype(np.float64) if columns else np.empty((table.num_rows, 0))
-    if not named:
-        return values
-    first = [str(label) for label in table[named[0]].to_pylist()]
-    return _in_catalogue_order(values, first, _labels(n_items, item_ids), path)
+    names: list[str] = []
+    columns: list[Sequence[object]] = []
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+            values = np.array(table[name].to_pylist(), dtype=np.float64)
+            names += [f"{name}[{index}]" for index in range(values.shape[1])]
+            columns += list(values.T)
+        elif pyarrow.types.is_floating(kind) or (pyarrow.types.is_integer(kind) and not table[name].null_count):
+            names.append(name)
+            columns.append(table[name].to_numpy())
+        else:
+            names.append(name)
+            columns.append(table[name].to_pylist())
+    return VectorTable(path, names, columns)
 
 
 def _labels(n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None) -> list[str]:
-    return [str(label) for label in (range(n_items) if item_ids is None else np.asarray(item_ids).tolist())]
+    return [label_of(label) for label in (range(n_items) if item_ids is None else np.asarray(item_ids).tolist())]
 
 
-def _in_catalogue_order(
-    values: npt.NDArray[np.float64], first: list[str], labels: list[str], path: Path
-) -> npt.NDArray[np.float64]:
+def _in_catalogue_order(values: npt.NDArray[Any], first: list[str], labels: list[str], path: Path) -> npt.NDArray[Any]:
     """Return the rows of ``values``, whose items are named in ``first``, in the order of ``labels``."""
     index = {label: row for row, label in enumerate(labels)}
     for label in first:
@@ -156,38 +258,22 @@ def _in_catalogue_order(
         item = int(np.flatnonzero(counts != 1)[0])
         raise DataError(
             f"Every item needs exactly one vector; {path.name!r} has {int((counts == 0).sum())} items without and "
-            f"{int((counts > 1).sum())} with several, first {labels[item]!r} with {int(counts[item])}."
+            f"{int((counts > 1).sum())} with several, first {labels[item]!r} with {int(counts[item])}. Give each one "
+            "vector."
         )
     vectors = np.empty_like(values)
     vectors[rows] = values
     return vectors
 
 
-def _has_ids(first: list[str], header: list[str], labels: list[str], *, is_labelled: bool) -> bool:
-    if header:
-        return header[0] in _ID_NAMES
-    if not all(_is_number(cell) for cell in first):
-        return True
-    if is_labelled:
-        known = set(labels)
-        return 2 * sum(cell in known for cell in first) > len(first)
-    # Bare numbers without labels to compare with: ids only if they are exactly the indices 0 … n_items − 1.
-    return len(first) > 1 and sorted(first) == sorted(labels)
-
-
-def _numbers(lines: list[list[str]], path: Path) -> npt.NDArray[np.float64]:
+def _numbers(columns: list[Sequence[object]], table: VectorTable) -> npt.NDArray[np.float64]:
+    """Return the features as an array; a missing value is NaN."""
+    if not columns:
+        return np.empty((table.n_rows, 0))
     try:
-        return np.array(lines, dtype=np.float64)
-    except ValueError as error:
+        return np.column_stack([np.asarray(values, dtype=np.float64) for values in columns])
+    except (ValueError, TypeError) as error:
         raise DataError(
-            f"Item embeddings must be numbers; {path.name!r} has a cell that is not a number: {error}. Only the "
-            "first column may hold ids, under a header such as item_id."
+            f"Item embeddings must be numbers; {table.path.name!r} has a cell that is not a number: {error}. Only one "
+            "column may hold ids, under a header such as item_id."
         ) from error
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,10 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from spectral_probe.errors import DataError, did_you_mean
+from spectral_probe.interactions.labels import required_labels
 from spectral_probe.types import IntArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,8 @@ class Interactions:
 
         Users are numbered by first appearance in the table, items by first appearance in the ordered log
         (user after user, oldest first). Equal times keep the order of the table; ``time=None`` keeps it for all events.
-        Times are numbers, dates, or text of either (dates as ISO 8601).
+        Times are numbers, dates, or text of either (dates as ISO 8601). Labels follow the rule of
+        :func:`~spectral_probe.interactions.labels.label_of`; a warning says how many were written in another way.
 
         Raises
         ------
@@ -108,22 +113,16 @@ class Interactions:
             )
         if df.empty:
             raise DataError("The interaction table has no rows. Check the file and the filters applied to it.")
-        for name in required:
-            missing = df[name].isna().to_numpy()
-            if pd.api.types.is_numeric_dtype(df[name]):
-                missing = missing | ~np.isfinite(df[name].to_numpy(dtype=float))
-            if missing.any():
-                raise DataError(
-                    f"Column {name!r} is empty or not finite in {int(missing.sum())} of {len(df)} rows, first in row "
-                    f"{int(np.flatnonzero(missing)[0])} (counted from 0). Drop or repair these rows."
-                )
-        user_code, user_ids = pd.factorize(df[user])
+        users, items = (_labels(df[name], name) for name in (user, item))
+        if time is not None:
+            _check_times(df[time], time)
+        user_code, user_ids = pd.factorize(users)
         if time is None:
             order = np.argsort(user_code, kind="stable")
         else:
             time_rank, _ = pd.factorize(_sortable_times(df[time]), sort=True)
             order = np.lexsort((time_rank, user_code))
-        events, item_ids = pd.factorize(df[item].to_numpy()[order])
+        events, item_ids = pd.factorize(items[order])
         offsets = np.concatenate([[0], np.cumsum(np.bincount(user_code, minlength=len(user_ids)))])
         return cls(
             events=events.astype(np.int64),
@@ -161,6 +160,26 @@ class Interactions:
         """Return the log without the events where ``keep`` is False; every user and item keeps its index."""
         n_kept_before = np.concatenate([[0], np.cumsum(keep)])
         return Interactions(self.events[keep], n_kept_before[self.offsets], self.n_items, self.user_ids, self.item_ids)
+
+
+def _labels(column: pd.Series[Any], name: str) -> npt.NDArray[Any]:
+    """Return the labels of a column of a table in memory; what was rewritten is logged."""
+    numbered = column.set_axis(np.arange(len(column)))
+    labels = required_labels(numbered, name, where="the interaction table", base=" (counted from 0)")
+    if labels.note:
+        logger.warning("%s", labels.note)
+    return labels.values
+
+
+def _check_times(times: pd.Series[Any], name: str) -> None:
+    missing = times.isna().to_numpy()
+    if pd.api.types.is_numeric_dtype(times):
+        missing = missing | ~np.isfinite(times.to_numpy(dtype=float))
+    if missing.any():
+        raise DataError(
+            f"Column {name!r} is empty or not finite in {int(missing.sum())} of {len(times)} rows, first in row "
+            f"{int(np.flatnonzero(missing)[0])} (counted from 0). Drop or repair these rows."
+        )
 
 
 def _sortable_times(times: pd.Series[Any]) -> pd.Series[Any]:

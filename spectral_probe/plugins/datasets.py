@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.interactions.column_names import (
+    ROLES,
+    find_columns,
+    format_columns,
+    notes_on_columns,
+    parse_columns,
+)
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.titles import first_titles, titles_of_items
 from spectral_probe.plugins.registry import load_plugin, plugin_names
+from spectral_probe.storage.regular import check_regular
+
+logger = logging.getLogger(__name__)
+#: The plug-in that reads files, and what begins the columns after the name of a file.
+TABLE = "table"
+_COLUMNS = re.compile(rf',(?="?({"|".join(ROLES)})=)')
 
 
 def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None = None) -> Dataset:
@@ -19,7 +35,8 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
     ----------
     dataset : str, Dataset or DataFrame
         ``name`` or ``name:argument`` of a data-set plug-in; the path of a file that the ``table`` plug-in reads; a
-        table with the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``.
+        table with the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``, or with
+        other usual names of these.
     from_dir : Path, optional
         Folder with the raw files of a named data set.
 
@@ -33,18 +50,16 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
     if isinstance(dataset, Dataset):
         return dataset
     if isinstance(dataset, pd.DataFrame):
-        log = Interactions.from_frame(dataset)
-        titles = None
-        if "title" in dataset.columns:
-            by_item = dataset.drop_duplicates("item_id").set_index("item_id")["title"].fillna("").astype(str)
-            titles = [str(by_item[item]) for item in log.item_ids]
-        return Dataset.from_interactions(log, item_titles=titles, name="frame")
+        return _from_frame(dataset)
     known = plugin_names("datasets")
     name, _, argument = dataset.partition(":")
     if name in known:
         data = load_plugin("datasets", name)(argument or None, from_dir=from_dir)
     elif Path(dataset).expanduser().is_file():
         data = load_plugin("datasets", "table")(str(Path(dataset).expanduser()), from_dir=from_dir)
+    elif Path(dataset).expanduser().exists():
+        check_regular(Path(dataset).expanduser())
+        raise DataError(f"{dataset} must be a regular file. Name a file, or one of the data sets {known}.")
     elif Path(dataset).suffix or "/" in dataset:
         raise DataError(f"There is no file {dataset!r}. Give a file, or one of the data sets {known}.")
     else:
@@ -54,3 +69,56 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
     if not isinstance(data, Dataset):
         raise DataError(f"The data-set plug-in {name!r} must return a Dataset; got {type(data).__name__}.")
     return data
+
+
+def with_columns(dataset: str, columns: str | None) -> str:
+    """Return the name of a data set whose columns are named: ``table:FILE,user=…,item=…``; the name itself without.
+
+    The name carries the columns, so a run that notes its data set can read it again.
+
+    Parameters
+    ----------
+    dataset : str
+        A file, or ``table:FILE``. Columns that it names already are replaced.
+    columns : str, optional
+        ``user=…,item=…,time=…,title=…``.
+
+    Raises
+    ------
+    ConfigError
+        If the columns are not of this form, or the data set is not a file.
+    """
+    if columns is None:
+        return dataset
+    named = parse_columns(columns)
+    name, _, argument = dataset.partition(":")
+    if name in plugin_names("datasets"):
+        if name != TABLE or not argument:
+            raise ConfigError(
+                f"--columns names the columns of a file, and {dataset!r} has a form of its own. Leave it out, "
+                "or name a file with --dataset."
+            )
+        dataset = argument
+    return f"{TABLE}:{split_columns(dataset)[0]},{format_columns(named)}"
+
+
+def split_columns(argument: str) -> tuple[str, str]:
+    """Return the file and the columns of ``FILE,user=…,item=…``; an existing file of the whole name has no columns."""
+    match = _COLUMNS.search(argument)
+    if match is None or Path(argument).expanduser().exists():
+        return argument, ""
+    return argument[: match.start()], argument[match.end() :]
+
+
+def _from_frame(frame: pd.DataFrame) -> Dataset:
+    """Return the data set of a table in memory."""
+    header = [str(column) for column in frame.columns]
+    columns = find_columns(header, where="the interaction table")
+    table = frame.set_axis(header, axis=1)
+    log = Interactions.from_frame(table, columns["user"], columns["item"], columns.get("time"))
+    for note in notes_on_columns(columns, ()):
+        logger.warning("%s", note)
+    titles = None
+    if "title" in columns:
+        titles = titles_of_items(first_titles(table[columns["item"]], table[columns["title"]]), log.item_ids)
+    return Dataset.from_interactions(log, item_titles=titles, name="frame")

@@ -1,193 +1,180 @@
-"""Wanted columns of delimited text and Parquet files, checked, with the line number of every row."""
+"""Tables of interactions in any format: delimited text, Parquet, JSON lines."""
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from frellm4rec.data.parsing.text_files import ending, read_text
+from frellm4rec.data.parsing.json_lines import JsonLines
+from frellm4rec.data.parsing.text_files import ending, read_bytes
+from frellm4rec.data.parsing.text_tables import TEXT, TextTable
 from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean
+from spectral_probe.interactions.column_names import find_columns
+from spectral_probe.interactions.labels import label_of
+from spectral_probe.storage.regular import check_regular
 
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How fields are separated, and whether the header gives a type with every name (``user_id:token``)."""
-
-    delimiter: str
-    quoting: int = csv.QUOTE_MINIMAL
-    is_typed: bool = False
-
-
-#: By file ending, without .gz. RecBole's atomic files are tab-separated and typed, without quotes.
-TEXT = {
-    ".csv": TextFormat(","),
-    ".tsv": TextFormat("\t"),
-    ".inter": TextFormat("\t", csv.QUOTE_NONE, is_typed=True),
-    ".item": TextFormat("\t", csv.QUOTE_NONE, is_typed=True),
-}
 PARQUET = (".parquet", ".pq")
-FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+_LOG_ROLES = ("user", "item", "time", "title")
 
 
-def column_names(path: str | Path) -> list[str]:
-    """Return the columns of a CSV, TSV, RecBole or Parquet file; types in the header are left out.
+class Table(Protocol):
+    """An opened table: its columns are known, its rows are not read yet."""
 
-    Raises
-    ------
-    ConfigError
-        If the ending is none of these.
-    DataError
-        If the file cannot be read.
-    """
-    path = Path(path)
-    return [str(column) for column in _load_parquet(path).columns] if ending(path) in PARQUET else _Rows(path).header
+    header: list[str]
+    columns: dict[str, str]
+    notes: list[str]
+    unit: str
+
+    def read(self, columns: list[str], *, filled: Collection[str]) -> pd.DataFrame:
+        """Return the wanted columns, indexed by the number of the line (Parquet: of the row, from 1)."""
 
 
-def read_columns(path: Path, columns: list[str], *, filled: list[str]) -> pd.DataFrame:
-    """Return the wanted columns, indexed by line (Parquet: by row from 1); text stays text.
+def open_table(
+    path: Path,
+    named: Mapping[str, str] | None = None,
+    *,
+    roles: Collection[str] = _LOG_ROLES,
+    required: Collection[str] = ("user", "item"),
+) -> Table:
+    """Return the table in a file, told by its ending; text may be packed.
 
     Parameters
     ----------
     path : Path
-        Delimited text (plain or ``.gz``) or Parquet, told apart by the ending.
-    columns : list of str
-        Wanted columns.
-    filled : list of str
-        Those that may not have an empty value.
+    named : mapping, optional
+        Columns by role that the caller named; the others are found by their usual names.
+    roles, required : collections of str
+        Roles to look for, and those that the table must have.
 
     Raises
     ------
     ConfigError
         If the ending is unknown.
     DataError
-        If a column is missing or there twice, a row has too few or too many fields or an empty value where there must
-        be one, or there are no rows; the line is named.
+        If the file cannot be read, or a column is missing or in doubt.
     MissingDependencyError
         If Parquet is asked for and pyarrow is not installed.
     """
-    if ending(path) in PARQUET:
-        return _read_parquet(path, columns, filled)
-    rows = _Rows(path)
-    indices = _column_indices(rows.header, columns, path)
-    checked = [(rows.header.index(column), column) for column in filled]
-    values: list[list[str]] = []
-    line_numbers: list[int] = []
-    for line_number, row in rows:
-        if len(row) != len(rows.header):
-            raise DataError(
-                f"{path} must have {len(rows.header)} fields on every line; line {line_number} has {len(row)}: "
-                f"{rows.format.delimiter.join(row)[:80]!r}. Repair or drop the line."
-            )
-        for index, column in checked:
-            if not row[index].strip():
-                raise DataError(
-                    f"Column {column!r} of {path} must not be empty; it is in line {line_number}. "
-                    "Repair or drop the line."
-                )
-        values.append([row[index] for index in indices])
-        line_numbers.append(line_number)
-    if not values:
-        raise DataError(f"{path} has a header but no rows. Check that it is the right file.")
-    return pd.DataFrame(values, columns=columns, index=line_numbers, dtype=object)
-
-
-class _Rows:
-    """The rows of a text table with their line numbers; the constructor reads the header."""
-
-    def __init__(self, path: Path) -> None:
-        if ending(path) not in TEXT:
-            known = [*TEXT, *PARQUET]
-            raise ConfigError(
-                f"A table ends in {', '.join(known)} (.gz allowed for text); got {path.name!r}."
-                f"{did_you_mean(ending(path), known)} S3-Rec text files are read with read_s3rec."
-            )
-        self.path, self.format = path, TEXT[ending(path)]
-        self._reader = csv.reader(
-            io.StringIO(read_text(path), newline=""),
-            delimiter=self.format.delimiter,
-            quoting=self.format.quoting,
-            strict=True,
+    check_regular(path)
+    kind = ending(path)
+    if kind in PARQUET:
+        return ParquetTable(path, named, roles=roles, required=required)
+    if kind in JSON_LINES:
+        return JsonTable(path, named, roles=roles, required=required)
+    if kind not in TEXT:
+        known = [*TEXT, *PARQUET, *JSON_LINES]
+        raise ConfigError(
+            f"A table ends in {', '.join(known)}, perhaps packed (.gz, .bz2, .zip); got {path.name!r}."
+            f"{did_you_mean(kind, known)} Rename or convert the file."
         )
-        _, header = next(self._rows(), (1, []))
-        self.header = [_untyped(field, path) for field in header] if self.format.is_typed else header
+    return TextTable(path, named, roles=roles, required=required)
 
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        return self._rows()
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+class ParquetTable:
+    """A Parquet file; see :class:`Table`."""
+
+    unit = "row"
+
+    def __init__(
+        self, path: Path, named: Mapping[str, str] | None, *, roles: Collection[str], required: Collection[str]
+    ) -> None:
+        self.path, self.notes = path, list[str]()
+        content = read_bytes(path)
         try:
-            for row in self._reader:
-                if row:
-                    yield self._reader.line_num, row
-        except csv.Error as error:
-            raise DataError(
-                f"{self.path} must be a well-formed table; line {self._reader.line_num}: {error}. Repair the line."
-            ) from None
+            from pyarrow import parquet
+        except ImportError as error:
+            raise MissingDependencyError(
+                'Parquet files need pyarrow, which is not installed: pip install "spectral-probe[parquet]"'
+            ) from error
+        try:
+            self._file = parquet.ParquetFile(io.BytesIO(content))
+            self.header = [str(name) for name in self._file.schema_arrow.names]
+        except Exception as error:  # a damaged file can raise any exception
+            raise self._damaged(error) from error
+        self.columns = find_columns(self.header, named, where=str(path), roles=roles, required=required)
+
+    def read(self, columns: list[str], *, filled: Collection[str]) -> pd.DataFrame:
+        """Return the wanted columns, indexed by row from 1."""
+        try:
+            df = self._file.read(columns=columns).to_pandas(ignore_metadata=True)[columns]
+        except Exception as error:
+            raise self._damaged(error) from error
+        if df.empty:
+            raise DataError(f"{self.path} has no rows. Check that it is the right file.")
+        df = df.set_axis(np.arange(1, len(df) + 1))
+        for column in filled:
+            missing = np.flatnonzero(df[column].isna())
+            if len(missing):
+                raise DataError(
+                    f"Column {column!r} of {self.path} must not be empty; it is in row {missing[0] + 1}. "
+                    "Repair or drop the row."
+                )
+            odd = next((v for v in df[column] if not np.isscalar(v) and not hasattr(v, "isoformat")), None)
+            if odd is not None:
+                raise DataError(
+                    f"Column {column!r} of {self.path} must hold numbers, text or dates; it holds {str(odd)[:80]!r} "
+                    f"({type(odd).__name__}). Write one event per row."
+                )
+        return df
+
+    def _damaged(self, error: Exception) -> DataError:
+        if isinstance(error, MemoryError):
+            raise error
+        return DataError(f"{self.path} must be a Parquet file; reading it failed with: {error}. Fetch it again.")
 
 
-def _untyped(field: str, path: Path) -> str:
-    """Return the name in a RecBole header field."""
-    name, colon, kind = field.strip().rpartition(":")
-    if not colon or not name or kind not in FIELD_TYPES:
-        raise DataError(
-            f"{path} must have a header of name:type fields, the type one of {', '.join(FIELD_TYPES)}; line 1 has "
-            f"{field[:80]!r}.{did_you_mean(kind, FIELD_TYPES)} Write for example user_id:token."
-        )
-    return name
+class JsonTable:
+    """JSON lines, an object for each event; its columns are the keys of the first. See :class:`Table`."""
+
+    unit = "line"
+
+    def __init__(
+        self, path: Path, named: Mapping[str, str] | None, *, roles: Collection[str], required: Collection[str]
+    ) -> None:
+        self.path, self.notes = path, list[str]()
+        lines = JsonLines(path)
+        first = next(iter(lines), None)
+        if first is None:
+            lines.check()
+            raise DataError(f"{path} must have one JSON object per line; it has none. Convert it.")
+        self.header = [str(key) for key in first]
+        self.columns = find_columns(self.header, named, where=str(path), roles=roles, required=required)
+
+    def read(self, columns: list[str], *, filled: Collection[str]) -> pd.DataFrame:
+        """Return the wanted columns, indexed by line; a few lines without them are left out with a note."""
+        lines = JsonLines(self.path)
+        labels = [self.columns[role] for role in ("user", "item") if role in self.columns]
+        values: list[list[Any]] = []
+        line_numbers: list[int] = []
+        for entry in lines:
+            row = [entry.get(column) for column in columns]
+            given = dict(zip(columns, row, strict=True))
+            if any(isinstance(given[c], list | dict | bool) or given[c] in (None, "") for c in filled) or any(
+                not _is_label(given[c]) for c in labels if c in given
+            ):
+                lines.reject(f"must have {', '.join(filled)}; it has {str(given)[:120]}")
+                continue
+            values.append(row)
+            line_numbers.append(lines.line_number)
+        lines.check()
+        if lines.n_broken:
+            self.notes.append(f"{lines.n_broken} of {lines.n_lines} lines of {self.path.name} are broken and left out.")
+        if not values:
+            raise DataError(f"{self.path} has no rows. Check that it is the right file.")
+        return pd.DataFrame(values, columns=columns, index=line_numbers, dtype=object)
 
 
-def _column_indices(header: list[str], columns: list[str], path: Path) -> list[int]:
-    """Return the index of each column in the header."""
-    for column in columns:
-        if header.count(column) != 1:
-            problem = "no column" if column not in header else "more than one column"
-            raise DataError(
-                f"{path} has {problem} {column!r} in its header, line 1; its columns are {header}."
-                f"{did_you_mean(column, header)} Name the columns with user=, item=, time=, title=, or rename them."
-            )
-    return [header.index(column) for column in columns]
-
-
-def _load_parquet(path: Path) -> pd.DataFrame:
-    """Return a Parquet file as it is."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist. Check the path.")
-    try:
-        return pd.read_parquet(path)
-    except ImportError as error:
-        raise MissingDependencyError("Parquet files need pyarrow: pip install pyarrow") from error
-    except Exception as error:  # a damaged file can raise any exception
-        raise DataError(f"{path} must be a Parquet file; reading it failed with: {error}. Fetch it again.") from error
-
-
-def _read_parquet(path: Path, columns: list[str], filled: list[str]) -> pd.DataFrame:
-    """Return the wanted columns of a Parquet file, indexed by row from 1."""
-    df = _load_parquet(path)
-    df.columns = [str(column) for column in df.columns]
-    _column_indices(list(df.columns), columns, path)
-    if df.empty:
-        raise DataError(f"{path} has no rows. Check that it is the right file.")
-    df = df[columns].set_axis(np.arange(1, len(df) + 1))
-    for column in filled:
-        missing = np.flatnonzero(df[column].isna())
-        if len(missing):
-            raise DataError(
-                f"Column {column!r} of {path} must not be empty; it is in row {missing[0] + 1}. Repair or drop the row."
-            )
-        odd = next((value for value in df[column] if not np.isscalar(value) and not hasattr(value, "isoformat")), None)
-        if odd is not None:
-            raise DataError(
-                f"Column {column!r} of {path} must hold numbers, text or dates; it holds {str(odd)[:80]!r} "
-                f"({type(odd).__name__}). Write one event per row."
-            )
-    return df
+def _is_label(value: object) -> bool:
+    """Whether a value can be a label: not missing, and without lone surrogates."""
+    label = label_of(value)
+    return bool(label) and (label.isascii() or not any("\ud800" <= c <= "\udfff" for c in label))
 
 
 def parse_times(times: pd.Series, path: Path) -> npt.NDArray[np.generic]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from frellm4rec.data.parsing.text_files import GZIP_MAGIC
+from frellm4rec.data.parsing.text_files import open_unpacked
 from spectral_probe.errors import DataError
+from spectral_probe.storage.regular import check_regular
 
 #: Largest share of lines that may be broken. The published files have none; a damaged copy has many.
 MAX_BROKEN_SHARE = 0.01
 
 
 class JsonLines:
-    """The objects of a file, plain or gzipped, read line by line so that the file need not fit into memory.
+    """The objects of a file, plain or packed, read line by line so that the file need not fit into memory.
 
     Iterate once, call :meth:`reject` for an object that lacks a required value, and :meth:`check` at the end.
 
@@ -34,12 +33,12 @@ class JsonLines:
         self.max_broken_share = max_broken_share
         self.n_lines = 0
         self.n_broken = 0
-        self._line_number = 0
+        self.line_number = 0
         self._first_broken = ""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for line in self._lines():
-            self._line_number += 1
+            self.line_number += 1
             if not line.strip():
                 continue
             self.n_lines += 1
@@ -57,7 +56,7 @@ class JsonLines:
     def reject(self, reason: str) -> None:
         """Count the line just read as broken."""
         self.n_broken += 1
-        self._first_broken = self._first_broken or f"line {self._line_number} {reason}"
+        self._first_broken = self._first_broken or f"line {self.line_number} {reason}"
 
     def check(self) -> None:
         """Refuse the file if it is empty or too many of its lines are broken.
@@ -76,19 +75,11 @@ class JsonLines:
             )
 
     def _lines(self) -> Iterator[bytes]:
+        check_regular(self.path)
         try:
-            with self.path.open("rb") as raw:
-                is_gzip = self.path.suffix == ".gz" or raw.read(2) == GZIP_MAGIC
-                raw.seek(0)
-                if is_gzip:
-                    with gzip.open(raw) as unpacked:
-                        yield from unpacked
-                else:
-                    yield from raw
-        except FileNotFoundError:
-            raise DataError(f"{self.path} does not exist. Check the path.") from None
-        except (OSError, EOFError, zlib.error) as error:
+            with open_unpacked(self.path) as file:
+                yield from file
+        except DataError as error:
             raise DataError(
-                f"{self.path} must be readable to its end; after line {self._line_number} reading it failed with: "
-                f"{error}. Fetch it again."
+                f"{self.path} must be readable to its end; after line {self.line_number} reading it failed. {error}"
             ) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from frellm4rec.data.parsing.text_files import gunzip, limited, read_bytes
 from spectral_probe.errors import DataError
+from spectral_probe.storage.regular import check_regular
 
 
 def read_member(source: Path, name: str, *, dataset: str, origin: str) -> bytes | None:
@@ -32,16 +33,21 @@ def read_member(source: Path, name: str, *, dataset: str, origin: str) -> bytes 
         if source.is_dir():
             for path in (source / name, source / f"{name}.gz"):
                 if path.is_file():
-                    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+                    return read_bytes(path)
             return None
+        check_regular(source)
         with zipfile.ZipFile(source) as archive:
             # Some owners put the files at the root, others in a folder: take the shallowest.
             members = sorted(archive.namelist(), key=lambda member: (member.count("/"), member))
             for member in members:
                 if PurePosixPath(member).name in (name, f"{name}.gz"):
-                    content = archive.read(member)
-                    return gzip.decompress(content) if member.endswith(".gz") else content
+                    info = archive.getinfo(member)
+                    with archive.open(info) as stream:
+                        content = limited(stream, info.compress_size, f"{member} in {source}").read()
+                    return gunzip(content, f"{member} in {source}") if member.endswith(".gz") else content
             return None
+    except (DataError, MemoryError):
+        raise
     except Exception as error:  # a damaged archive can raise any exception
         raise DataError(
             f"{name} in {source} must be readable as a plain, gzipped or zipped file; reading it failed with: {error}. "

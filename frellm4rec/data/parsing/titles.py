@@ -5,14 +5,20 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-import pandas as pd
-
-from frellm4rec.data.parsing.columns import read_columns
-from spectral_probe.errors import DataError
+from frellm4rec.data.parsing.columns import open_table
+from frellm4rec.data.parsing.text_files import undecoded_byte
+from spectral_probe.errors import DataError, SpectralProbeError
+from spectral_probe.interactions.column_names import USUAL_NAMES, plain_name
 from spectral_probe.interactions.log import Interactions
+from spectral_probe.interactions.titles import first_titles, titles_of_items
 
+Titles = TypeVar("Titles")
+#: Columns that hold titles in a file of items, where no column has a usual name.
+OTHER_TITLES = ("name", "label")
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
 #: The end of a page's keyword tag that was collected as a title: ``Duct Tape,3M,90128" />``.
 TAG_TAIL = re.compile(r'"?\s*/>\s*$')
@@ -66,19 +72,31 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.casefold().replace("&", " and ")).strip()
 
 
-def first_titles(df: pd.DataFrame, item: str, title: str) -> dict[object, str]:
-    """Return the first non-empty title of each item."""
-    known: dict[object, str] = {}
-    for label, text in zip(df[item], df[title], strict=True):
-        if isinstance(text, str) and text.strip():
-            known.setdefault(label, text.strip())
-    return known
+def or_note(read: Callable[[], Titles], name: str) -> tuple[Titles | None, list[str]]:
+    """Return the titles that a function reads; None and a note with the reason where it fails.
+
+    For files of titles that nobody named: they do not decide whether the log beside them is read.
+    """
+    try:
+        return read(), []
+    except SpectralProbeError as error:
+        return None, [f"titles are left out, because {name} cannot be used: {error}"]
 
 
 def titles_from_file(
-    log: Interactions, path: str | Path | None, *, item: str = "item_id", title: str = "title"
+    log: Interactions, path: str | Path | None, *, item: str | None = None, title: str | None = None
 ) -> list[str] | None:
     """Return the title of every item from a file of titles, empty where it has none; None without a file.
+
+    Parameters
+    ----------
+    log : Interactions
+    path : path, optional
+        Any table that :func:`~frellm4rec.data.parsing.columns.open_table` reads.
+    item : str, optional
+        Column with item ids, if the file has it; else the one of a usual name.
+    title : str, optional
+        Column with titles; the one of a usual name when left out.
 
     Raises
     ------
@@ -87,12 +105,33 @@ def titles_from_file(
     """
     if path is None:
         return None
-    known = first_titles(read_columns(Path(path), [item, title], filled=[item]), item, title)
-    by_text = {str(label): text for label, text in known.items()}
-    titles = [by_text.get(str(label), "") for label in log.item_ids]
+    known = _known_titles(Path(path), item, title)
+    titles = titles_of_items(known, log.item_ids)
     if not any(titles):
         raise DataError(
-            f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(by_text), '')!r}, "
+            f"{path} has no title for any of the {log.n_items} items; its first item is {next(iter(known), '')!r}, "
             f"the log's is {str(log.item_ids[0])!r}. Check that both use the same labels."
         )
     return titles
+
+
+def _known_titles(path: Path, item: str | None, title: str | None) -> dict[str, str]:
+    """Return the titles in a file, by the label of the item."""
+    roles = ("item", "title")
+    named = {"title": title} if title else {}
+    header = open_table(path, roles=(), required=()).header
+    if item is not None and item in header:
+        named["item"] = item
+    if not title and not any(plain_name(column) in USUAL_NAMES["title"] for column in header):
+        named |= dict.fromkeys(["title"], next((column for column in header if column in OTHER_TITLES), ""))
+        named = {role: column for role, column in named.items() if column}
+    table = open_table(path, named, roles=roles, required=roles)
+    rows = table.read([table.columns[role] for role in roles], filled=[])
+    titles = rows[table.columns["title"]]
+    broken = [isinstance(text, str) and undecoded_byte(text) is not None for text in titles]
+    if any(broken):
+        raise DataError(
+            f"{path} must be UTF-8 text; the titles of {sum(broken)} items are not, first in line "
+            f"{titles.index[broken.index(True)]}. Convert it to UTF-8."
+        )
+    return first_titles(rows[table.columns["item"]], titles)

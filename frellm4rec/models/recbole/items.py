@@ -11,6 +11,7 @@ import pandas as pd
 from frellm4rec.models.recbole.checkpoint import Checkpoint
 from spectral_probe.errors import DataError
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.labels import label_of
 from spectral_probe.types import IntArray
 
 #: Row 0 of every table.
@@ -50,8 +51,13 @@ def item_rows(checkpoint: Checkpoint, n_rows: int, dataset: Dataset) -> IntArray
         If the order of the items is not known, or the data set has an item that the checkpoint lacks.
     """
     tokens, source = _tokens(checkpoint, n_rows)
-    rows = {token: row for row, token in enumerate(tokens)}
-    labels = [str(label) for label in dataset.item_ids]
+    rows = {label_of(token): row for row, token in enumerate(tokens)}
+    if len(rows) != len(tokens):
+        raise DataError(
+            f"{len(tokens) - len(rows)} of the items in {source} differ only in white space or decimal zeros, or are "
+            "missing values, so their rows cannot be told apart. Train on a file in which each item has one label."
+        )
+    labels = [label_of(label) for label in dataset.item_ids]
     missing = [label for label in labels if label not in rows or label == PADDING]
     if missing:
         raise DataError(

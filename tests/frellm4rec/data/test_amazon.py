@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -147,10 +148,10 @@ def test_times_as_text_and_blank_lines(folder):
     assert labels(load_amazon("Gift_Cards", folder(rows), AmazonOptions(core="none"))) == {"A": ["y", "x", "z"]}
 
 
-def test_metadata_without_asin_are_broken(folder):
+def test_broken_metadata_leave_the_titles_out(folder, caplog):
     products = [*PRODUCTS, {"title": "No asin"}]
-    with pytest.raises(DataError, match=r"1 of 7 are.*first: line 7 must have an asin"):
-        load_amazon("Gift_Cards", folder(products=products), AmazonOptions(k=3))
+    assert load_amazon("Gift_Cards", folder(products=products), AmazonOptions(k=3)).item_titles is None
+    assert re.search(r"titles are left out.*1 of 7 are.*first: line 7 must have an asin", caplog.text)
     path = folder(products=products) / "meta_Gift_Cards.json.gz"
     titles, notes = read_titles(path, {"x"}, "Gift_Cards", max_broken_share=0.5)
     assert titles == {"x": "An & Ex"}

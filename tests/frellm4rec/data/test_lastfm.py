@@ -115,9 +115,10 @@ def test_names_the_bad_line(hetrec, events, message):
         load_lastfm(hetrec(events=events), k=2)
 
 
-def test_bad_artist_line_is_named(hetrec):
-    with pytest.raises(DataError, match="line 2 reads 'x"):
-        load_lastfm(hetrec(artists=b"id\tname\turl\tpictureURL\nx\tName\t\t\n"), k=2)
+def test_bad_artist_line_is_named_and_leaves_the_titles_out(hetrec, caplog):
+    dataset = load_lastfm(hetrec(artists=b"id\tname\turl\tpictureURL\nx\tName\t\t\n"), k=2)
+    assert dataset.item_titles is None
+    assert "line 2 reads 'x" in caplog.text
 
 
 def test_missing_and_damaged_sources(tmp_path):

@@ -158,6 +158,9 @@ def test_damaged_copies(tmp_path: Path, name):
     for error in refusals:
         assert isinstance(error, DataError), error
         assert any(source in str(error) for source in sources), error
+    if name in ("log.item", "artists.dat.gz", "u.item", "meta_Gift_Cards.json"):
+        assert refusals == []  # titles alone never decide over the log
+        return
     # Some copies are refused and some are read.
     assert len(refusals) > 20
     assert n_read > (20 if not name.endswith((".gz", ".zip", ".parquet")) else 0)

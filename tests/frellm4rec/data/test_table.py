@@ -72,7 +72,7 @@ def test_titles_of_other_labels_are_refused(write):
         (CSV.replace("u2,007,2,Bond", "u2,007,2"), "line 4 has 3: 'u2,007,2'"),
         (CSV.replace("u2,007,2,Bond", "u2,,2,Bond"), r"'item_id' of .* must not be empty; it is in line 4"),
         (CSV.replace("u2,007,2,Bond", "u2,007,soon,Bond"), "line 4 has 'soon'"),
-        (CSV.replace("item_id", "itemid"), "Did you mean 'itemid'"),
+        (CSV.replace("item_id", "ittem_id"), "Did you mean 'ittem_id'.*--columns item="),
         (CSV.replace("name", "item_id"), "more than one column 'item_id'"),
         (CSV.splitlines()[0] + "\n", "no rows"),
         ("", "is empty; its first line"),
@@ -80,7 +80,6 @@ def test_titles_of_other_labels_are_refused(write):
         (CSV.replace("u2,007,2,Bond", "u2,007,nan,Bond"), "line 4 has 'nan'"),
         (CSV.replace("u2,007,2,Bond", "u2,007,1e999,Bond"), "line 4 has '1e999'"),
         (CSV + CSV.splitlines()[0] + "\n", "line 7 has 'timestamp'"),
-        (CSV.replace(",", ";"), "no column 'user_id' in its header, line 1"),
         (CSV + 'u3,"broken\n', "well-formed table; line"),
     ],
 )
@@ -92,8 +91,8 @@ def test_names_what_is_wrong_with_a_table(write, text, message):
 def test_other_encodings_and_endings(write, tmp_path):
     with pytest.raises(DataError, match=r"line 2 has the byte 0xf6"):
         read_table(write("log.csv", "user_id,item_id,timestamp\nBjörk,1,1\n", "latin-1"))
-    with pytest.raises(ConfigError, match=r"'log\.txt'"):
-        read_table(write("log.txt", CSV))
+    with pytest.raises(ConfigError, match=r"'log\.xlsx'"):
+        read_table(write("log.xlsx", CSV))
     with pytest.raises(DataError, match="does not exist"):
         read_table(tmp_path / "absent.csv")
 

@@ -18,7 +18,7 @@ FORMATS = (".safetensors", ".npy", ".parquet", ".csv")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("ids", [IDS, [4, 3, 2, 1, 0], ["0.5", "1e3", "007", "7", "nan"]])
+@pytest.mark.parametrize("ids", [IDS, [4, 3, 2, 1, 0], ["0.5", "1e3", "007", "7", "-1"]])
 def test_round_trip_through_the_instrument(tmp_path, suffix, ids):
     written = write_embeddings(tmp_path / "new" / f"items{suffix}", VECTORS, ids, model="sasrec abc")
     np.testing.assert_array_equal(load_embeddings(written[0], 5, item_ids=ids), VECTORS)
@@ -127,3 +127,11 @@ def test_command_failures(tmp_path, capsys, monkeypatch):
         exit_code, out, err = run(monkeypatch, capsys, "export", *arguments)
         assert (exit_code, out) == (code, ""), err
         assert message in " ".join(err.split())
+
+
+def test_data_writes_the_order_of_the_items(tmp_path, capsys, monkeypatch):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\nu,b,1,Bee\nu,a,2,\nv,b,1,\n")
+    out = tmp_path / "items.csv"
+    assert run(monkeypatch, capsys, "data", tmp_path / "log.csv", "--export-items", out)[0] == 0
+    assert out.read_text() == "position,item_id,title\n0,b,Bee\n1,a,\n"
+    assert run(monkeypatch, capsys, "data", tmp_path / "log.csv", "--export-items", out)[0] == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -217,8 +219,114 @@ def test_other_malformed_files(tmp_path):
         with pytest.raises(DataError):
             load_embeddings(tmp_path / "v.npy", 3)
     np.save(tmp_path / "p.npy", np.array([{}, {}, {}], dtype=object), allow_pickle=True)
-    for name in ("p.npy", "absent.npy"):
-        with pytest.raises(DataError, match="could not be read"):
+    for name, message in (("p.npy", "could not be read"), ("absent.npy", "does not exist")):
+        with pytest.raises(DataError, match=message):
             load_embeddings(tmp_path / name, 3)
     with pytest.raises(DataError, match=r"read from \.npy"):
         load_embeddings(tmp_path / "v.pt", 3)
+
+
+MOVIES = ["3", "1", "2"]
+#: VECTORS by label of MOVIES: 3 → (0.5, -1), 1 → (2, 0.25), 2 → (3, 4).
+BY_ID = {"1": "2,0.25", "2": "3,4", "3": "0.5,-1"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["movieId,x,y", "track_id,x,y", "whatever,x,y", "item_id,0,1", ",0,1", "movieId,0,1", "Unnamed: 0,x,y", ""],
+)
+def test_ids_are_taken_from_whatever_column_has_the_catalogue(header, tmp_path):
+    lines = [*([header] if header else []), *(f"{label},{BY_ID[label]}" for label in ("1", "2", "3"))]
+    path = write(tmp_path / "v.csv", "\n".join(lines) + "\n")
+    np.testing.assert_array_equal(load_embeddings(path, 3, MOVIES), VECTORS)
+
+
+def test_ids_may_be_in_any_column_and_written_in_any_way(tmp_path):
+    text = "x,y,item_id\n2,0.25,1.0\n3,4, 2\n0.5,-1,3 \n"
+    np.testing.assert_array_equal(load_embeddings(write(tmp_path / "v.csv", text), 3, MOVIES), VECTORS)
+    frame = pd.DataFrame({"a": [2, 3, 0.5], "b": [0.25, 4, -1]}, index=pd.Index([1, 2, 3]))
+    frame.to_parquet(tmp_path / "index.parquet")
+    frame.rename_axis("movieId").to_csv(tmp_path / "named.csv")
+    frame.set_axis([0, 1], axis=1).rename_axis("item_id").to_csv(tmp_path / "numbered.csv")
+    frame.reset_index(names="key").to_parquet(tmp_path / "key.parquet")
+    pd.DataFrame({"v": [[2, 0.25], [3, 4], [0.5, -1]], "asin": ["1", "2", "3"]}).to_parquet(tmp_path / "lists.parquet")
+    for name in ("index.parquet", "named.csv", "numbered.csv", "key.parquet", "lists.parquet"):
+        np.testing.assert_array_equal(load_embeddings(tmp_path / name, 3, MOVIES), VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("movieId,x,y\n1,2,0\n2,3,4\n4,0,1\n", "'4', which is not"),
+        (",x,y\n0,2,0\n1,3,4\n2,0,1\n", "'0', which is not"),
+        ("0,2,0\n1,3,4\n2,0,1\n", "'0', which is not"),
+        ("x,y,z\n2,9,0\n3,8,4\n0,7,1\n", None),
+        ("x,n\n2,1\n0.5,2\n7,9\n", "holds ids or row numbers"),
+        ("item_id,movieId,x\n1,1,2\n2,2,3\n3,3,4\n", "could hold the ids"),
+        ("index,item_id,x\n0,3,2\n1,1,3\n2,2,4\n", "holds ids or row numbers"),
+        ('item_id,x\n1,"2\n2",3\n3,4\n', "begins in line 2 ends in line 3"),
+    ],
+)
+def test_what_may_be_ids_and_does_not_fit_is_refused(text, message, tmp_path):
+    path = write(tmp_path / "v.csv", text)
+    if message is None:
+        assert load_embeddings(path, 3, ["7", "a", "b"]).shape == (3, 3)
+        return
+    with pytest.raises(DataError, match=message):
+        load_embeddings(path, 3, MOVIES)
+
+
+def test_row_numbers_are_no_feature(tmp_path):
+    frame = pd.DataFrame({"x": [0.5, 2.0, 3.0], "y": [-1.0, 0.25, 4.0]})
+    frame.to_csv(tmp_path / "v.csv")
+    with pytest.raises(DataError, match="index=False"):
+        load_embeddings(tmp_path / "v.csv", 3, IDS)
+    frame.to_csv(tmp_path / "ok.csv", index=False)
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "ok.csv", 3, IDS), VECTORS)
+
+
+def test_pandas_column_numbers_are_a_header(tmp_path):
+    pd.DataFrame(VECTORS).to_csv(tmp_path / "v.csv", index=False)
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "v.csv", 3, IDS), VECTORS)
+
+
+def test_ids_stored_beside_or_inside_decide_over_the_order(tmp_path):
+    save_file({"item_embeddings": VECTORS[[1, 2, 0]]}, tmp_path / "v.safetensors", {"item_ids": '["1", 2, "3"]'})
+    np.save(tmp_path / "v.npy", VECTORS[[1, 2, 0]])
+    write(tmp_path / "v.ids.csv", "item_id\n1\n2\n3\n")
+    for name in ("v.safetensors", "v.npy"):
+        np.testing.assert_array_equal(load_embeddings(tmp_path / name, 3, MOVIES), VECTORS)
+        with pytest.raises(DataError, match="which is not"):
+            load_embeddings(tmp_path / name, 3, IDS)
+    write(tmp_path / "v.ids.csv", "item_id\n1\n2\n")
+    with pytest.raises(DataError, match="has 2 ids for an array"):
+        load_embeddings(tmp_path / "v.npy", 3, MOVIES)
+
+
+def test_rows_matched_by_position_are_announced(tmp_path, caplog):
+    np.save(tmp_path / "v.npy", VECTORS)
+    load_embeddings(tmp_path / "v.npy", 3, IDS)
+    assert "no item ids: row i is taken" in caplog.text
+    assert "--export-items" in caplog.text
+    caplog.clear()
+    load_embeddings(write(tmp_path / "v.csv", "item_id,x\n1,2\n2,3\n3,4\n"), 3, MOVIES)
+    assert caplog.text == ""
+
+
+def test_an_archive_and_a_lying_header_of_numpy_are_refused(tmp_path):
+    with open(tmp_path / "z.npy", "wb") as file:
+        np.savez(file, a=VECTORS)
+    with pytest.raises(DataError, match="archive"):
+        load_embeddings(tmp_path / "z.npy", 3)
+    with open(tmp_path / "big.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**3)})
+    with pytest.raises(DataError, match="could not be read"):
+        load_embeddings(tmp_path / "big.npy", 3)
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "v.npy")
+    (tmp_path / "v.csv").symlink_to("/dev/zero")
+    for name, kind in (("v.npy", "pipe"), ("v.csv", "device")):
+        with pytest.raises(DataError, match=kind):
+            load_embeddings(tmp_path / name, 3)
