@@ -127,6 +127,8 @@ def run_analysis(
     if run is not None and isinstance(model, str) and isinstance(dataset, str):
         request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
         run.write_state("running", request=request)
+    if run is not None and (left_over := getattr(layered, "left_over", ())):
+        run.write_state("running", left_over=list(left_over))
     with nullcontext() if run is None else logged(run.path, logger):
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
         graph = ItemGraph.from_interactions(data.train.user_items)

@@ -20,6 +20,8 @@ from spectral_probe.errors import ConfigError, MissingDependencyError, ModelErro
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PEFT_PREFIX = "base_model.model."
+#: What follows the name of a changed module in the name of a weight.
+_PART_OF_MODULE = re.compile(r"\.lora_|\.base_layer\.|\.token_adapter\.|\.trainable_tokens_|\.weight$|\.bias$")
 
 
 class _Holder(nn.Module):
@@ -128,6 +130,12 @@ def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
             f"The weights of an adapter are read from adapter_model.safetensors; {adapter!r}: {error}. Save it again "
             "with peft's save_pretrained()."
         ) from error
+    twice = sorted({name for name in stored if f"{_PEFT_PREFIX}{name}" in stored})
+    if twice:
+        raise ModelError(
+            f"Each weight of an adapter is stored once; {adapter!r} holds {len(twice)} of them twice, with and without "
+            f"{_PEFT_PREFIX!r} before the name (first: {twice[0]}). Save it again with peft's save_pretrained()."
+        )
     return {
         name.removeprefix(_PEFT_PREFIX): weight
         for name, weight in stored.items()
@@ -138,7 +146,7 @@ def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
 def _fits(model: nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> bool:
     """Tell whether every module that an adapter changes is in the model, under names with this prefix."""
     modules = {f"{prefix}{name}" for name, _ in model.named_modules()}
-    changed = {re.split(r"\.lora_|\.weight$|\.bias$", name)[0] for name in weights}
+    changed = {_PART_OF_MODULE.split(name)[0] for name in weights}
     return bool(changed) and changed <= modules
 
 
@@ -153,7 +161,7 @@ def _inject(
         tuner: Any = LoraModel(holder, config, "default")
         result: Any = set_peft_model_state_dict(holder, dict(weights))
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise _mismatch(decoder, adapter, str(error).strip().splitlines()[0]) from error
+        raise _mismatch(decoder, adapter, _reason(error)) from error
     # peft leaves missing weights at their random initial values and drops unexpected ones.
     unmatched = [name for name in result.missing_keys if "lora_" in name] + list(result.unexpected_keys)
     if unmatched:
@@ -177,6 +185,13 @@ def _check_base(decoder: HFDecoder, adapter: str, base: str) -> None:
             f"Adapter {adapter!r} was trained on {base!r}, and the model is {source!r}. Give the adapter's base as "
             "the model; if the weights are the same, give them as a local folder."
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; of torch's, which is a heading, the line below it with tensor and shapes."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    return line.rstrip(".")
 
 
 def _mismatch(decoder: HFDecoder, adapter: str, why: str) -> ModelError:
