@@ -103,6 +103,8 @@ def run_analysis(
     progress: bool = False,
 ) -> Analysis:
     """Do the work of :func:`analyze`; return the profile with its run."""
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     data = resolve_dataset(dataset, from_dir)
     layered = resolve_model(model, data, options)
     check_has_layers(layered)

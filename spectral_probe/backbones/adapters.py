@@ -19,6 +19,7 @@ from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_WEIGHTS_FILE = "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
 #: What follows the name of a changed module in the name of a weight.
 _PART_OF_MODULE = re.compile(r"\.lora_|\.base_layer\.|\.token_adapter\.|\.trainable_tokens_|\.weight$|\.bias$")
@@ -55,10 +56,7 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
     The adapter is merged, W + (α/r)·BA, unless the decoder is quantised: rounding the sum to 8 bits would change it.
     Changes to the head are ignored, because the head is not loaded.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise MissingDependencyError(
-            'An adapter is read with the package peft, which is not installed. Run: pip install "spectral-probe[lora]"'
-        )
+    check_adapter(adapter)
     if is_spread(decoder.model):
         raise ConfigError(
             "An adapter can only be applied to a model on one device; this model is spread by device_map. "
@@ -78,19 +76,47 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
     return decoder
 
 
+def check_adapter(adapter: str) -> None:
+    """Refuse, before a model is loaded, an adapter that cannot be read; nothing is downloaded.
+
+    Raises
+    ------
+    MissingDependencyError
+        If peft is not installed.
+    ModelError
+        If it is no LoRA adapter in a folder, and no name of a repository.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependencyError(
+            'An adapter is read with the package peft, which is not installed. Run: pip install "spectral-probe[lora]"'
+        )
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        adapter_settings(folder, adapter)
+        if not (folder / _WEIGHTS_FILE).is_file():
+            raise _unread(adapter, f"there is no {_WEIGHTS_FILE}")
+    elif REPOSITORY.fullmatch(adapter) is None:
+        raise ModelError(f"An adapter is a folder or a hub repository owner/name; {adapter!r} is neither.")
+
+
+def _unread(adapter: str, why: object) -> ModelError:
+    return ModelError(
+        f"The weights of an adapter are read from {_WEIGHTS_FILE}; {adapter!r}: {why}. Save it again with peft's "
+        "save_pretrained()."
+    )
+
+
 def _fetch(adapter: str) -> Path:
     """Return the folder with the adapter's files, downloaded if they are on the hub."""
     folder = Path(adapter).expanduser()
     if folder.is_dir():
         return folder
-    if REPOSITORY.fullmatch(adapter) is None:
-        raise ModelError(f"An adapter is a folder or a hub repository owner/name; {adapter!r} is neither.")
     from huggingface_hub import hf_hub_download
 
     access = locate(adapter, None, is_adapter=True)
     try:
         with access.reading():
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
+            for name in ("adapter_config.json", _WEIGHTS_FILE):
                 path = hf_hub_download(
                     adapter, name, revision=access.revision, local_files_only=access.local_files_only
                 )
@@ -124,12 +150,9 @@ def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        stored = load_file(folder / "adapter_model.safetensors")
+        stored = load_file(folder / _WEIGHTS_FILE)
     except Exception as error:  # OSError, or SafetensorError, which is a bare Exception
-        raise ModelError(
-            f"The weights of an adapter are read from adapter_model.safetensors; {adapter!r}: {error}. Save it again "
-            "with peft's save_pretrained()."
-        ) from error
+        raise _unread(adapter, error) from error
     twice = sorted({name for name in stored if f"{_PEFT_PREFIX}{name}" in stored})
     if twice:
         raise ModelError(

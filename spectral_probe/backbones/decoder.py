@@ -186,22 +186,7 @@ class HFDecoder(nn.Module):
             If there is none, or it cannot be read.
         """
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            advice = "Use --inputs id, or a model folder that holds its tokenizer files."
-            if self.source is None:
-                raise ModelError(f"Model {self.name!r} comes without a tokenizer, so it cannot read titles. {advice}")
-            try:
-                with self._access.reading():
-                    self._tokenizer = AutoTokenizer.from_pretrained(
-                        self.source,
-                        revision=self._access.revision,
-                        local_files_only=self._access.local_files_only,
-                        trust_remote_code=self._trust_remote_code,
-                    )
-            except Exception as error:  # tokenizers raise many types, among them a bare Exception from Rust
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ModelError(f"No tokenizer could be read from {self.source!r}: {reason} {advice}") from error
+            self._tokenizer = read_tokenizer(self.name, self.source, self._access, self._trust_remote_code)
         return self._tokenizer
 
     def set_item_embeddings(self, item_embeddings: npt.ArrayLike | torch.Tensor) -> None:
@@ -327,6 +312,32 @@ class HFDecoder(nn.Module):
                 input_ids=token_ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False
             )
         return _first_tensor(output)
+
+
+def read_tokenizer(name: str, source: str | None, access: HubAccess, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer in the folder or repository of a model.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    advice = "Use --inputs id, or a model folder that holds its tokenizer files."
+    if source is None:
+        raise ModelError(f"Model {name!r} comes without a tokenizer, so it cannot read titles. {advice}")
+    try:
+        with access.reading():
+            return AutoTokenizer.from_pretrained(
+                source,
+                revision=access.revision,
+                local_files_only=access.local_files_only,
+                trust_remote_code=trust_remote_code,
+            )
+    except Exception as error:  # tokenizers raise many types, among them a bare Exception from Rust
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"No tokenizer could be read from {source!r}: {reason} {advice}") from error
 
 
 def _origin(config: Any) -> Path | None:
