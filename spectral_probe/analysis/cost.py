@@ -11,7 +11,13 @@ import pandas as pd
 
 from spectral_probe.analysis.captures import capture_names, check_memory
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.requests import check_language_model, check_options, check_saved
+from spectral_probe.analysis.requests import (
+    check_language_model,
+    check_options,
+    check_plugin,
+    check_saved,
+    training_rows,
+)
 from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
 from spectral_probe.backbones.devices import parse_device, parse_dtype
@@ -21,7 +27,7 @@ from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, ModelError
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.plugins.registry import plugin_names
+from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
 from spectral_probe.recording.capture import selected_layers
 from spectral_probe.recording.pilot import PILOT_POSITIONS
@@ -314,7 +320,8 @@ def plan_analysis(
     head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
     if model in plugin_names("models"):
         text = f"{model} (plug-in, made for the data set before it is probed)"
-        return [*head, {"quantity": "model", "value": model, "text": text}]
+        row = {"quantity": "model", "value": model, "text": text}
+        return [*head, row, *check_plugin(model, data, options)]
     if (saved := find_saved_model(model)) is not None:
         check_saved(saved, data, options, probe.inputs.shape[1])
         return [*head, {"quantity": "model", "value": model, "text": f"{model} (saved {saved.name} model)"}]
@@ -335,4 +342,6 @@ def plan_analysis(
     )
     check_language_model(model, data, options, sizes.width)
     check_memory(len(probe), probe.inputs.shape[1], sizes.n_states, len(captures) + n_treated)
+    if options.embeddings is None and options.inputs != "text":
+        head += training_rows(load_plugin("inputs", "id"), data, options)[0]
     return [*head, *(row for row in sizes.to_frame().to_dict("records") if row["quantity"] != "n_users")]

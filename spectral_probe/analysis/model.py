@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.requests import check_options, titles_of
+from spectral_probe.analysis.requests import check_options, check_plugin, titles_of
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.backbones.protocol import refuse_without_layers
@@ -34,6 +34,7 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
     check_options(model, options)
     if isinstance(model, str):
         if model in plugin_names("models"):
+            check_plugin(model, dataset, options)
             device = "cpu" if options.device == "auto" else options.device
             plugin_model: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
             return plugin_model

@@ -28,7 +28,8 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.inputs.item_vectors import check_width
 from spectral_probe.inputs.vector_files import load_embeddings
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.plugins.registry import plugin_names
+from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import SavedModel, find_saved_model
 from spectral_probe.recording.capture import selected_layers
 
@@ -169,6 +170,46 @@ def check_language_model(model: str, dataset: Dataset, options: AnalysisOptions,
             read_tokenizer(model, str(source) if kind == "a folder" else None, HubAccess(), options.trust_remote_code)
 
 
+def training_rows(plugin: Any, dataset: Dataset, options: AnalysisOptions) -> tuple[list[dict[str, Any]], Any]:
+    """Return the row ``training`` of a plug-in that trains a model first, and the model before that, if it says so."""
+    if not hasattr(plugin, "plan"):
+        return [], None
+    plan = plugin.plan(dataset, seed=options.seed)
+    text = plan["training"]
+    return [{"quantity": "training", "value": text, "text": text}] if text else [], plan["model"]
+
+
+def check_plugin(name: str, dataset: Dataset, options: AnalysisOptions) -> list[dict[str, Any]]:
+    """Refuse, before a plug-in trains, layers that it does not have and histories that it cannot read.
+
+    Returns
+    -------
+    list of {"quantity", "value", "text"}
+        The row of its training, if it will train.
+
+    Raises
+    ------
+    ConfigError
+    """
+    rows, model = training_rows(load_plugin("models", name), dataset, options)
+    parse_device(options.device)
+    if model is not None:
+        layers = model.layers()
+        selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
+        probe = probe_sequences(
+            dataset, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
+        )
+        _check_length(model.name, getattr(model.config, "max_length", None), probe.inputs.shape[1])
+    return rows
+
+
+def _check_length(name: str, longest: int | None, max_length: int) -> None:
+    if longest is not None and max_length > longest:
+        raise ConfigError(
+            f"{name} reads at most {longest} items; got {max_length}. For a probe, use --max-length {longest}."
+        )
+
+
 def check_saved(saved: SavedModel, dataset: Dataset, options: AnalysisOptions, max_length: int) -> None:
     """Refuse a saved model that cannot be probed on these data; it is loaded only to look up the names of layers.
 
@@ -180,11 +221,7 @@ def check_saved(saved: SavedModel, dataset: Dataset, options: AnalysisOptions, m
     if reason := saved.why_no_layers():
         raise without_layers(saved.name, reason)
     saved.check_trained_on(dataset)
-    if saved.max_length is not None and max_length > saved.max_length:
-        raise ConfigError(
-            f"{saved.name} reads at most {saved.max_length} items; got {max_length}. For a probe, use --max-length "
-            f"{saved.max_length}."
-        )
+    _check_length(saved.name, saved.max_length, max_length)
     device = str(parse_device(options.device))
     if options.layers is not None:
         layers = saved.load(dataset, device).layers()

@@ -195,7 +195,9 @@ def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
 
 def _print_plans(request: _Request, as_json: bool) -> None:
     from spectral_probe.analysis.cost import plan_analysis
+    from spectral_probe.runs.folder import try_root
 
+    try_root(request.out)
     plans = {
         name: plan_analysis(name, request.dataset, options, from_dir=request.from_dir)
         for name, options in zip(request.models, request.options, strict=True)

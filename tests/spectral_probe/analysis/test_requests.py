@@ -69,6 +69,7 @@ FOLDER = ["--model", "./llama", "--embeddings", "vectors.npy"]
         (["--model", "sasrec", "--inputs", "text"], 2, "inputs is for"),
         (["--model", "sasrec", "--revision", "abc"], 2, "revision is for"),
         (["--model", "sasrec", "--trust-remote-code"], 2, "trust_remote_code is for"),
+        (["--model", "sasrec", "--layers", "block 99"], 2, "block 99"),
         ([*TINY, "--revision", "abc"], 2, "revision is for"),
         ([*TINY, "--allow-pickle"], 2, "allow_pickle is for"),
         ([*TINY, "--device-map", "auto"], 2, "device_map is for"),
@@ -99,6 +100,29 @@ def test_a_dry_run_and_the_run_refuse_the_same(arguments, code, says, inputs, tm
         real, err = run(command, monkeypatch, capsys)
         assert (real, says in err) == (code, True), err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_names_what_is_trained_first(inputs, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(inputs)
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
+    for model in ("sasrec", "smollm2"):
+        monkeypatch.setattr(sys, "argv", ["spectral-probe", "analyze", "-m", model, "-d", "log.csv", "--dry-run"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        out = " ".join(capsys.readouterr().out.split())
+        assert "training" in out
+        assert "60 users" in out
+    assert not (tmp_path / "cache" / "sasrec").exists()
+
+
+def test_a_plan_says_where_a_run_cannot_be_made(inputs, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(inputs)
+    (tmp_path / "file").write_text("")
+    command = ["analyze", *TINY, "--dataset", "log.csv", "--out", str(tmp_path / "file" / "runs")]
+    for more in ([], ["--dry-run"]):
+        code, err = run([*command, *more], monkeypatch, capsys)
+        assert code == 6, err
+        assert "file" in err
 
 
 def test_an_option_that_one_model_of_the_command_takes_is_given_to_that_one(inputs, monkeypatch) -> None:
