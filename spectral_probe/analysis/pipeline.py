@@ -112,21 +112,7 @@ def run_analysis(
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
     inputs = give_inputs(layered, data, options)
-    labels = {
-        "model": layered.name,
-        "revision": revision_of(layered),
-        "dataset": data.name,
-        "inputs": inputs,
-        "own_user": options.own_user,
-    }
-    config = {
-        **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
-        "dataset_fingerprint": data.fingerprint(),
-        "hub_revision": getattr(layered, "hub_revision", None),
-        "options": options.to_dict(),
-    }
-    if (number_format := getattr(layered, "number_format", None)) is not None:
-        config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
+    labels, config = _identity(layered, data, options, inputs)
     tasks = plan_captures(layered, data, options)
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
@@ -156,6 +142,28 @@ def run_analysis(
             write_results(run, profile)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
+
+
+def _identity(
+    layered: LayeredModel, data: Dataset, options: AnalysisOptions, inputs: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the labels of the tables, and everything that the result depends on."""
+    labels = {
+        "model": layered.name,
+        "revision": revision_of(layered),
+        "dataset": data.name,
+        "inputs": inputs,
+        "own_user": options.own_user,
+    }
+    config = {
+        **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
+        "dataset_fingerprint": data.fingerprint(),
+        "hub_revision": getattr(layered, "hub_revision", None),
+        "options": options.to_dict(),
+    }
+    if (number_format := getattr(layered, "number_format", None)) is not None:
+        config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
+    return labels, config
 
 
 def _note(run: AnalysisRun, model: Any, dataset: Any, from_dir: Path | None, left_over: tuple[str, ...]) -> None:
@@ -238,7 +246,11 @@ def _like_source(
     if names is not None and users is not None:
         per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
         profile = _with_published_users(profile, captures, names)
-    if (source.path / "summary.json").is_file():
+    if not (source.path / "summary.json").is_file():
+        # The source was never measured: only the number of users that it asked for tells.
+        n_known = 0 if names is None else len(names)
+        caveats += ("truncated-users",) if before.users is not None and len(captures[MAIN]) < n_known else ()
+    else:
         known = DecayProfile.load(source.path)
         # Of the caveats, only this one is about the probe and not about the measure.
         caveats += tuple(code for code in known.caveats if code == "truncated-users")

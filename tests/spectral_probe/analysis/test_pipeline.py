@@ -21,6 +21,7 @@ from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.figures import decay_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import COLUMNS, select_curve
 from spectral_probe.recording.capture import capture
@@ -180,6 +181,23 @@ def test_resume_ignores_finished_and_different_runs(dataset: Dataset, tmp_path) 
     first.run.write_state("running")
     assert AnalysisRun.newest_unfinished(tmp_path, first.run.config()) == first.run
     assert AnalysisRun.newest_unfinished(tmp_path, {**first.run.config(), "dataset": "other"}) is None
+
+
+def test_a_re_analysis_says_what_changed_and_loses_nothing(dataset: Dataset, tmp_path) -> None:
+    first = run_analysis(MixingModel(dataset.n_items), dataset, AnalysisOptions(**FAST, users=60), out=tmp_path).run
+    assert first is not None
+    again = reanalyze(first.path, {"tau": 2.0, "own_user": "keep"}, out=tmp_path)
+    assert again.run is not None
+    assert "tau (1.0 → 2.0), own_user (drop → keep)" in changes_in_words(again.profile)
+    assert "tau (1.0 → 2.0)" in (again.run.path / "report.html").read_text(encoding="utf-8")
+    title = decay_figure([again.profile.to_frame()], null="swap").get_suptitle()
+    assert title.endswith("τ = 2; the user's own co-occurrences kept")
+    third = reanalyze(again.run.path, {"weights": "equal"}, out=tmp_path)
+    assert third.profile.protocol["differs_from_source"] == {"weights": "graph → equal"}
+    (first.path / "summary.json").unlink()  # as in a run that was stopped before it was measured
+    for profile in (again.profile, third.profile, reanalyze(first.path, {"tau": 3.0}).profile):
+        assert "truncated-users" in profile.caveats
+        assert "user_id" in profile.per_user
 
 
 def test_resume_computes_no_finished_run_again_and_says_so(dataset: Dataset, tmp_path, monkeypatch, caplog) -> None:
