@@ -113,6 +113,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
                 use_safetensors=None if reading.allow_pickle else True,
                 dtype=reading.dtype or "auto",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, with their shapes
                 **hub_options,
                 **_device_options(reading),
                 **without_pooler(config),
@@ -121,11 +122,14 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
         raise failure(source, error, access) from error
     # transformers initialises missing weights at random without an error; the curve would be of another model.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
-    if missing or report.get("mismatched_keys"):
+    mismatched = sorted(report.get("mismatched_keys") or ())
+    if missing or mismatched:
+        shapes = [f"{name} is {_shape(stored)} and should be {_shape(wanted)}" for name, stored, wanted in mismatched]
         raise ModelError(
             f"The weights in {source!r} do not fit the model that config.json describes: {len(missing)} missing "
-            f"(first: {', '.join(missing[:3]) or 'none'}), {len(report.get('mismatched_keys', ()))} of another shape. "
-            "They would be initialised at random. Download the folder again, or correct config.json."
+            f"(first: {', '.join(missing[:3]) or 'none'}), {len(mismatched)} of another shape"
+            f"{f' (first: {shapes[0]})' if shapes else ''}. They would be initialised at random. Download the folder "
+            "again, or correct config.json."
         )
     decoder = HFDecoder(
         model,
@@ -140,6 +144,10 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     if decoder.left_over:
         logger.warning("%s: %d weights or files were not read: %s", name, *_shown(decoder.left_over))
     return decoder
+
+
+def _shape(shape: Any) -> str:
+    return "×".join(map(str, shape)) or "a number"
 
 
 def _shown(names: tuple[str, ...]) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.backbones import HFDecoder, load_backbone, weights_fingerprint
-from spectral_probe.errors import ModelError
+from spectral_probe.errors import MissingDependencyError, ModelError
 from tests.spectral_probe.tiny_models import CONFIGS, WIDTH, tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -61,6 +61,27 @@ def refused(folder: Path, *says: str) -> None:
 )
 def test_what_belongs_to_the_body_is_refused_by_name(more, config, says, tmp_path):
     refused(save(tmp_path / "m", more, **config), *says)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"vocab_size": 70}, ("embed_tokens.weight is 64×32 and should be 70×32", "1 of another shape")),
+        (
+            {"intermediate_size": 52},
+            ("layers.0.mlp.down_proj.weight is 32×48 and should be 32×52", "9 of another shape"),
+        ),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_named_with_both(config, says, tmp_path):
+    refused(save(tmp_path / "m", {}, **config), *says)
+
+
+@pytest.mark.parametrize("method", [{"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "hqq"}])
+def test_a_quantised_checkpoint_names_the_package_that_it_needs(method, tmp_path):
+    with pytest.raises(MissingDependencyError, match="package that is not installed") as caught:
+        load_backbone(str(save(tmp_path / "m", {}, quantization_config=method)))
+    assert caught.value.exit_code == 5
 
 
 @pytest.mark.parametrize(
