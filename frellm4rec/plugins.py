@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,17 @@ def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> Recommend
     from frellm4rec.runs.pretrained import pretrained
 
     return pretrained(ID_NETWORK, dataset, seed=seed, device=device)
+
+
+def _plan_of_training(dataset: Dataset, *, seed: int = 0) -> dict[str, Any]:
+    """Return what :func:`sasrec` and :func:`id_embeddings` will train first, and the model before that."""
+    from frellm4rec.runs.pretrained import training_plan
+
+    text, model = training_plan(ID_NETWORK, dataset, seed=seed)
+    return {"training": f"{ID_NETWORK}: {text}" if text else "", "model": model}
+
+
+sasrec.plan = _plan_of_training
 
 
 def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Recommender:
@@ -99,3 +110,6 @@ def id_embeddings(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> np
     from frellm4rec.runs.pretrained import pretrained_item_table
 
     return pretrained_item_table(ID_NETWORK, dataset, seed=seed, device=device)
+
+
+id_embeddings.plan = _plan_of_training

@@ -13,7 +13,7 @@ from spectral_probe.inputs.item_vectors import text_inputs
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin
 from spectral_probe.storage.atomic import whole_file
-from spectral_probe.storage.cache import cache_root
+from spectral_probe.storage.cache import cache_root, only_a_cache
 from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,6 @@ def title_vectors(titles: list[str], backbone: HFDecoder) -> npt.NDArray[np.floa
             raise DataError(f"The text embeddings in {path} are damaged ({error}). Delete the file.") from error
     logger.info("Reading %d titles with %s; kept in %s.", len(titles), backbone.name, path)
     table = text_inputs(backbone, titles)
-    with whole_file(path) as partial:
+    with only_a_cache(path), whole_file(path) as partial:
         np.save(partial, table)
     return table

@@ -10,8 +10,8 @@ from frellm4rec.models.base import Recommender
 from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.training.config import TrainingConfig, TrainingRecord
 from spectral_probe.errors import ModelError
-from spectral_probe.storage.atomic import disk_errors, whole_folder, write_text
-from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
+from spectral_probe.storage.atomic import whole_folder, write_text
+from spectral_probe.storage.cache import cache_root, only_a_cache
 from spectral_probe.storage.hashing import settings_hash
 
 #: Increased whenever the same settings would give other weights; weights of older versions are then not used.
@@ -47,20 +47,18 @@ def checkpoint_folder(name: str, key: str) -> Path:
 
 
 def save_checkpoint(model: Recommender, record: TrainingRecord, training: TrainingConfig, folder: Path) -> Path:
-    """Write weights, config and training record; the folder is written whole or not at all.
-
-    Raises
-    ------
-    ResourceError
-        If the folder cannot be written.
-    """
-    next_step = f"Free space there, or set {CACHE_VARIABLE} to another folder."
+    """Write weights, config and training record; the folder is written whole or, with a warning, not at all."""
     content = {"training": training.to_dict(), "record": record.to_dict(), "revision": model.revision}
     # If another process has written the folder first, its weights are the same and stay.
-    with disk_errors(folder, what="Writing trained weights", next_step=next_step), whole_folder(folder) as partial:
+    with only_a_cache(folder), whole_folder(folder) as partial:
         model.save_pretrained(partial)
         write_text(partial / RECORD_FILE, json.dumps(content, indent=2))
     return folder
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Return the folder for the checkpoints of the training whose weights a folder is for."""
+    return folder.with_name(f"{folder.name}-unfinished")
 
 
 def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:

@@ -14,10 +14,10 @@ from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
 from spectral_probe.analysis.split_graph import capture_name, user_halves
 from spectral_probe.backbones import HFDecoder, LayeredModel
-from spectral_probe.errors import ResourceError
+from spectral_probe.errors import ConfigError, ResourceError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
-from spectral_probe.recording.capture import capture
+from spectral_probe.recording.capture import capture, selected_layers
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.types import IntArray
@@ -42,6 +42,8 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
 
     Raises
     ------
+    ConfigError
+        If a control cannot be run on this model, or it has no layer of a name.
     DataError
         If no user can be probed.
     ResourceError
@@ -53,6 +55,13 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
             dataset, part=part, max_length=options.max_length, max_users=options.users, seed=options.seed
         )
 
+    layers = model.layers()
+    selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
+    if "random-weights" in options.controls and getattr(model, "is_spread", False):
+        raise ConfigError(
+            f"random-weights copies the model, and {model.name!r} is spread over devices. Leave out the control, or "
+            "load the model without device_map."
+        )
     probe = sequences(options.sequence)
     tasks = [CaptureTask(MAIN, lambda: model, probe)]
     if "random-weights" in options.controls:
@@ -68,7 +77,7 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
         for half, other in enumerate(reversed(user_halves(dataset.train.user_items, options.seed))):
             tasks.append(CaptureTask(capture_name(half), partial(on_graph, other, dataset.train.user_items), probe))
     n_kinds = sum(2 if task.has_pilot else 1 for task in tasks)
-    _check_memory(len(probe), probe.inputs.shape[1], len(model.layers()), n_kinds)
+    check_memory(len(probe), probe.inputs.shape[1], len(layers), n_kinds)
     return tasks
 
 
@@ -133,7 +142,7 @@ def _published_state_norm(model: LayeredModel) -> Literal["final"] | None:
     return "final" if has_final_norm and not isinstance(model, HFDecoder) else None
 
 
-def _check_memory(n: int, T: int, n_layers: int, n_kinds: int) -> None:
+def check_memory(n: int, T: int, n_layers: int, n_kinds: int) -> None:
     """Raise ResourceError before the model runs if the Grams and the arrays computed from them do not fit."""
     needed = n * T * T * 4 * n_layers * n_kinds + 12 * n * T * T * 8
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None

@@ -9,20 +9,27 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from spectral_probe.analysis.captures import capture_names
+from spectral_probe.analysis.captures import capture_names, check_memory
 from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.requests import (
+    check_language_model,
+    check_options,
+    check_plugin,
+    check_saved,
+    training_rows,
+)
 from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
 from spectral_probe.backbones.devices import parse_device, parse_dtype
 from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
-from spectral_probe.backbones.protocol import without_layers
 from spectral_probe.errors import ConfigError, ModelError
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.plugins.registry import plugin_names
+from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
+from spectral_probe.recording.capture import selected_layers
 from spectral_probe.recording.pilot import PILOT_POSITIONS
 
 #: Resident bytes of Python, PyTorch and transformers without a model, measured on Linux with the CPU build.
@@ -140,7 +147,7 @@ def plan(
     Raises
     ------
     ConfigError
-        If a number is not positive, or ``max_length`` exceeds the model's positions.
+        If a number is not positive, ``max_length`` exceeds the model's positions, or it has no layer of a name.
     ModelError
         If the model is absent, not reachable, or not a decoder.
     """
@@ -152,7 +159,7 @@ def plan(
     dtype_name = str(torch_dtype or (sizes.dtype if torch_device.type != "cpu" else "float32")).removeprefix("torch.")
     size = _BYTES.get(dtype_name, 4)
     by_prefix = (not sizes.is_causal) if prefixes == "auto" else bool(prefixes)
-    n_states = sizes.n_states if layers is None else len({*layers, "embed", f"block {sizes.n_blocks}"})
+    n_states = len(selected_layers(label, *_layers(sizes), layers))
     weights = _weights(sizes, size, quantize)
     n_grams = (n_captures + n_treated) * n_users * n_states * max_length**2
     n_forwards = n_captures * n_users + n_treated * _pilot_users(n_users, max_length)
@@ -186,6 +193,13 @@ def plan(
         + analysis
         + (device_bytes if torch_device.type == "cpu" else weights),
     )
+
+
+def _layers(sizes: Architecture) -> tuple[list[str], list[str]]:
+    """Return the names and the states of the layers of a decoder."""
+    blocks = range(1, sizes.n_blocks + 1)
+    last = ["final_norm"] * (sizes.n_states - sizes.n_blocks - 1)
+    return ["embed", *(f"block {i}" for i in blocks), *last], ["embed", *("block" for _ in blocks), *last]
 
 
 def _check_positive(**values: int) -> None:
@@ -282,31 +296,36 @@ def _text(name: str, value: Any) -> str:
 def plan_analysis(
     model: str, dataset: str, options: AnalysisOptions, *, from_dir: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Return the cost of an analysis, without running or loading the model.
+    """Return the cost of an analysis, without running or loading a language model; what the run refuses is refused.
 
     Returns
     -------
     list of {"quantity", "value", "text"}
         First the data set, the number of users and the captures; then, for a language model, its sizes (see
         :class:`CapturePlan`). A plug-in model and a saved model have no sizes, because their configuration is not known
-        before they are loaded.
+        before they are loaded. What a plug-in will train first is in the row ``training``.
+
+    Raises
+    ------
+    SpectralProbeError
+        As :func:`spectral_probe.analysis.pipeline.run_analysis`, as far as it can be known.
     """
     data = resolve_dataset(dataset, from_dir)
+    check_options(model, options)
     probe = probe_sequences(
         data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
     )
     captures = capture_names(options)
     rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
     head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
-    text = ""
     if model in plugin_names("models"):
-        text = "plug-in, made for the data set before it is probed"
-    elif (saved := find_saved_model(model)) is not None:
-        if reason := saved.why_no_layers():
-            raise without_layers(saved.name, reason)
-        text = f"saved {saved.name} model"
-    if text:
-        return [*head, {"quantity": "model", "value": model, "text": f"{model} ({text})"}]
+        text = f"{model} (plug-in, made for the data set before it is probed)"
+        row = {"quantity": "model", "value": model, "text": text}
+        return [*head, row, *check_plugin(model, data, options)]
+    if (saved := find_saved_model(model)) is not None:
+        check_saved(saved, data, options, probe.inputs.shape[1])
+        return [*head, {"quantity": "model", "value": model, "text": f"{model} (saved {saved.name} model)"}]
+    n_treated = sum(name != "paper" for name in captures)
     sizes = plan(
         model,
         len(probe),
@@ -318,7 +337,11 @@ def plan_analysis(
         revision=options.revision,
         layers=options.layers,
         n_captures=len(captures),
-        n_treated=sum(name != "paper" for name in captures),
+        n_treated=n_treated,
         prefixes=options.prefixes,
-    ).to_frame()
-    return [*head, *(row for row in sizes.to_dict("records") if row["quantity"] != "n_users")]
+    )
+    check_language_model(model, data, options, sizes.width)
+    check_memory(len(probe), probe.inputs.shape[1], sizes.n_states, len(captures) + n_treated)
+    if options.embeddings is None and options.inputs != "text":
+        head += training_rows(load_plugin("inputs", "id"), data, options)[0]
+    return [*head, *(row for row in sizes.to_frame().to_dict("records") if row["quantity"] != "n_users")]

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from torch import nn
 
 from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.requests import check_options, check_plugin, titles_of
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.backbones.protocol import refuse_without_layers
-from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.errors import ConfigError
 from spectral_probe.inputs.item_vectors import id_inputs, joint_inputs, scaled_inputs, text_inputs
 from spectral_probe.inputs.vector_files import load_embeddings
 from spectral_probe.interactions.dataset import Dataset
@@ -30,14 +31,15 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
         See :func:`spectral_probe.backbones.load_backbone`, :func:`spectral_probe.plugins.registry.load_plugin` and
         :class:`spectral_probe.plugins.saved_models.SavedModel`.
     """
+    check_options(model, options)
     if isinstance(model, str):
         if model in plugin_names("models"):
+            check_plugin(model, dataset, options)
             device = "cpu" if options.device == "auto" else options.device
             plugin_model: LayeredModel = load_plugin("models", model)(dataset, seed=options.seed, device=device)
             return plugin_model
         saved = find_saved_model(model)
         if saved is not None:
-            _refuse_options_of_checkpoints(model, options)
             return saved.load(dataset, str(parse_device(options.device)))
         return load_backbone(
             model,
@@ -62,17 +64,6 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
     )
 
 
-def _refuse_options_of_checkpoints(model: str, options: AnalysisOptions) -> None:
-    """Raise ConfigError for an option that would change the inputs, dtype or weights of a saved model."""
-    default = AnalysisOptions()
-    for name in ("inputs", "embeddings", "dtype", "revision", "adapter", "device_map", "quantize"):
-        if getattr(options, name) != getattr(default, name):
-            raise ConfigError(
-                f"A saved model is probed as it was saved, and {name} is for language models; got "
-                f"{name}={getattr(options, name)!r} for {model!r}. Leave it out, or probe the two in separate runs."
-            )
-
-
 def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> str:
     """Set the item vectors of a language model; return the name of the inputs in the output.
 
@@ -93,9 +84,9 @@ def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions)
     if options.inputs == "id":
         table = id_inputs(model, _id_vectors(dataset, options), seed=options.seed)
     elif options.inputs == "text":
-        table = text_inputs(model, _titles(dataset))
+        table = text_inputs(model, titles_of(dataset))
     else:
-        table = joint_inputs(model, _id_vectors(dataset, options), _titles(dataset), seed=options.seed)
+        table = joint_inputs(model, _id_vectors(dataset, options), titles_of(dataset), seed=options.seed)
     model.set_item_embeddings(table)
     return options.inputs
 
@@ -104,15 +95,6 @@ def _id_vectors(dataset: Dataset, options: AnalysisOptions) -> npt.NDArray[np.fl
     device = "cpu" if options.device == "auto" else options.device
     vectors = load_plugin("inputs", "id")(dataset, seed=options.seed, device=device)
     return np.asarray(vectors, dtype=np.float32)
-
-
-def _titles(dataset: Dataset) -> list[str]:
-    if dataset.item_titles is None:
-        raise DataError(
-            f"Data set {dataset.name!r} has no item titles, and text inputs are computed from titles. "
-            "Use --inputs id, or give vectors with --embeddings FILE."
-        )
-    return dataset.item_titles
 
 
 def revision_of(model: Any) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -31,6 +34,12 @@ INPUTS = ("id", "text", "id+text")
 CAPTURE_OPTIONS = (
     *("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "prefixes"),
     *("device", "dtype", "revision", "adapter", "device_map", "quantize", "trust_remote_code", "allow_pickle"),
+)
+#: The largest seed that both NumPy and PyTorch take.
+LARGEST_SEED = 2**63 - 1
+_NAMES, _PATHS, _SWITCHES = ("controls", "layers"), ("embeddings", "adapter"), ("trust_remote_code", "allow_pickle")
+_WHOLE_NUMBERS = (
+    *("max_length", "users", "n_pseudo", "batch_size", "n_bootstrap", "n_references", "min_targets", "seed"),
 )
 
 
@@ -116,6 +125,8 @@ class AnalysisOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
         _one_of("inputs", self.inputs, INPUTS)
         _one_of("sequence", self.sequence, tuple(HELD_OUT))
         _one_of("own_user", self.own_user, ("drop", "keep"))
@@ -145,17 +156,37 @@ class AnalysisOptions:
         ):
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}; got {getattr(self, name)}.")
+        if self.seed > LARGEST_SEED:
+            raise ConfigError(f"seed must be at most {LARGEST_SEED}; got {self.seed}. Give a shorter number.")
+        self._check_pairs()
         if self.max_length > 512:
             raise ConfigError(f"max_length must be at most 512; got {self.max_length}.")
         if self.users is not None and self.users < 1:
             raise ConfigError(f"users must be at least 1; got {self.users}. Leave it out to probe all users.")
 
+    def _check_pairs(self) -> None:
+        """Refuse options of which one would be ignored."""
+        if self.embeddings is not None and self.inputs != "id":
+            raise ConfigError(
+                f"The vectors of {self.embeddings!r} take the place of the inputs; got inputs={self.inputs!r} too. "
+                "Give one of them."
+            )
+        if self.quantize is not None and "random-weights" in self.controls:
+            raise ConfigError(
+                f"random-weights redraws weights, and a quantised model has none to redraw; got quantize="
+                f"{self.quantize!r}. Leave out one of them."
+            )
+        if self.device_map is not None and self.device != "auto":
+            raise ConfigError(
+                f"device puts a model on one device and device_map spreads it; got device={self.device!r} and "
+                f"device_map={self.device_map!r}. Give one of them."
+            )
+
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> AnalysisOptions:
         """Build options from keywords; an unknown keyword raises ConfigError with a suggestion."""
         check_known(values, (f.name for f in fields(cls)), "An analysis")
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**tuples)
+        return cls(**values)
 
     @classmethod
     def from_saved(cls, values: dict[str, Any]) -> AnalysisOptions:
@@ -171,8 +202,40 @@ class AnalysisOptions:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+def _plain(name: str, value: Any) -> Any:
+    """Return the value of an option as the command line gives it; other types of the same meaning are converted.
+
+    Raises
+    ------
+    ConfigError
+        If the type cannot be the option's.
+    """
+    if name in _NAMES:
+        parts = value.split(",") if isinstance(value, str) else value
+        if parts is not None and not isinstance(parts, Iterable):
+            raise ConfigError(f"{name} must be names, separated by commas or in a list; got {value!r}.")
+        return parts if parts is None else tuple(p.strip() if isinstance(p, str) else p for p in parts if p != "")
+    if name in _PATHS and value is not None:
+        if not isinstance(value, str | os.PathLike):
+            raise ConfigError(f"{name} must be a path; got a {type(value).__name__}. Save it to a file first.")
+        return os.fspath(value)
+    if name in ("device", "dtype"):
+        return str(value).removeprefix("torch.")
+    if name in _SWITCHES and not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False; got {value!r}.")
+    if name in _WHOLE_NUMBERS and value is not None:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise ConfigError(f"{name} must be a whole number; got {value!r}.")
+        return int(value)
+    if name in ("tau", "whole_tau"):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ConfigError(f"{name} must be a number; got {value!r}.")
+        return float(value)
+    return value
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
         raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.{did_you_mean(str(value), allowed)}")
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from platformdirs import user_cache_dir
 from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
@@ -23,7 +22,7 @@ from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, 
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
@@ -31,8 +30,9 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
 from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
-from spectral_probe.runs.folder import logged
+from spectral_probe.runs.folder import logged, try_root
 from spectral_probe.storage.atomic import disk_errors
+from spectral_probe.storage.cache import cache_root
 
 logger = logging.getLogger("spectral_probe")
 
@@ -60,7 +60,8 @@ def analyze(
     out : path, optional
         Folder for the new run folder. Without it nothing is written.
     resume : bool
-        Resume the newest unfinished run in ``out`` with the same configuration, if there is one.
+        Resume the newest unfinished run in ``out`` with the same configuration. If there is none, the finished one is
+        returned as it is; if there is neither, a new one is begun, with a warning.
     from_dir : path, optional
         Folder with the raw files of a named data set.
     progress : bool
@@ -103,30 +104,21 @@ def run_analysis(
     progress: bool = False,
 ) -> Analysis:
     """Do the work of :func:`analyze`; return the profile with its run."""
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
+    if out is not None:
+        try_root(out)
     data = resolve_dataset(dataset, from_dir)
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
     inputs = give_inputs(layered, data, options)
-    labels = {
-        "model": layered.name,
-        "revision": revision_of(layered),
-        "dataset": data.name,
-        "inputs": inputs,
-        "own_user": options.own_user,
-    }
-    config = {
-        **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
-        "dataset_fingerprint": data.fingerprint(),
-        "hub_revision": getattr(layered, "hub_revision", None),
-        "options": options.to_dict(),
-    }
-    if (number_format := getattr(layered, "number_format", None)) is not None:
-        config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
+    labels, config = _identity(layered, data, options, inputs)
     tasks = plan_captures(layered, data, options)
+    if resume and out is not None and (finished := _finished(out, config)) is not None:
+        return finished
     run = _run_folder(out, layered.name, data.name, config, resume)
-    if run is not None and isinstance(model, str) and isinstance(dataset, str):
-        request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
-        run.write_state("running", request=request)
+    if run is not None:
+        _note(run, model, dataset, from_dir, getattr(layered, "left_over", ()))
     with nullcontext() if run is None else logged(run.path, logger):
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
         graph = ItemGraph.from_interactions(data.train.user_items)
@@ -152,6 +144,37 @@ def run_analysis(
     return Analysis(profile, run)
 
 
+def _identity(
+    layered: LayeredModel, data: Dataset, options: AnalysisOptions, inputs: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the labels of the tables, and everything that the result depends on."""
+    labels = {
+        "model": layered.name,
+        "revision": revision_of(layered),
+        "dataset": data.name,
+        "inputs": inputs,
+        "own_user": options.own_user,
+    }
+    config = {
+        **{name: labels[name] for name in ("model", "revision", "inputs", "dataset")},
+        "dataset_fingerprint": data.fingerprint(),
+        "hub_revision": getattr(layered, "hub_revision", None),
+        "options": options.to_dict(),
+    }
+    if (number_format := getattr(layered, "number_format", None)) is not None:
+        config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
+    return labels, config
+
+
+def _note(run: AnalysisRun, model: Any, dataset: Any, from_dir: Path | None, left_over: tuple[str, ...]) -> None:
+    """Write into ``run.json`` what was asked for by name, and weights that were left out."""
+    if isinstance(model, str) and isinstance(dataset, str):
+        request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
+        run.write_state("running", request=request)
+    if left_over:
+        run.write_state("running", left_over=list(left_over))
+
+
 def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
     """Analyse the saved Grams of a run again with other options, without model and data set.
 
@@ -172,6 +195,8 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         If the run or its Grams cannot be read.
     """
     source = AnalysisRun.open(path).grams_run()
+    if out is not None:
+        try_root(out)
     stored = source.config()
     before = AnalysisOptions.from_saved(stored["options"])
     # The vectors of the items are not saved: this control is taken over from the source.
@@ -221,7 +246,11 @@ def _like_source(
     if names is not None and users is not None:
         per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
         profile = _with_published_users(profile, captures, names)
-    if (source.path / "summary.json").is_file():
+    if not (source.path / "summary.json").is_file():
+        # The source was never measured: only the number of users that it asked for tells.
+        n_known = 0 if names is None else len(names)
+        caveats += ("truncated-users",) if before.users is not None and len(captures[MAIN]) < n_known else ()
+    else:
         known = DecayProfile.load(source.path)
         # Of the caveats, only this one is about the probe and not about the measure.
         caveats += tuple(code for code in known.caveats if code == "truncated-users")
@@ -245,9 +274,21 @@ def _embed_sd(source: AnalysisRun) -> float:
     return sd if sd > TOLERATED_SD else 1.0
 
 
-def cache_root() -> Path:
-    """Return the folder for results that depend on data only: ``SPECTRAL_PROBE_CACHE`` or the user's cache folder."""
-    return Path(os.environ.get("SPECTRAL_PROBE_CACHE") or user_cache_dir("spectral-probe"))
+def _finished(out: Path, config: dict[str, Any]) -> Analysis | None:
+    """Return the finished run of a configuration if there is no unfinished one; None if its results are damaged."""
+    if AnalysisRun.newest_unfinished(out, config) is not None:
+        return None
+    run = AnalysisRun.newest_finished(out, config)
+    if run is None:
+        return None
+    try:
+        profile = DecayProfile.load(run.path)
+    except DataError as error:
+        logger.warning("%s is finished, but its results cannot be read (%s); they are computed again.", run.path, error)
+        run.write_state("running")
+        return None
+    logger.warning("%s is finished already; nothing is computed again.", run.path)
+    return Analysis(profile, run)
 
 
 def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:
@@ -258,6 +299,10 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
         if run is not None:
             logger.info("resuming %s", run.path)
             return run
+        logger.warning(
+            "--resume: %s holds no unfinished run of %s on %s with these options; a new one is begun.",
+            *(out, model, dataset),
+        )
     return AnalysisRun.create(out, kind=ANALYSIS, model=model, dataset=dataset, config=config)
 
 

@@ -19,7 +19,10 @@ from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_WEIGHTS_FILE = "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
+#: What follows the name of a changed module in the name of a weight.
+_PART_OF_MODULE = re.compile(r"\.lora_|\.base_layer\.|\.token_adapter\.|\.trainable_tokens_|\.weight$|\.bias$")
 
 
 class _Holder(nn.Module):
@@ -53,10 +56,7 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
     The adapter is merged, W + (α/r)·BA, unless the decoder is quantised: rounding the sum to 8 bits would change it.
     Changes to the head are ignored, because the head is not loaded.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise MissingDependencyError(
-            'An adapter is read with the package peft, which is not installed. Run: pip install "spectral-probe[lora]"'
-        )
+    check_adapter(adapter)
     if is_spread(decoder.model):
         raise ConfigError(
             "An adapter can only be applied to a model on one device; this model is spread by device_map. "
@@ -76,19 +76,47 @@ def apply_adapter(decoder: HFDecoder, adapter: str) -> HFDecoder:
     return decoder
 
 
+def check_adapter(adapter: str) -> None:
+    """Refuse, before a model is loaded, an adapter that cannot be read; nothing is downloaded.
+
+    Raises
+    ------
+    MissingDependencyError
+        If peft is not installed.
+    ModelError
+        If it is no LoRA adapter in a folder, and no name of a repository.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependencyError(
+            'An adapter is read with the package peft, which is not installed. Run: pip install "spectral-probe[lora]"'
+        )
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        adapter_settings(folder, adapter)
+        if not (folder / _WEIGHTS_FILE).is_file():
+            raise _unread(adapter, f"there is no {_WEIGHTS_FILE}")
+    elif REPOSITORY.fullmatch(adapter) is None:
+        raise ModelError(f"An adapter is a folder or a hub repository owner/name; {adapter!r} is neither.")
+
+
+def _unread(adapter: str, why: object) -> ModelError:
+    return ModelError(
+        f"The weights of an adapter are read from {_WEIGHTS_FILE}; {adapter!r}: {why}. Save it again with peft's "
+        "save_pretrained()."
+    )
+
+
 def _fetch(adapter: str) -> Path:
     """Return the folder with the adapter's files, downloaded if they are on the hub."""
     folder = Path(adapter).expanduser()
     if folder.is_dir():
         return folder
-    if REPOSITORY.fullmatch(adapter) is None:
-        raise ModelError(f"An adapter is a folder or a hub repository owner/name; {adapter!r} is neither.")
     from huggingface_hub import hf_hub_download
 
     access = locate(adapter, None, is_adapter=True)
     try:
         with access.reading():
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
+            for name in ("adapter_config.json", _WEIGHTS_FILE):
                 path = hf_hub_download(
                     adapter, name, revision=access.revision, local_files_only=access.local_files_only
                 )
@@ -122,12 +150,15 @@ def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        stored = load_file(folder / "adapter_model.safetensors")
+        stored = load_file(folder / _WEIGHTS_FILE)
     except Exception as error:  # OSError, or SafetensorError, which is a bare Exception
+        raise _unread(adapter, error) from error
+    twice = sorted({name for name in stored if f"{_PEFT_PREFIX}{name}" in stored})
+    if twice:
         raise ModelError(
-            f"The weights of an adapter are read from adapter_model.safetensors; {adapter!r}: {error}. Save it again "
-            "with peft's save_pretrained()."
-        ) from error
+            f"Each weight of an adapter is stored once; {adapter!r} holds {len(twice)} of them twice, with and without "
+            f"{_PEFT_PREFIX!r} before the name (first: {twice[0]}). Save it again with peft's save_pretrained()."
+        )
     return {
         name.removeprefix(_PEFT_PREFIX): weight
         for name, weight in stored.items()
@@ -138,7 +169,7 @@ def _weights(folder: Path, adapter: str) -> dict[str, torch.Tensor]:
 def _fits(model: nn.Module, weights: Mapping[str, torch.Tensor], prefix: str) -> bool:
     """Tell whether every module that an adapter changes is in the model, under names with this prefix."""
     modules = {f"{prefix}{name}" for name, _ in model.named_modules()}
-    changed = {re.split(r"\.lora_|\.weight$|\.bias$", name)[0] for name in weights}
+    changed = {_PART_OF_MODULE.split(name)[0] for name in weights}
     return bool(changed) and changed <= modules
 
 
@@ -153,7 +184,7 @@ def _inject(
         tuner: Any = LoraModel(holder, config, "default")
         result: Any = set_peft_model_state_dict(holder, dict(weights))
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise _mismatch(decoder, adapter, str(error).strip().splitlines()[0]) from error
+        raise _mismatch(decoder, adapter, _reason(error)) from error
     # peft leaves missing weights at their random initial values and drops unexpected ones.
     unmatched = [name for name in result.missing_keys if "lora_" in name] + list(result.unexpected_keys)
     if unmatched:
@@ -177,6 +208,13 @@ def _check_base(decoder: HFDecoder, adapter: str, base: str) -> None:
             f"Adapter {adapter!r} was trained on {base!r}, and the model is {source!r}. Give the adapter's base as "
             "the model; if the weights are the same, give them as a local folder."
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; of torch's, which is a heading, the line below it with tensor and shapes."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    return line.rstrip(".")
 
 
 def _mismatch(decoder: HFDecoder, adapter: str, why: str) -> ModelError:

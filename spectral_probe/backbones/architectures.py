@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,6 +151,22 @@ def on_meta(config: Any) -> nn.Module:
             f"{config.model_type} configuration: {error} Correct it, or run without --dry-run."
         ) from error
     return model
+
+
+def meta_body(folder: Path) -> tuple[nn.Module, str]:
+    """Return the body that the ``config.json`` of a folder describes, without values, and the path of its blocks.
+
+    Raises
+    ------
+    ModelError
+        See :func:`on_meta`.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    model = on_meta(config)
+    path, _ = _block_list(model, str(config.model_type), getattr(text_config(config), "num_hidden_layers", None))
+    return model, path
 
 
 def _as_config(config: Any) -> Any:

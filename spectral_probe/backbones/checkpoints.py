@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from spectral_probe.backbones.configs import check_config, without_pooler
 from spectral_probe.backbones.decoder import HFDecoder
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
-from spectral_probe.backbones.weight_files import check_folder_weights
+from spectral_probe.backbones.left_over import check_left_over
+from spectral_probe.backbones.weight_files import check_folder_weights, snapshot
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
+
+logger = logging.getLogger("spectral_probe")
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
 #: An encoder's pooler is not part of the body that is probed, so a checkpoint may lack it.
@@ -83,7 +87,8 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     Raises
     ------
     ModelError, ResourceError
-        See :func:`spectral_probe.backbones.hub_errors.failure`; also if weights are missing or of another shape.
+        See :func:`spectral_probe.backbones.hub_errors.failure`; also if weights are missing, of another shape,
+        or left over although they belong to the body (see :mod:`spectral_probe.backbones.left_over`).
     """
     from transformers import AutoConfig, AutoModel
 
@@ -108,6 +113,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
                 use_safetensors=None if reading.allow_pickle else True,
                 dtype=reading.dtype or "auto",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, with their shapes
                 **hub_options,
                 **_device_options(reading),
                 **without_pooler(config),
@@ -116,13 +122,16 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
         raise failure(source, error, access) from error
     # transformers initialises missing weights at random without an error; the curve would be of another model.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
-    if missing or report.get("mismatched_keys"):
+    mismatched = sorted(report.get("mismatched_keys") or ())
+    if missing or mismatched:
+        shapes = [f"{name} is {_shape(stored)} and should be {_shape(wanted)}" for name, stored, wanted in mismatched]
         raise ModelError(
             f"The weights in {source!r} do not fit the model that config.json describes: {len(missing)} missing "
-            f"(first: {', '.join(missing[:3]) or 'none'}), {len(report.get('mismatched_keys', ()))} of another shape. "
-            "They would be initialised at random. Download the folder again, or correct config.json."
+            f"(first: {', '.join(missing[:3]) or 'none'}), {len(mismatched)} of another shape"
+            f"{f' (first: {shapes[0]})' if shapes else ''}. They would be initialised at random. Download the folder "
+            "again, or correct config.json."
         )
-    return HFDecoder(
+    decoder = HFDecoder(
         model,
         name=name,
         source=source,
@@ -130,6 +139,19 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
         quantization=reading.quantize,
         trust_remote_code=reading.trust_remote_code,
     )
+    files = snapshot(source, access.revision)
+    decoder.left_over = check_left_over(decoder.model, decoder.blocks_path, report["unexpected_keys"], files, source)
+    if decoder.left_over:
+        logger.warning("%s: %d weights or files were not read: %s", name, *_shown(decoder.left_over))
+    return decoder
+
+
+def _shape(shape: Any) -> str:
+    return "×".join(map(str, shape)) or "a number"
+
+
+def _shown(names: tuple[str, ...]) -> tuple[int, str]:
+    return len(names), ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _device_options(reading: Reading) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from spectral_probe.backbones.configs import n_positions, runs_causally
 from spectral_probe.backbones.devices import execution_device, is_spread, stored_tensor
 from spectral_probe.backbones.discovery import discover
 from spectral_probe.backbones.hub_access import HubAccess
+from spectral_probe.backbones.left_over import check_in_memory, inactive_adapters
+from spectral_probe.backbones.weight_files import snapshot
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import LayerState
@@ -72,13 +75,17 @@ class HFDecoder(nn.Module):
         Folder or repository of the adapter that was applied to the weights.
     number_format : str or None
         How a GGUF file stored the weights and what that leaves of them; None if they were not rounded.
+    left_over : tuple of str
+        Weights and files of the checkpoint that are no part of the body and were not read (heads are not listed);
+        of a model in memory, its inactive adapters.
     note : str
         What sets the states apart from those of a pre-norm decoder; empty for one.
 
     Raises
     ------
     ModelError
-        If the layers could not be verified; the message says which check failed.
+        If the layers could not be verified; the message says which check failed. If a model in memory lacks weights
+        of the folder that it was read from, or its adapters are switched off.
     ShapeError
         If ``item_embeddings`` does not have the width of the model.
     """
@@ -97,6 +104,7 @@ class HFDecoder(nn.Module):
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
+        inactive = inactive_adapters(model)
         unwrap: Any = getattr(model, "get_base_model", None)
         if unwrap is not None:  # a peft wrapper; its adapters are inside the wrapped model
             model = unwrap()
@@ -121,6 +129,9 @@ class HFDecoder(nn.Module):
         self.hub_revision = self._access.commit
         self.adapter: str | None = None
         self.number_format: str | None = None
+        self.left_over = inactive
+        if source is None and (folder := _origin(config)) is not None:
+            check_in_memory(self.model, self._layout.blocks, folder)
         self._trust_remote_code = trust_remote_code
         self._tokenizer: Any = None
         self._revision: tuple[object, str] = (None, "")
@@ -128,6 +139,11 @@ class HFDecoder(nn.Module):
         if item_embeddings is not None:
             self.set_item_embeddings(item_embeddings)
         self.eval()
+
+    @property
+    def blocks_path(self) -> str:
+        """Path of the list of blocks in :attr:`model`."""
+        return self._layout.blocks
 
     @property
     def width(self) -> int:
@@ -170,22 +186,7 @@ class HFDecoder(nn.Module):
             If there is none, or it cannot be read.
         """
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            advice = "Use --inputs id, or a model folder that holds its tokenizer files."
-            if self.source is None:
-                raise ModelError(f"Model {self.name!r} comes without a tokenizer, so it cannot read titles. {advice}")
-            try:
-                with self._access.reading():
-                    self._tokenizer = AutoTokenizer.from_pretrained(
-                        self.source,
-                        revision=self._access.revision,
-                        local_files_only=self._access.local_files_only,
-                        trust_remote_code=self._trust_remote_code,
-                    )
-            except Exception as error:  # tokenizers raise many types, among them a bare Exception from Rust
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ModelError(f"No tokenizer could be read from {self.source!r}: {reason} {advice}") from error
+            self._tokenizer = read_tokenizer(self.name, self.source, self._access, self._trust_remote_code)
         return self._tokenizer
 
     def set_item_embeddings(self, item_embeddings: npt.ArrayLike | torch.Tensor) -> None:
@@ -311,6 +312,37 @@ class HFDecoder(nn.Module):
                 input_ids=token_ids.to(self.device), attention_mask=attention_mask.to(self.device), use_cache=False
             )
         return _first_tensor(output)
+
+
+def read_tokenizer(name: str, source: str | None, access: HubAccess, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer in the folder or repository of a model.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    advice = "Use --inputs id, or a model folder that holds its tokenizer files."
+    if source is None:
+        raise ModelError(f"Model {name!r} comes without a tokenizer, so it cannot read titles. {advice}")
+    try:
+        with access.reading():
+            return AutoTokenizer.from_pretrained(
+                source,
+                revision=access.revision,
+                local_files_only=access.local_files_only,
+                trust_remote_code=trust_remote_code,
+            )
+    except Exception as error:  # tokenizers raise many types, among them a bare Exception from Rust
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"No tokenizer could be read from {source!r}: {reason} {advice}") from error
+
+
+def _origin(config: Any) -> Path | None:
+    """Return the folder with the weights that a model in memory was read from; None if it is not known or gone."""
+    return snapshot(str(getattr(config, "name_or_path", "") or ""), getattr(config, "_commit_hash", None))
 
 
 def _first_tensor(output: Any) -> torch.Tensor:

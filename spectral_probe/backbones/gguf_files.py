@@ -242,8 +242,8 @@ def _refuse_losses(file: Path, reader: Any, model: Any, report: dict[str, Any], 
     in_file = sum(int(tensor.n_elements) for tensor in reader.tensors) - n_used
     in_model = sum(parameter.numel() for parameter in model.parameters())
     if in_file != in_model:
-        extra = [tensor.name for tensor in reader.tensors if tensor.name.startswith(("rope", "v.", "mm."))]
-        named = f" ({', '.join(extra[:3])})" if extra else ""
+        extra = _untaken(reader, model)
+        named = f" ({', '.join(extra[:3])}{f' and {len(extra) - 3} more' if len(extra) > 3 else ''})" if extra else ""
         raise _unreadable(
             file,
             f"the file holds {in_file:,} numbers and the model read from it {in_model:,}; some were left out{named}",
@@ -256,6 +256,19 @@ def _refuse_losses(file: Path, reader: Any, model: Any, report: dict[str, Any], 
     bad = next((name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())), None)
     if bad is not None:
         raise ModelError(f"The GGUF file {str(file)!r} is damaged: {bad} is not finite. Download it again.")
+
+
+def _untaken(reader: Any, model: Any) -> list[str]:
+    """Return the tensors that transformers has no module for; those it merges into one are not judged."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    processors: Any = getattr(reading, "TENSOR_PROCESSORS", {})
+    try:
+        make = processors.get(str(model.config.model_type), reading.TensorProcessor)
+        taken = set(reading.get_gguf_hf_weights_map(model, make(config=vars(model.config))))
+    except Exception:  # its inner workings may change; without them only tensors of other kinds are named
+        return [tensor.name for tensor in reader.tensors if tensor.name.startswith(("rope", "v.", "mm."))]
+    return [tensor.name for tensor in reader.tensors if tensor.name not in taken and "_exps." not in tensor.name]
 
 
 def _tokenizer(file: Path) -> tuple[Any, str]:

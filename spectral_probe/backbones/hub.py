@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from spectral_probe.backbones.hub_access import HubAccess, quiet
 from spectral_probe.backbones.hub_errors import failure, first_line
-from spectral_probe.backbones.weight_files import check_files, check_room
+from spectral_probe.backbones.weight_files import check_files, check_room, refuse_adapter
 
 logger = logging.getLogger("spectral_probe")
 
@@ -36,10 +36,10 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
     from huggingface_hub import HfApi, constants, errors
 
     if constants.HF_HUB_OFFLINE:
-        return _fetched(repository, revision, "HF_HUB_OFFLINE is set")
+        return _fetched(repository, revision, "HF_HUB_OFFLINE is set", is_adapter)
     problem = unreachable(constants.ENDPOINT)
     if problem is not None:
-        return _fetched(repository, revision, problem)
+        return _fetched(repository, revision, problem, is_adapter)
     try:
         with quiet():
             info = HfApi(endpoint=constants.ENDPOINT).model_info(
@@ -49,7 +49,7 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
         raise failure(repository, error) from error
     except Exception as error:  # timeouts, TLS, proxies, 5xx: earlier downloads still work
         why = f"{constants.ENDPOINT} gave no valid answer ({first_line(error)})"
-        return _fetched(repository, revision, why)
+        return _fetched(repository, revision, why, is_adapter)
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     if sizes and not is_adapter:
         check_files(repository, sizes, allow_pickle)
@@ -57,7 +57,7 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
     return HubAccess(info.sha or revision, commit=info.sha)
 
 
-def _fetched(repository: str, revision: str | None, why: str) -> HubAccess:
+def _fetched(repository: str, revision: str | None, why: str, is_adapter: bool) -> HubAccess:
     """Return access to earlier downloads; the commit is the name of their folder."""
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -66,6 +66,8 @@ def _fetched(repository: str, revision: str | None, why: str) -> HubAccess:
             repository, name, cache_dir=constants.HF_HUB_CACHE, revision=revision or constants.DEFAULT_REVISION
         )
         if isinstance(cached, str):
+            if not is_adapter:
+                refuse_adapter(repository, [path.name for path in Path(cached).parent.iterdir()])
             commit = Path(cached).parent.name
             logger.warning("%s: %s; reading commit %s, which was fetched earlier", repository, why, commit[:12])
             return HubAccess(commit, True, why, commit)

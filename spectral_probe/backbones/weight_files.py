@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from spectral_probe.errors import ModelError, ResourceError
@@ -35,6 +35,7 @@ def check_files(repository: str, names: Mapping[str, int], allow_pickle: bool) -
                 else "Choose the repository with the original weights."
             )
         )
+    refuse_adapter(repository, names)
     pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
     if not any(name.endswith(".safetensors") for name in names) and not (pickles and allow_pickle):
         raise ModelError(
@@ -44,12 +45,37 @@ def check_files(repository: str, names: Mapping[str, int], allow_pickle: bool) -
         )
 
 
+def snapshot(source: str, revision: str | None) -> Path | None:
+    """Return the folder with the safetensors files of a model, local or downloaded earlier; None without any."""
+    folder = Path(source)
+    if source and not folder.is_dir() and source.count("/") == 1:
+        from huggingface_hub import constants, errors, try_to_load_from_cache
+
+        try:
+            cached = try_to_load_from_cache(source, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision)
+        except errors.HFValidationError:
+            return None
+        if isinstance(cached, str):
+            folder = Path(cached).parent
+    return folder if source and folder.is_dir() and any(folder.glob("*.safetensors")) else None
+
+
 def _pickles_only(source: str, pickles: list[str]) -> str:
     return (
         f"Only safetensors weights are read, because a pickle can run code; {source!r} has pickles only "
         f"({', '.join(pickles[:3])}). Convert them with save_pretrained(), or, if you trust their origin, allow them "
         "(allow_pickle, --allow-pickle)."
     )
+
+
+def refuse_adapter(repository: str, names: Collection[str]) -> None:
+    """Raise ModelError for a repository with a model and an adapter: transformers would read the adapter's base."""
+    if "adapter_config.json" in names and "config.json" in names:
+        raise ModelError(
+            f"A model is one repository and an adapter another; {repository!r} holds both config.json and "
+            "adapter_config.json, and it would not be clear whose weights are probed. Give the base of the adapter as "
+            f"the model, and this repository as the adapter: --model BASE --adapter {repository}"
+        )
 
 
 def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, cache: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: The second is replaced by the third where its packages are not installed.
 DEFAULT_MODELS, SUBSTITUTE = ("sasrec", "smollm2"), "minilm"
 DEFAULT_DATASET = "demo"
+DEFAULT_OUT = Path("runs")
 #: Each sets the field of :class:`AnalysisOptions` that has its name.
 OPTIONS = (
     Flag("inputs", str, "What a language model reads: id, text or id+text."),
@@ -70,7 +71,7 @@ def analyze(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = None,
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
     columns: Columns = None,
-    out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Folder in which run folders are made.  [default: runs]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -81,19 +82,21 @@ def analyze(
     With no argument at all: SASRec and SmolLM2 on the built-in data set, offline. MiniLM if SmolLM2 is missing.
     """
     settings = given(OPTIONS, options)
+    if run is not None:
+        others = {"--model": model, "--dataset": dataset, "--from-dir": from_dir, "--dry-run": dry_run}
+        others |= {"--out": out} if resume else {"--columns": columns}
+        _refuse_beside_a_run(run, others)
     if run is not None and not resume:
-        if model or dataset or columns:
-            raise ConfigError(
-                "A run folder brings its own model and data set; leave out --model, --dataset and --columns."
-            )
         from spectral_probe.analysis.pipeline import reanalyze
 
+        out = out or DEFAULT_OUT
         _finish([reanalyze(run, settings, out=out)], out, as_json)
         return
-    if run is not None:
-        request = _resumed(run, settings, columns)
-    else:
-        request = _requested(model, dataset, from_dir, columns, out, settings)
+    request = (
+        _resumed(run, settings, columns)
+        if run is not None
+        else _requested(model, dataset, from_dir, columns, out or DEFAULT_OUT, settings)
+    )
     if dry_run:
         _print_plans(request, as_json)
         return
@@ -106,26 +109,36 @@ def analyze(
         run_analysis(
             name,
             request.dataset,
-            request.options,
+            options,
             out=request.out,
             resume=resume,
             from_dir=request.from_dir,
             progress=sys.stderr.isatty(),
         )
-        for name in request.models
+        for name, options in zip(request.models, request.options, strict=True)
     ]
     _finish(results, request.out, as_json)
 
 
+def _refuse_beside_a_run(run: Path, options: dict[str, Any]) -> None:
+    """Raise ConfigError for an option that would be ignored because a run folder is given."""
+    present = [name for name, value in options.items() if value]
+    if present:
+        raise ConfigError(
+            f"A run folder brings its own model, data set and place, and {run} is given; {', '.join(present)} would be "
+            "ignored. Leave it out, or name the model and the data set instead of the run."
+        )
+
+
 @dataclass(frozen=True)
 class _Request:
-    """What is analysed, with which options, and where the runs are made."""
+    """What is analysed, with the options of each model, and where the runs are made."""
 
     models: list[str]
     dataset: str
     from_dir: Path | None
     out: Path
-    options: AnalysisOptions
+    options: list[AnalysisOptions]
 
 
 def _requested(
@@ -138,6 +151,7 @@ def _requested(
 ) -> _Request:
     """Return what the flags ask for, with the defaults for what they leave out."""
     from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.analysis.requests import options_by_model
     from spectral_probe.plugins.datasets import with_columns
     from spectral_probe.plugins.saved_models import trained_on
 
@@ -147,8 +161,9 @@ def _requested(
     if models and dataset is None and (training_data := trained_on(models)) is not None:
         dataset, from_dir = training_data[0], from_dir or training_data[1]
     options = AnalysisOptions.from_mapping(settings)
+    models = models or _default_models()
     data = with_columns(dataset or DEFAULT_DATASET, columns)
-    return _Request(models or _default_models(), data, from_dir, out, options)
+    return _Request(models, data, from_dir, out, options_by_model(models, options))
 
 
 def _default_models() -> list[str]:
@@ -175,18 +190,26 @@ def _resumed(run: Path, settings: dict[str, Any], columns: str | None) -> _Reque
             f"{run} was begun by an earlier version, whose measure was another one, and cannot be finished. Analyse "
             f"its Grams again (spectral-probe analyze {run}), or start again with --model and --dataset."
         )
-    options = AnalysisOptions.from_mapping({**saved, **settings})
+    before, options = AnalysisOptions.from_mapping(saved), AnalysisOptions.from_mapping({**saved, **settings})
+    changed = [name for name, value in options.to_dict().items() if before.to_dict()[name] != value]
+    if changed:
+        raise ConfigError(
+            f"{run} is finished with the options it began with; {', '.join(changed)} would change. Leave the change "
+            f"out; or finish it first, and analyse its Grams again: spectral-probe analyze {run}"
+        )
     from_dir = Path(request["from_dir"]) if request["from_dir"] else None
     data = with_columns(request["dataset"], columns)
-    return _Request([request["model"]], data, from_dir, run.parent, options)
+    return _Request([request["model"]], data, from_dir, run.parent, [options])
 
 
 def _print_plans(request: _Request, as_json: bool) -> None:
     from spectral_probe.analysis.cost import plan_analysis
+    from spectral_probe.runs.folder import try_root
 
+    try_root(request.out)
     plans = {
-        name: plan_analysis(name, request.dataset, request.options, from_dir=request.from_dir)
-        for name in request.models
+        name: plan_analysis(name, request.dataset, options, from_dir=request.from_dir)
+        for name, options in zip(request.models, request.options, strict=True)
     }
     if as_json:
         values = {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}

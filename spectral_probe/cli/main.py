@@ -18,7 +18,10 @@ for command in (analyze, compare, report, models, datasets, doctor):
 
 def main() -> None:
     """Run the command line; every expected failure ends with its documented exit code and no traceback."""
-    run_command(app, interrupted="finished shards are kept; the same command with --resume goes on.")
+    run_command(
+        app,
+        interrupted="finished shards and a training's last checkpoint are kept; --resume goes on.",
+    )
 
 
 if __name__ == "__main__":

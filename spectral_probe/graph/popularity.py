@@ -23,6 +23,7 @@ from spectral_probe.graph.filters import heat_operator
 from spectral_probe.graph.item_graph import ItemGraph, OwnUser, checked_targets
 from spectral_probe.graph.threads import for_each
 from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
@@ -136,7 +137,8 @@ class PopularityMatch:
         if stored is None:
             stored = _draw_all(graph, items, n_nodes, rows, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
             if path is not None:
-                write_npz(path, {"replacements": stored[0].astype(np.int32), "log_ratios": stored[1]})
+                with only_a_cache(path):
+                    write_npz(path, {"replacements": stored[0].astype(np.int32), "log_ratios": stored[1]})
         extra = np.zeros((len(items), 0, 0), dtype=bool)
         if own_user == "keep":
             extra = is_own[:, :, None] & is_own[:, None, :] & (items[:, :, None] != items[:, None, :])

@@ -43,16 +43,21 @@ def isometry(d_in: int, d_out: int, seed: int = 0) -> FloatArray:
     ConfigError
         If ``d_out < d_in``: no such map exists.
     """
+    check_width(d_in, d_out)
+    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((d_out, d_in)))
+    # The signs of a QR factorisation depend on the LAPACK; a positive diagonal of R makes the factor unique.
+    signs = np.where(np.diag(R) < 0, -1.0, 1.0)
+    return np.ascontiguousarray((Q * signs).T)
+
+
+def check_width(d_in: int, d_out: int) -> None:
+    """Raise ConfigError if item vectors of width ``d_in`` do not fit into a model of width ``d_out``."""
     if d_in < 1 or d_out < d_in:
         raise ConfigError(
             f"Item vectors are mapped to the model's width by an isometry, so they must not be wider than the "
             f"model: width {d_out} < {d_in}. Use a model of width {d_in} or more, or item vectors of {d_out} "
             "dimensions or fewer."
         )
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((d_out, d_in)))
-    # The signs of a QR factorisation depend on the LAPACK; a positive diagonal of R makes the factor unique.
-    signs = np.where(np.diag(R) < 0, -1.0, 1.0)
-    return np.ascontiguousarray((Q * signs).T)
 
 
 def scale_to_rms(vectors: npt.NDArray[np.floating], rms: float) -> Float32Array:

@@ -45,6 +45,8 @@ class SavedModel:
         Request of the run (``dataset``, ``from_dir``, ``name``, …); empty without one.
     fingerprint : str or None
         Fingerprint, without titles, of the data set that the run trained on; None where it is not known.
+    max_length : int or None
+        Value of ``max_length`` in its ``config.json``; None if it has no such number.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class SavedModel:
     run: RunFolder | None = None
     request: dict[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
+    max_length: int | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> SavedModel:
@@ -263,7 +266,7 @@ def _read(folder: Path, model_folder: Path, run: RunFolder | None = None) -> Sav
             f"{model_folder / CONFIG_FILE} must name its model under the key 'model'; it is damaged or has no such "
             "key. Restore the file, or train again."
         )
-    n_items = config.get("n_items")
+    n_items, max_length = config.get("n_items"), config.get("max_length")
     state = {} if run is None else run.state()
     return SavedModel(
         folder,
@@ -274,6 +277,7 @@ def _read(folder: Path, model_folder: Path, run: RunFolder | None = None) -> Sav
         run,
         dict(state.get("request") or {}),
         state.get("dataset_fingerprint"),
+        max_length if isinstance(max_length, int) else None,
     )
 
 

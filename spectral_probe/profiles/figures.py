@@ -11,6 +11,7 @@ import pandas as pd
 
 from spectral_probe.figure_style import NULL_GREY, PALETTE
 from spectral_probe.profiles.tables import select_curve
+from spectral_probe.spectrum.components import COMPONENT_TAU
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,8 +200,16 @@ def decay_figure(
     has_components = bool((table["component"] == "taste").any())
     figure = _components(table, foreseen or {}) if has_components else _whole(table, null, has_published)
     datasets, inputs = (", ".join(dict.fromkeys(table[name])) for name in ("dataset", "inputs"))
-    figure.suptitle(f"data set: {datasets}; item inputs: {inputs}", fontsize=11)
+    figure.suptitle(f"data set: {datasets}; item inputs: {inputs}{_other_settings(table)}", fontsize=11)
     return figure
+
+
+def _other_settings(table: pd.DataFrame) -> str:
+    """Return, for a title, the diffusion time of the components and the own-user rule where they are not the usual."""
+    main = table[table["control"] == "none"]
+    taus = sorted({float(tau) for tau in main.loc[main["component"] == "taste", "tau"]})
+    words = f"; τ = {', '.join(f'{tau:g}' for tau in taus)}" if taus and taus != [COMPONENT_TAU] else ""
+    return words + ("; the user's own co-occurrences kept" if (main["own_user"] == "keep").any() else "")
 
 
 def _components(table: pd.DataFrame, foreseen: Mapping[str, pd.DataFrame]) -> Figure:

@@ -290,9 +290,22 @@ def _select(model: LayeredModel, wanted: Sequence[str | int] | None) -> list[Lay
         raise ModelError(
             f"layers() must list one 'embed', at least one 'block', and no name twice; {model.name!r} lists {names}."
         )
+    return [every[index] for index in selected_layers(model.name, names, states, wanted)]
+
+
+def selected_layers(
+    model: str, names: Sequence[str], states: Sequence[str], wanted: Sequence[str | int] | None
+) -> list[int]:
+    """Return which layers are recorded, in the order of computation: the wanted ones, ``embed`` and the last block.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no layer that is wanted.
+    """
     if wanted is None:
-        return every
-    indices = {states.index("embed"), len(states) - 1 - states[::-1].index("block")}
+        return list(range(len(names)))
+    indices = {list(states).index("embed"), len(states) - 1 - list(states)[::-1].index("block")}
     for layer in wanted:
         if isinstance(layer, int) and 0 <= layer < len(names):
             indices.add(layer)
@@ -300,10 +313,10 @@ def _select(model: LayeredModel, wanted: Sequence[str | int] | None) -> list[Lay
             indices.add(names.index(str(layer)))
         else:
             raise ConfigError(
-                f"layers must be names or indices 0…{len(names) - 1} of {model.name!r}; got {layer!r}."
+                f"layers must be names or indices 0…{len(names) - 1} of {model!r}; got {layer!r}."
                 f"{did_you_mean(str(layer), names)} Its layers: {', '.join(names)}."
             )
-    return [every[index] for index in sorted(indices)]
+    return sorted(indices)
 
 
 def _final_norm(model: LayeredModel) -> nn.Module:

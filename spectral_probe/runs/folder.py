@@ -18,7 +18,7 @@ from typing import Any, Self
 import yaml
 
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.storage.atomic import disk_errors, try_to_write, write_text
 from spectral_probe.storage.hashing import settings_hash
 
 FORMAT = 1
@@ -53,11 +53,7 @@ class RunFolder:
         ConfigError
             If ``root`` is itself a run, or a run of the same name exists.
         """
-        if (root / "run.json").exists():
-            raise ConfigError(
-                f"{root} is a run already, and runs are never overwritten. Give its parent folder "
-                f"(--out {root.parent}), or finish this run with --resume."
-            )
+        refuse_run(root)
         digest = settings_hash(config)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_slug(model)}-{_slug(dataset)}-{digest[:8]}"
         run = cls(root / name)
@@ -168,6 +164,29 @@ class RunFolder:
     def finish(self) -> None:
         """Mark the run as finished."""
         self.write_state("finished")
+
+
+def refuse_run(root: Path) -> None:
+    """Raise ConfigError if a folder in which runs are to be made is a run itself."""
+    if (root / "run.json").exists():
+        raise ConfigError(
+            f"{root} is a run already, and runs are never overwritten. Give its parent folder "
+            f"(--out {root.parent}), or finish this run with --resume."
+        )
+
+
+def try_root(root: Path) -> None:
+    """Try, before anything is loaded, whether a run can be made in a folder; nothing stays.
+
+    Raises
+    ------
+    ConfigError
+        If it is a run itself.
+    ResourceError
+        If nothing can be written there.
+    """
+    refuse_run(root)
+    try_to_write(root)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.gram_algebra import centre
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
 from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
@@ -115,7 +116,8 @@ class ComponentOperators:
                 popularity, sums, variance = stored
                 lengths = sorted(references)
                 arrays = {f"sums.{length}": sums[length] for length in lengths}
-                write_npz(path, {**arrays, "popularity": popularity, "variance": [variance[m] for m in lengths]})
+                with only_a_cache(path):
+                    write_npz(path, {**arrays, "popularity": popularity, "variance": [variance[m] for m in lengths]})
         return cls(bases, matched, tau, references, *stored)
 
     @property

@@ -25,6 +25,7 @@ from spectral_probe.graph.filters import graph_operator, heat_kernel
 from spectral_probe.graph.threads import for_each
 from spectral_probe.spectrum.gram_algebra import centre, energies
 from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
 from spectral_probe.types import FloatArray, IntArray
 
@@ -143,7 +144,8 @@ def _cached_heat_sums(
             return {length: stored[str(length)] for length in rows}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         heat = _heat_sums(bases, rows, drop_first, tau)
-    write_npz(path, {str(length): total for length, total in heat.items()})
+    with only_a_cache(path):
+        write_npz(path, {str(length): total for length, total in heat.items()})
     return heat
 
 

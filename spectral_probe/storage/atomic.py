@@ -192,6 +192,23 @@ def disk_errors(path: str | Path, *, what: str = "Writing", next_step: str = _NE
         raise ResourceError(f"{what} to {path} failed: {error}. {next_step}") from error
 
 
+def try_to_write(folder: str | Path, *, next_step: str = _NEXT_STEP) -> None:
+    """Write and delete a small file where a folder is or will be; nothing stays.
+
+    Raises
+    ------
+    ResourceError
+        If nothing can be written there: before hours of work, not after.
+    """
+    folder = Path(os.path.realpath(folder))
+    with disk_errors(folder, next_step=next_step):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+        with scratch_folder(existing / "trial") as trial:
+            (trial / "bytes").write_bytes(bytes(4096))
+
+
 def _partial(path: Path) -> Path:
     """Return a hidden path beside a path, after deleting what killed processes left of this name a day ago."""
     name = path.name[-_LONGEST_NAME:]

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from importlib.metadata import entry_points
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ from frellm4rec import plugins
 from frellm4rec.models import SASRec
 from frellm4rec.runs import pretrained, weight_cache
 from frellm4rec.training import TrainingConfig
-from spectral_probe.errors import ConfigError, ModelError, ResourceError
+from frellm4rec.training.checkpoints import CheckpointFolder
+from spectral_probe.errors import ConfigError, ModelError
 from tests.frellm4rec.conftest import make_ring
 
 FAST = TrainingConfig(n_epochs=2, validate_every=1)
@@ -72,21 +74,61 @@ def test_damaged_weights_are_not_used(random_log, runs, tmp_path):
         pretrained.pretrained("sasrec", random_log, training=FAST)
 
 
-def test_an_interrupted_training_leaves_nothing_behind(random_log, runs, tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
+def test_an_interrupted_training_goes_on_from_its_checkpoint(random_log, runs, tmp_path, monkeypatch, caplog):
+    straight = pretrained.pretrained("sasrec", random_log, training=FAST, seed=1)
+    assert "Training sasrec on" in caplog.text
+    expected = pretrained.pretrained("sasrec", random_log, training=FAST)
+    for folder in (tmp_path / "cache" / "sasrec").iterdir():
+        shutil.rmtree(folder)
+    save, n_saved = CheckpointFolder.save, []
+
+    def stopped(self, *arguments):
+        save(self, *arguments)
+        n_saved.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SASRec, "save_pretrained", interrupted)
+    monkeypatch.setattr(CheckpointFolder, "save", stopped)
     with pytest.raises(KeyboardInterrupt):
         pretrained.pretrained("sasrec", random_log, training=FAST)
-    assert list((tmp_path / "cache" / "sasrec").iterdir()) == []
+    (folder,) = (tmp_path / "cache" / "sasrec").iterdir()
+    assert folder.name.endswith("-unfinished")
+    monkeypatch.setattr(CheckpointFolder, "save", save)
+    assert pretrained.pretrained("sasrec", random_log, training=FAST).revision == expected.revision
+    assert expected.revision != straight.revision
+    (folder,) = (tmp_path / "cache" / "sasrec").iterdir()
+    assert not folder.name.endswith("-unfinished")
 
 
-def test_a_cache_that_cannot_be_written_is_named(random_log, runs, tmp_path, monkeypatch):
+def test_damaged_checkpoints_cost_time_only(random_log, runs, tmp_path, caplog):
+    expected = pretrained.pretrained("sasrec", random_log, training=FAST)
+    (folder,) = (tmp_path / "cache" / "sasrec").iterdir()
+    shutil.rmtree(folder)
+    damaged = weight_cache.unfinished_folder(folder) / "step-000000001-end"
+    damaged.mkdir(parents=True)
+    (damaged / "state.json").write_text("{")
+    assert pretrained.pretrained("sasrec", random_log, training=FAST).revision == expected.revision
+    assert "training from the beginning" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(random_log, runs, tmp_path, monkeypatch, caplog):
+    expected = pretrained.pretrained("sasrec", random_log, training=FAST)
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ResourceError, match="SPECTRAL_PROBE_CACHE"):
-        pretrained.pretrained("sasrec", random_log, training=FAST)
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "file" / "cache"))
+    model = pretrained.pretrained("sasrec", random_log, training=FAST)
+    assert model.revision == expected.revision
+    assert "The cache cannot be used" in caplog.text
+    assert "SPECTRAL_PROBE_CACHE" in caplog.text
+    pretrained.pretrained("sasrec", random_log, training=FAST)  # stored until the process ends
+    assert runs == [0, 0]
+
+
+def test_trained_weights_survive_a_cache_that_is_full(random_log, runs, tmp_path, monkeypatch, caplog):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SASRec, "save_pretrained", full)
+    assert pretrained.pretrained("sasrec", random_log, training=FAST).revision
+    assert "could not be stored in the cache (No space left on device)" in caplog.text
 
 
 def test_plugins_hand_over_the_same_model(random_log, runs, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,23 @@ import pytest
 import torch
 from torch import nn
 
+from spectral_probe.analysis import pipeline
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
 from spectral_probe.errors import ConfigError, DataError, ResourceError
+from spectral_probe.graph import popularity
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.figures import decay_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import COLUMNS, select_curve
 from spectral_probe.recording.capture import capture
 from spectral_probe.report.words import changes_in_words
 from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.spectrum import components, nulls
 from spectral_probe.spectrum.components import ComponentOperators
 from spectral_probe.spectrum.energy import spectral_energy
 from spectral_probe.spectrum.nodes import MeasuredNodes
@@ -176,6 +181,68 @@ def test_resume_ignores_finished_and_different_runs(dataset: Dataset, tmp_path) 
     first.run.write_state("running")
     assert AnalysisRun.newest_unfinished(tmp_path, first.run.config()) == first.run
     assert AnalysisRun.newest_unfinished(tmp_path, {**first.run.config(), "dataset": "other"}) is None
+
+
+def test_a_re_analysis_says_what_changed_and_loses_nothing(dataset: Dataset, tmp_path) -> None:
+    first = run_analysis(MixingModel(dataset.n_items), dataset, AnalysisOptions(**FAST, users=60), out=tmp_path).run
+    assert first is not None
+    again = reanalyze(first.path, {"tau": 2.0, "own_user": "keep"}, out=tmp_path)
+    assert again.run is not None
+    assert "tau (1.0 → 2.0), own_user (drop → keep)" in changes_in_words(again.profile)
+    assert "tau (1.0 → 2.0)" in (again.run.path / "report.html").read_text(encoding="utf-8")
+    title = decay_figure([again.profile.to_frame()], null="swap").get_suptitle()
+    assert title.endswith("τ = 2; the user's own co-occurrences kept")
+    third = reanalyze(again.run.path, {"weights": "equal"}, out=tmp_path)
+    assert third.profile.protocol["differs_from_source"] == {"weights": "graph → equal"}
+    (first.path / "summary.json").unlink()  # as in a run that was stopped before it was measured
+    for profile in (again.profile, third.profile, reanalyze(first.path, {"tau": 3.0}).profile):
+        assert "truncated-users" in profile.caveats
+        assert "user_id" in profile.per_user
+
+
+def test_resume_computes_no_finished_run_again_and_says_so(dataset: Dataset, tmp_path, monkeypatch, caplog) -> None:
+    model, options = MixingModel(dataset.n_items), AnalysisOptions(**FAST)
+    first = run_analysis(model, dataset, options, out=tmp_path, resume=True)
+    assert "holds no unfinished run of mixing on" in caplog.text
+    assert first.run is not None
+    before = (first.run.path / "run.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "run_captures", lambda *_args, **_kwargs: pytest.fail("the model ran again"))
+        again = run_analysis(model, dataset, options, out=tmp_path, resume=True)
+    assert again.run == first.run
+    assert again.profile.summary() == first.profile.summary()
+    assert "is finished already" in caplog.text
+    assert (first.run.path / "run.json").read_bytes() == before
+    (first.run.path / "summary.json").write_text("{")  # then it is measured again, in its place
+    assert run_analysis(model, dataset, options, out=tmp_path, resume=True).run == first.run
+    assert DecayProfile.load(first.run.path).summary() == first.profile.summary()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_runs_go_is_tried_before_anything_is_loaded(dataset: Dataset, tmp_path, monkeypatch) -> None:
+    done = run_analysis(MixingModel(dataset.n_items), dataset, AnalysisOptions(**FAST), out=tmp_path / "runs").run
+    assert done is not None
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(pipeline, "resolve_dataset", lambda *_args: pytest.fail("the data were read"))
+    monkeypatch.setattr(AnalysisRun, "load_captures", lambda _self: pytest.fail("the Grams were read"))
+    for out, kind in ((tmp_path / "file" / "runs", ResourceError), (done.path, ConfigError)):
+        with pytest.raises(kind, match=re.escape(str(out))):
+            run_analysis("sasrec", "demo", AnalysisOptions(), out=out)
+        with pytest.raises(kind, match=re.escape(str(out))):
+            reanalyze(done.path, {"tau": 2.0}, out=out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs"]
+
+
+def test_a_cache_that_fails_is_a_warning(dataset: Dataset, tmp_path, monkeypatch, caplog) -> None:
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    expected = analyze(MixingModel(dataset.n_items), dataset, **FAST)
+    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
+    for module in (popularity, components, nulls):
+        monkeypatch.setattr(module, "write_npz", full)
+    assert analyze(MixingModel(dataset.n_items), dataset, **FAST).summary() == expected.summary()
+    assert "could not be stored in the cache (No space left on device)" in caplog.text
 
 
 def test_an_unfinished_run_of_an_older_version_is_resumed(dataset: Dataset, tmp_path) -> None:

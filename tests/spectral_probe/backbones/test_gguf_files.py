@@ -362,6 +362,8 @@ def test_a_damaged_file_is_refused(damage, says, tmp_path, llama, cache):
         ({"architecture": "nonesuch"}, r"nonesuch"),
         ({"drop": "blk.1.attn_k.weight"}, r"1 weights of the model are not in the file, first .*layers\.1.*k_proj"),
         ({"rope_freqs__weight": np.full(4, 3, dtype=np.float32)}, r"some were left out \(rope_freqs\.weight\)"),
+        ({"blk__1__attn_q__bias": np.ones(32, dtype=np.float32)}, r"some were left out \(blk\.1\.attn_q\.bias\)"),
+        ({"blk__3__attn_norm__weight": np.ones(32, dtype=np.float32)}, r"left out \(blk\.3\.attn_norm\.weight\)"),
         ({"llama__rope__scaling__type": "yarn"}, r"scales its rotary frequencies \(yarn\), and this would be left out"),
     ],
 )
