@@ -265,16 +265,16 @@ class DecayProfile:
         embed = curve.loc[curve["state"] == "embed", "excess_low"]
         return bool(len(embed) and embed.iloc[0] > ROUNDING)
 
-    def whole_retention(self) -> dict[str, float]:
-        """Return what is left of the whole excess at the last block, under each null; NaN without measurable input."""
-        left = {}
+    def whole_retention(self) -> dict[str, float | None]:
+        """Return what is left of the whole excess at the last block, under each null; None without measurable input."""
+        left: dict[str, float | None] = {}
         whole = self.table[(self.table["component"] == "whole") & (self.table["treatment"] == "plain")]
         for null in whole["null"].unique():
             curve = select_curve(whole, null=str(null), control=self._control)
             embed, blocks = curve[curve["state"] == "embed"], curve[curve["state"] == "block"]
             if len(embed) and len(blocks) and np.isfinite(embed["excess"].iloc[0]):
                 is_measurable = embed["excess_low"].iloc[0] > ROUNDING
-                left[str(null)] = float(blocks["retention"].iloc[-1]) if is_measurable else float("nan")
+                left[str(null)] = float(blocks["retention"].iloc[-1]) if is_measurable else None
         return left
 
     def plot(self, ax: Axes | None = None) -> Axes:

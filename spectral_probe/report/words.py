@@ -153,7 +153,7 @@ def nulls_in_words(profile: DecayProfile) -> str:
     left = profile.whole_retention()
     if not left:
         return ""
-    parts = ", ".join(f"{null} {NOT_AVAILABLE if math.isnan(x) else f'{x:.2f}'}" for null, x in left.items())
+    parts = ", ".join(f"{null} {NOT_AVAILABLE if x is None else f'{x:.2f}'}" for null, x in left.items())
     return f"Whole excess left at {profile.retention_layer or 'the last block'}, by null: {parts}."
 
 

@@ -32,7 +32,7 @@ def lay_snapshot(home: Path, repository: str, model) -> Path:
 def save_item_vectors(cache: Path, monkeypatch) -> None:
     """Put the SASRec whose item vectors the model reads into the cache, untrained: its training takes half a minute."""
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(cache))
-    monkeypatch.setattr(pretrained, "train", lambda *_, seed: TrainingRecord(seed=seed))
+    monkeypatch.setattr(pretrained, "train", lambda *_, seed, **__: TrainingRecord(seed=seed))
     pretrained.pretrained("sasrec", demo())
 
 
