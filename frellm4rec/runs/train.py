@@ -66,8 +66,14 @@ def read_recipe(path: Path) -> Recipe:
     values = {name: value for name, value in run.config().items() if name != "dataset_fingerprint"}
     request = run.request()
     # Runs of older versions name no threads.
-    asked = {"threads": request.get("threads")}
-    return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")} | asked)
+    asked = {"threads": request.get("threads"), "name": request.get("name") or ""}
+    asked |= {name: request[name] for name in ("dataset", "from_dir")}
+    try:
+        return Recipe.from_dict(values | asked)
+    except ConfigError as error:
+        raise DataError(
+            f"{path / 'config.yaml'} is not the recipe of a training: {error} Restore it, or train again."
+        ) from error
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Recommender:
@@ -239,7 +245,7 @@ def _step_of(line: str) -> float:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _tensorboard_writer(folder: Path) -> Any:

@@ -20,10 +20,11 @@ from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
@@ -172,7 +173,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         If the run or its Grams cannot be read.
     """
     source = AnalysisRun.open(path).grams_run()
-    stored = source.config()
+    stored = saved_config(source)
     before = AnalysisOptions.from_saved(stored["options"])
     # The vectors of the items are not saved: this control is taken over from the source.
     controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
@@ -180,10 +181,10 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()
+    _check_users(source, captures, graph)
     config = {**stored, "options": options.to_dict(), "grams_from": source.path.name}
     labels = {
-        "model": captures[MAIN].settings["model"],
-        **{name: stored[name] for name in ("revision", "dataset", "inputs")},
+        **{name: stored[name] for name in ("model", "revision", "dataset", "inputs")},
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
@@ -193,7 +194,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
             cache_dir=cache_root() / "heat",
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
-        profile = _like_source(profile, source, captures, before, options)
+        profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
             run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
@@ -201,10 +202,30 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     return Analysis(profile, run)
 
 
+def _check_users(source: AnalysisRun, captures: dict[str, LayerGrams], graph: ItemGraph) -> None:
+    """Raise DataError unless the users and items of saved Grams are those of the saved graph."""
+    if MAIN not in captures:
+        raise DataError(f"{source.path / 'grams'} has no folder {MAIN!r}. Run the analysis again from the model.")
+    for name, grams in captures.items():
+        for rows, n, what in (
+            (grams.users, graph.user_items.shape[0], "users"),
+            (grams.targets, graph.n_items, "items"),
+            (grams.inputs, graph.n_items, "items"),
+        ):
+            if rows is None and what == "users":
+                raise DataError(f"{source.path / 'grams' / name} does not name its users. Run the analysis again.")
+            if rows is not None and (rows.max() >= n or (what == "users" and rows.min() < 0)):
+                raise DataError(
+                    f"{source.path / 'grams' / name} has {what} number {rows.min()}…{rows.max()}, and graph.npz of "
+                    f"the same run has {n}. One of the two was exchanged; run the analysis again from the model."
+                )
+
+
 def _like_source(
     profile: DecayProfile,
     source: AnalysisRun,
     captures: dict[str, LayerGrams],
+    n_users: int,
     before: AnalysisOptions,
     after: AnalysisOptions,
 ) -> DecayProfile:
@@ -216,8 +237,8 @@ def _like_source(
     }
     protocol = {**profile.protocol, "differs_from_source": differing}
     caveats, per_user = profile.caveats, profile.per_user
-    names = source.load_user_ids()
     users = captures[MAIN].users
+    names = source.load_user_ids(n_users)
     if names is not None and users is not None:
         per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
         profile = _with_published_users(profile, captures, names)

@@ -152,10 +152,11 @@ def _default_models() -> list[str]:
 def _resumed(run: Path, settings: dict[str, Any]) -> _Request:
     """Return what a run was asked for, with the options that the flags change."""
     from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.analysis.saved_options import saved_config
     from spectral_probe.runs.analysis_run import AnalysisRun
 
     opened = AnalysisRun.open(run)
-    request, saved = opened.request(), opened.config()["options"]
+    request, saved = opened.request(), saved_config(opened)["options"]
     if "nodes" not in saved:
         raise ConfigError(
             f"{run} was begun by an earlier version, whose measure was another one, and cannot be finished. Analyse "

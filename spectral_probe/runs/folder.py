@@ -20,10 +20,34 @@ import yaml
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.reading import read_json, read_yaml
 
 FORMAT = 1
 #: Where a run keeps a model, if it made one.
 MODEL_FOLDER = "model"
+_TEXT_OR_NONE = (str, None)
+#: What ``run.json`` holds; runs of version 0.1.0 have no kind.
+_STATE = {
+    "format": int,
+    "status": str,
+    "config_hash": str,
+    "kind?": _TEXT_OR_NONE,
+    "versions?": ({}, None),
+    "grams_from?": _TEXT_OR_NONE,
+    "compared_runs?": ([str], None),
+    "dataset_fingerprint?": _TEXT_OR_NONE,
+    "request?": (
+        {
+            "kind?": _TEXT_OR_NONE,
+            "model?": str,
+            "dataset?": str,
+            "from_dir?": _TEXT_OR_NONE,
+            "name?": _TEXT_OR_NONE,
+            "threads?": (int, None),
+        },
+        None,
+    ),
+}
 _PACKAGES = ("spectral-probe", "torch", "transformers", "numpy", "scipy", "pandas")
 
 
@@ -108,17 +132,14 @@ class RunFolder:
     def state(self) -> dict[str, Any]:
         """Return ``run.json``."""
         try:
-            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            state: dict[str, Any] = read_json(self.path / "run.json", _STATE)
             if state["format"] != FORMAT:
                 raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
-            if not isinstance(state.get("request") or {}, dict):
-                raise ValueError(f"its request is {state['request']!r}, no mapping")
-            return dict(state)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.path} is not a readable run ({type(error).__name__}: {error}). "
-                "Give the folder of a run; it holds run.json."
+                f"{self.path} is not a readable run: {error}. Give the folder of a run; it holds run.json."
             ) from error
+        return state
 
     @property
     def kind(self) -> str:
@@ -144,10 +165,22 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """Return ``config.yaml``."""
+        return self.read_config({})
+
+    def read_config(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``config.yaml``, which must have these keys; see :mod:`spectral_probe.storage.reading`.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, or lacks a key.
+        """
+        path = self.path / "config.yaml"
         try:
-            return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise DataError(f"{self.path / 'config.yaml'} cannot be read: {error}. Restore it or run again.") from error
+            config: dict[str, Any] = read_yaml(path, dict(shape))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}. Restore it, or run again.") from error
+        return config
 
     def request(self) -> dict[str, Any]:
         """Return the names in the request of the run: ``model``, ``dataset``, ``from_dir``.
@@ -158,10 +191,16 @@ class RunFolder:
             If the run was made from objects in memory, which cannot be loaded by name.
         """
         request = self.state().get("request")
-        if request is None:
+        if not request:
             raise DataError(
                 f"{self.path} was made from a model or data in memory and cannot be finished by its path. "
                 "Call analyze(..., out=, resume=True) with the same objects."
+            )
+        absent = {"model", "dataset", "from_dir"} - set(request)
+        if absent:
+            raise DataError(
+                f"{self.path / 'run.json'} does not say what was asked for: its request lacks {sorted(absent)[0]!r}. "
+                "Restore the file, or start again."
             )
         return dict(request)
 

@@ -281,4 +281,4 @@ def test_a_request_that_is_no_mapping_is_named(recipe, tmp_path, monkeypatch, ca
     (path / "run.json").write_text(json.dumps({**state, "request": "abc"}))
     code, out, err = run(monkeypatch, capsys, "train", path, "--resume")
     assert (code, out) == (3, "")
-    assert "its request is 'abc'" in " ".join(err.split())
+    assert "request must be a mapping or null; it is 'abc'" in " ".join(err.split())
