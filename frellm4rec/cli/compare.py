@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def _result(run: RunFolder, options: dict[str, Any], *, from_dir: Path | None, d
 
     state = run.state()
     if state["status"] != "finished":
-        typer.echo(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
+        say(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
     evaluation = stored_evaluation(run.path, fingerprint=str(state.get("dataset_fingerprint")), **options)
     if evaluation is None:
-        typer.echo(f"evaluating {run.path.name}", err=True)
+        say(f"evaluating {run.path.name}", err=True)
         evaluation = evaluate_trained(open_trained(run.path, from_dir=from_dir, device=device, load=load), **options)
     return RunResult(run.path.name, run.config(), evaluation, str(run.request().get("name") or ""))
 
@@ -94,9 +95,9 @@ def _print(comparison: RunComparison, k: int) -> None:
     title = f"{METRIC_NAMES[comparison.metric]}@{k}"
     print_rows([_cells(row, title) for row in comparison.table.to_dict("records")])
     for protocol in comparison.protocols:
-        typer.echo(f"protocol: {protocol}")
+        say(f"protocol: {protocol}")
     for note in comparison.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _cells(row: dict[str, Any], title: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def evaluate(
     for run in runs:
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
-            typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
+            say(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
         for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):
             result = evaluate_trained(
                 trained,
@@ -96,7 +97,7 @@ def _possible(rankings: list[str], folder: Path, *, is_asked: bool) -> list[str]
     name = SavedModel.open(folder).name
     if is_asked or "full" not in rankings or model_class(name).traits.can_rank_all:
         return rankings
-    typer.echo(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
+    say(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
     return [ranking for ranking in rankings if ranking != "full"]
 
 
@@ -120,6 +121,6 @@ def _print(results: list[tuple[Path, Evaluation]]) -> None:
         ]
     )
     for protocol, number in numbers.items():
-        typer.echo(f"protocol {number}: {protocol}")
+        say(f"protocol {number}: {protocol}")
     for run, note in dict.fromkeys((run.name, result.note) for run, result in results if result.note):
-        typer.echo(f"note: {run}: {note}")
+        say(f"note: {run}: {note}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from spectral_probe.cli.terminal import say
+
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Training run, or folder of a saved model.")],
@@ -26,4 +28,4 @@ def export(
     written = write_embeddings(
         out.expanduser(), vectors, trained.dataset.item_ids, model=f"{model.name} {model.revision}"
     )
-    typer.echo(f"{vectors.shape[0]} items × {vectors.shape[1]} features: {', '.join(map(str, written))}")
+    say(f"{vectors.shape[0]} items × {vectors.shape[1]} features: {', '.join(map(str, written))}")

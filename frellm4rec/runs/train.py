@@ -26,7 +26,7 @@ from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.saved_models import TRAINING, open_training_run
-from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder, logged
+from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
@@ -147,13 +147,9 @@ def train_recipe(
         check_same_threads(begun_with, recipe.threads)
         recipe = recipe if recipe.threads is not None else replace(recipe, threads=begun_with)
     request |= {"threads": begun_with if is_resumed else recipe.threads}
-    run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
-    with logged(run.path, logger):
-        try:
-            return _train(model, recipe, dataset, run, resume, progress, tensorboard)
-        except Exception as error:
-            run.write_state("failed", error=f"{type(error).__name__}: {error}")
-            raise
+    facts = {"request": request, "dataset_fingerprint": content["dataset_fingerprint"]}
+    with run.at_work(logger, "A training", **facts):
+        return _train(model, recipe, dataset, run, resume, progress, tensorboard)
 
 
 def _earlier(content: dict[str, Any], out: Path, folder: Path | None) -> tuple[RunFolder | None, RunFolder | None]:

@@ -32,7 +32,6 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
 from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
-from spectral_probe.runs.folder import logged
 from spectral_probe.storage.atomic import disk_errors
 
 logger = logging.getLogger("spectral_probe")
@@ -125,10 +124,11 @@ def run_analysis(
         config["number_format"] = number_format  # named only where it applies: other configurations keep their hash
     tasks = plan_captures(layered, data, options)
     run = _run_folder(out, layered.name, data.name, config, resume)
-    if run is not None and isinstance(model, str) and isinstance(dataset, str):
-        request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
-        run.write_state("running", request=request)
-    with nullcontext() if run is None else logged(run.path, logger):
+    request: dict[str, Any] = {}
+    if isinstance(model, str) and isinstance(dataset, str):
+        names = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
+        request = {"request": names}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **request):
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
@@ -188,7 +188,8 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    with nullcontext() if run is None else logged(run.path, logger):
+    grams_from = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **grams_from):
         profile = measure(
             *(captures, graph, options, labels),
             cache_dir=cache_root() / "heat",
@@ -197,7 +198,6 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
             write_results(run, profile)
     return Analysis(profile, run)
 

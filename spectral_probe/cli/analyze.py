@@ -12,6 +12,7 @@ import typer
 
 from spectral_probe.cli.flags import Flag, given, split, with_flags
 from spectral_probe.cli.tables import print_rows
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ def analyze(
         return
     from spectral_probe.analysis.pipeline import run_analysis
     from spectral_probe.runs.analysis_run import AnalysisRun
+    from spectral_probe.storage.lock import only_process
 
     if run is not None:  # a finished run is opened again: only its missing or damaged shards are captured anew
-        AnalysisRun.open(run).write_state("running")
+        with only_process(run, "An analysis"):
+            AnalysisRun.open(run).write_state("running")
     results = [
         run_analysis(
             name,
@@ -145,7 +148,7 @@ def _default_models() -> list[str]:
     missing = SMOLLM2.what_is_missing()
     if not missing:
         return list(DEFAULT_MODELS)
-    typer.echo(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
+    say(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
     return [SUBSTITUTE if name == SMOLLM2.alias else name for name in DEFAULT_MODELS]
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,9 +18,11 @@ from typing import Any, Self
 import yaml
 
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.storage.atomic import disk_errors, write_text
+from spectral_probe.runs.interruptions import words_of
+from spectral_probe.storage.atomic import disk_errors, remove_partials, write_text
 from spectral_probe.storage.hashing import settings_hash
-from spectral_probe.storage.reading import read_json, read_yaml
+from spectral_probe.storage.lock import only_process
+from spectral_probe.storage.reading import check_shape, read_json, read_yaml
 
 FORMAT = 1
 #: Where a run keeps a model, if it made one.
@@ -173,11 +175,14 @@ class RunFolder:
         Raises
         ------
         DataError
-            If it cannot be read, or lacks a key.
+            If it cannot be read, is not the one that the run began with, or lacks a key.
         """
         path = self.path / "config.yaml"
         try:
-            config: dict[str, Any] = read_yaml(path, dict(shape))
+            config: dict[str, Any] = read_yaml(path)
+            if settings_hash(config) != self.state()["config_hash"]:
+                raise ValueError("it is not the one that the run began with, whose hash is in run.json")
+            check_shape(config, dict(shape))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {error}. Restore it, or run again.") from error
         return config
@@ -208,6 +213,44 @@ class RunFolder:
         """Mark the run as finished."""
         self.write_state("finished")
 
+    @contextmanager
+    def at_work(self, logger: logging.Logger, what: str, **values: Any) -> Iterator[None]:
+        """Hold the folder alone; its status says ``running`` inside, and afterwards why the block ended early.
+
+        What a killed process left half-written is deleted first. The messages of ``logger``, and the error that ends
+        the block, are in ``log.txt``.
+
+        Parameters
+        ----------
+        logger : Logger
+        what : str
+            What is done, for the message to another process: ``An analysis``.
+        **values
+            Further values of ``run.json``.
+
+        Raises
+        ------
+        ConfigError
+            If another process is at work in the folder.
+        ResourceError
+            If the folder cannot be written.
+        """
+        with only_process(self.path, what):
+            with disk_errors(self.path):
+                remove_partials(self.path)
+                error = {"error": None} if self.state().get("error") else {}
+                self.write_state("running", **error, **values)
+            try:
+                with logged(self.path, logger):
+                    yield
+            except BaseException as stopped:
+                reason = {"status": "failed", "error": f"{type(stopped).__name__}: {stopped}"}
+                if not isinstance(stopped, Exception):
+                    reason = {"status": "interrupted", "error": words_of(stopped)}
+                with suppress(OSError, DataError):  # a disk that is full has no room for the reason
+                    self.write_state(**reason)
+                raise
+
 
 @contextmanager
 def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
@@ -220,7 +263,8 @@ def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.error("%s: %s", type(error).__name__, error)
+        is_error = isinstance(error, Exception)
+        logger.error("%s", f"{type(error).__name__}: {error}" if is_error else words_of(error))
         raise
     finally:
         logger.setLevel(level)

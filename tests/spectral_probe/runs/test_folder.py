@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import yaml
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.interruptions import Terminated
 from spectral_probe.storage.hashing import settings_hash
 
 CONFIG = {"dataset": "demo", "seed": 0}
@@ -162,3 +167,53 @@ def test_runs_of_another_kind_are_refused_with_what_they_are(tmp_path) -> None:
     for kind in ("analysis", "comparison"):
         run.write_state("finished", kind=kind)
         assert AnalysisRun.open(run.path).kind == kind
+
+
+class TestAtWork:
+    """What a run says while a process works in it, and after it has ended early."""
+
+    def work(self, run, error=None, **values):
+        with run.at_work(logging.getLogger("test"), "An analysis", **values):
+            assert run.state()["status"] == "running"
+            assert (run.path / ".lock-process").read_text() == str(os.getpid())
+            if error is not None:
+                raise error
+
+    @pytest.mark.parametrize(
+        ("error", "status", "reason"),
+        [
+            (DataError("no rows"), "failed", "DataError: no rows"),
+            (KeyboardInterrupt(), "interrupted", "interrupted by Ctrl-C (SIGINT)"),
+            (Terminated(signal.SIGTERM), "interrupted", "interrupted by SIGTERM"),
+        ],
+    )
+    def test_an_early_end_is_in_the_status_and_in_the_log(self, error, status, reason, tmp_path) -> None:
+        run = old_run(tmp_path)
+        (run.path / ".partial-7-x-summary.json").write_text("half")
+        with pytest.raises(type(error)):
+            self.work(run, error, request={"model": "m"})
+        state = run.state()
+        assert (state["status"], state["error"], state["request"]) == (status, reason, {"model": "m"})
+        assert (run.path / "log.txt").read_text().rstrip().endswith(f"ERROR {reason}")
+        assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "log.txt", "run.json"]
+        self.work(run)
+        assert run.state()["error"] is None
+
+    def test_a_full_disk_does_not_hide_the_first_error(self, tmp_path, monkeypatch) -> None:
+        run = old_run(tmp_path)
+        before = RunFolder.write_state
+
+        def full(self, status, **values):
+            if status != "running":
+                raise OSError(28, "No space left on device")
+            before(self, status, **values)
+
+        monkeypatch.setattr(RunFolder, "write_state", full)
+        with pytest.raises(DataError, match="no rows"):
+            self.work(run, DataError("no rows"))
+
+    def test_a_folder_has_one_process(self, tmp_path) -> None:
+        run = old_run(tmp_path)
+        refused = pytest.raises(ConfigError, match=f"process {os.getpid()} is at work there")
+        with run.at_work(logging.getLogger("test"), "An analysis"), ThreadPoolExecutor(1) as other, refused:
+            other.submit(self.work, run).result()
