@@ -130,13 +130,14 @@ def evaluate_trained(
         evaluation = evaluate(trained.model, dataset, part=part, candidates=candidates, k=k, batch_size=batch_size)
         evaluation = replace(evaluation, weights=trained.weights)
         if path is not None:
-            remove_partials(path.parent)
             save_evaluation(evaluation, dataset, path)
     return evaluation
 
 
 def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> None:
     """Write an evaluation, and beside it a ``.csv.gz`` with one line per user and the user ids of the data set.
+
+    What a killed process left half-written in the folder is deleted.
 
     Raises
     ------
@@ -146,6 +147,7 @@ def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> Non
     table = evaluation.to_frame()
     table.insert(0, "user_id", dataset.user_ids[evaluation.users])
     with disk_errors(path.parent):
+        remove_partials(path.parent)
         write_csv(path.with_name(f"{path.stem}.csv.gz"), table.drop(columns="user"))
         evaluation.save(path)
 

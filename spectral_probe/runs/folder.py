@@ -237,7 +237,8 @@ class RunFolder:
         """
         with only_process(self.path, what):
             with disk_errors(self.path):
-                remove_partials(self.path)
+                for folder in (self.path, self.path / MODEL_FOLDER, self.path / "figures"):
+                    remove_partials(folder)
                 error = {"error": None} if self.state().get("error") else {}
                 self.write_state("running", **error, **values)
             try:

@@ -190,12 +190,15 @@ class TestAtWork:
     def test_an_early_end_is_in_the_status_and_in_the_log(self, error, status, reason, tmp_path) -> None:
         run = old_run(tmp_path)
         (run.path / ".partial-7-x-summary.json").write_text("half")
+        (run.path / "model").mkdir()
+        (run.path / "model" / ".partial-7-x-model.safetensors").write_text("half")
         with pytest.raises(type(error)):
             self.work(run, error, request={"model": "m"})
         state = run.state()
         assert (state["status"], state["error"], state["request"]) == (status, reason, {"model": "m"})
         assert (run.path / "log.txt").read_text().rstrip().endswith(f"ERROR {reason}")
-        assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "log.txt", "run.json"]
+        assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "log.txt", "model", "run.json"]
+        assert not list((run.path / "model").iterdir())
         self.work(run)
         assert run.state()["error"] is None
 
