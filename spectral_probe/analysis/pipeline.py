@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from platformdirs import user_cache_dir
 from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
@@ -33,6 +32,7 @@ from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
 from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
 from spectral_probe.storage.atomic import disk_errors
+from spectral_probe.storage.cache import cache_root
 
 logger = logging.getLogger("spectral_probe")
 
@@ -264,11 +264,6 @@ def _embed_sd(source: AnalysisRun) -> float:
     stored = DecayProfile.load(source.path).protocol.get("exchanged_items", {})
     sd = float(stored.get("sd_z", 1.0))
     return sd if sd > TOLERATED_SD else 1.0
-
-
-def cache_root() -> Path:
-    """Return the folder for results that depend on data only: ``SPECTRAL_PROBE_CACHE`` or the user's cache folder."""
-    return Path(os.environ.get("SPECTRAL_PROBE_CACHE") or user_cache_dir("spectral-probe"))
 
 
 def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:

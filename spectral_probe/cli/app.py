@@ -11,6 +11,7 @@ from spectral_probe.cli.streams import drop_output, lossy, open_closed_streams
 from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ResourceError, SpectralProbeError
 from spectral_probe.runs import interruptions
+from spectral_probe.storage.cache import give_home
 
 USAGE = 2
 INTERRUPTED = 130
@@ -65,6 +66,7 @@ def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:
 def _code_of(app: typer.Typer, interrupted: str) -> int:
     """Run a command line, print what stopped it, and return the exit code."""
     try:
+        give_home()
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer swallows Ctrl-C
             raise KeyboardInterrupt
@@ -95,6 +97,9 @@ def _code_of_resource(error: Exception) -> int:
             "set, fewer users, or a machine with more memory; --resume goes on from what is saved.",
             err=True,
         )
+        return ResourceError.exit_code
+    if "I/O error" in str(error) and type(error).__name__ == "SafetensorError":  # no OSError, although a disk is full
+        say(f"error: A file of weights failed: {_first_line(error)}. Free some space; what is saved stays.", err=True)
         return ResourceError.exit_code
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC):
