@@ -19,6 +19,8 @@ from spectral_probe.storage.reading import read_npz
 EvaluationPart = Literal["valid", "test"]
 #: Position of each part's target in the history.
 TARGET_POSITION: dict[str, int] = {"valid": -2, "test": -1}
+#: Largest seed that all generators take.
+MOST_SEED = 2**32 - 1
 _ARRAYS = {"items": ("iu", 2), "users": ("iu", 1), "part": ("U", 0), "seed": ("iu", 0), "fingerprint": ("U", 0)}
 
 
@@ -177,12 +179,17 @@ def sample_candidates(
     Source: FreLLM4Rec section 4.1.
     """
     check_part(part)
-    if n_negatives < 1 or seed < 0:
+    if n_negatives < 1 or not 0 <= seed <= MOST_SEED:
         raise ConfigError(
-            f"n_negatives must be at least 1 and seed at least 0; got n_negatives={n_negatives}, seed={seed}."
+            f"n_negatives must be at least 1 and seed in 0…{MOST_SEED}; got n_negatives={n_negatives}, seed={seed}."
         )
     fingerprint = dataset.fingerprint(titles=False)
     users = evaluated_users(dataset)
+    if n_negatives >= dataset.n_items:  # before memory is taken for so many
+        raise DataError(
+            f"{dataset.name!r} has {dataset.n_items} items, of which {n_negatives} negatives cannot be drawn. Use "
+            "fewer negatives or the full ranking."
+        )
     items = np.empty((len(users), 1 + n_negatives), dtype=np.int64)
     for row, user in enumerate(users):
         history = dataset.sequences[user]

@@ -116,10 +116,11 @@ def train_recipe(
     SpectralProbeError
         Any error of :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
     """
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if n_processes > 1:
+    n_processes = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if n_processes != "1":
         raise ConfigError(
-            f"A run folder has one writer; got WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
+            f"A run folder has one writer, so WORLD_SIZE must be 1 or unset; got "
+            f"WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
             "To train on several processes, call frellm4rec.training.train from your own program."
         )
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))

@@ -26,6 +26,8 @@ FIXED_CONTROLS = ("raw", "plain", "normalized-rows", "equal-weights")
 #: Minimum number of targets in the control ``long-histories``: from here on a user's excess is mostly signal.
 LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS, *VECTOR_CONTROLS)
+#: No whole number among the options may be larger; it is also the largest seed that all generators take.
+MOST = 2**32 - 1
 INPUTS = ("id", "text", "id+text")
 #: Options that the Grams depend on; they cannot change on saved Grams.
 CAPTURE_OPTIONS = (
@@ -145,6 +147,8 @@ class AnalysisOptions:
         ):
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}; got {getattr(self, name)}.")
+            if getattr(self, name) > MOST:
+                raise ConfigError(f"{name} must be at most {MOST}; got {getattr(self, name)}. Choose a smaller number.")
         if self.max_length > 512:
             raise ConfigError(f"max_length must be at most 512; got {self.max_length}.")
         if self.users is not None and self.users < 1:

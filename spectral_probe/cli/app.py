@@ -105,12 +105,18 @@ def _code_of_resource(error: Exception) -> int:
         if error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC):
             return _code_of_output(error)
         named = f" {error.filename}" if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            say(f"error: The name{named} is too long. Choose a shorter one.", err=True)
+            return USAGE
         say(
             f"error: The system refused a file{named}: {error.strerror}. Check its path, its permissions and the free "
             "space; what is saved stays.",
             err=True,
         )
         return ResourceError.exit_code
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        say(f"error: A path begins with ~, and there is no such home folder ({error}). Write it out.", err=True)
+        return USAGE
     raise error
 
 

@@ -66,6 +66,10 @@ def test_candidates_round_trip(random_log, tmp_path):
 def test_too_many_negatives(random_log):
     with pytest.raises(DataError, match="99 negatives cannot be drawn"):
         sample_candidates(random_log)
+    with pytest.raises(DataError, match="999999999 negatives cannot be drawn"):  # no memory is taken for them
+        sample_candidates(random_log, n_negatives=999_999_999)
+    with pytest.raises(ConfigError, match=r"seed in 0…4294967295"):
+        sample_candidates(random_log, n_negatives=1, seed=10**20)
     with pytest.raises(ConfigError, match="'valid' or 'test'"):
         sample_candidates(random_log, part="tests", n_negatives=1)
 
