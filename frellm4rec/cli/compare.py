@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def _result(
 
     state = run.state()
     if state["status"] != "finished":
-        typer.echo(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
+        say(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
     evaluation = stored_evaluation(run.path, fingerprint=str(state.get("dataset_fingerprint")), **options)
     if evaluation is None:
-        typer.echo(f"evaluating {run.path.name}", err=True)
+        say(f"evaluating {run.path.name}", err=True)
         evaluation = evaluate_trained(
             open_trained(run.path, from_dir=from_dir, columns=columns, device=device, load=load), **options
         )
@@ -100,9 +101,9 @@ def _print(comparison: RunComparison, k: int) -> None:
     title = f"{METRIC_NAMES[comparison.metric]}@{k}"
     print_rows([_cells(row, title) for row in comparison.table.to_dict("records")])
     for protocol in comparison.protocols:
-        typer.echo(f"protocol: {protocol}")
+        say(f"protocol: {protocol}")
     for note in comparison.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _cells(row: dict[str, Any], title: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def data(
 
     logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
     dataset = _load(with_columns(name, columns), from_dir, core)
-    typer.echo(format_report(report_of(dataset)))
+    say(format_report(report_of(dataset)))
     if export is not None:
-        typer.echo(f"written: {write_recbole(dataset, export[1].expanduser())}")
+        say(f"written: {write_recbole(dataset, export[1].expanduser())}")
     if export_items is not None:
-        typer.echo(f"written: {write_items(dataset, export_items.expanduser())}")
+        say(f"written: {write_items(dataset, export_items.expanduser())}")
 
 
 def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def evaluate(
     for run in runs:
         trained = open_trained(run, dataset=dataset, from_dir=from_dir, columns=columns, device=device, load=load)
         if trained.run is not None and trained.run.state()["status"] != "finished":
-            typer.echo(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
+            say(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
         for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):
             options = {"part": part, "k": k, "seed": seed, "candidates": lists, "out": out}
             try:
@@ -73,7 +74,7 @@ def evaluate(
     else:
         _print(results)
     for which, error in impossible.items():
-        typer.echo(f"note: {which} is missing. {error}", err=True)
+        say(f"note: {which} is missing. {error}", err=True)
     if impossible and ranking:
         raise typer.Exit(SmallCatalogueError.exit_code)
 
@@ -100,7 +101,7 @@ def _possible(rankings: list[str], folder: Path, *, is_asked: bool) -> list[str]
     name = SavedModel.open(folder).name
     if is_asked or "full" not in rankings or model_class(name).traits.can_rank_all:
         return rankings
-    typer.echo(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
+    say(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
     return [ranking for ranking in rankings if ranking != "full"]
 
 
@@ -124,6 +125,6 @@ def _print(results: list[tuple[Path, Evaluation]]) -> None:
         ]
     )
     for protocol, number in numbers.items():
-        typer.echo(f"protocol {number}: {protocol}")
+        say(f"protocol {number}: {protocol}")
     for run, note in dict.fromkeys((run.name, result.note) for run, result in results if result.note):
-        typer.echo(f"note: {run}: {note}")
+        say(f"note: {run}: {note}")

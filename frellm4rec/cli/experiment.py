@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_probe.cli.flags import Columns, Flag, given, with_flags
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,17 +134,17 @@ def _list_experiments() -> None:
         experiment = load_definition(name)
         is_tuned = isinstance(experiment, TunedExperiment)
         size = f"{len(experiment.rows)} systems, tuned" if is_tuned else f"{len(experiment.variants)} variants"
-        typer.echo(f"{name:12} {experiment.source:8} {experiment.title} ({size})")
+        say(f"{name:12} {experiment.source:8} {experiment.title} ({size})")
 
 
 def _run(run: ExperimentRun, jobs: int, as_json: bool) -> None:
     from frellm4rec.experiments.markdown import markdown
 
-    typer.echo(f"{len(run.cells)} cells in {run.folder}", err=True)
+    say(f"{len(run.cells)} cells in {run.folder}", err=True)
     try:
-        tables = run.run(jobs=jobs, progress=True, report=lambda line: typer.echo(line, err=True))
+        tables = run.run(jobs=jobs, progress=True, report=lambda line: say(line, err=True))
     except KeyboardInterrupt:
-        typer.echo(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
+        say(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
         raise
     typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else markdown(run.experiment, tables).rstrip())
     if run.exit_code:
@@ -166,9 +167,9 @@ def _print_plan(run: ExperimentRun, as_json: bool) -> None:
         typer.echo(json.dumps({"folder": str(run.folder), "cells": plan}, indent=2))
         return
     for entry, cell in zip(plan, run.cells, strict=True):
-        typer.echo(f"{entry['state']:9} {cell}")
+        say(f"{entry['state']:9} {cell}")
     n_open = sum(entry["state"] in ("run", "resume") for entry in plan)
-    typer.echo(f"{len(plan)} cells, {n_open} to train; folder {run.folder}")
+    say(f"{len(plan)} cells, {n_open} to train; folder {run.folder}")
 
 
 def _content(run: ExperimentRun, tables: ExperimentTables) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 
 
 def export(
@@ -29,4 +30,4 @@ def export(
     written = write_embeddings(
         out.expanduser(), vectors, trained.dataset.item_ids, model=f"{model.name} {model.revision}"
     )
-    typer.echo(f"{vectors.shape[0]} items × {vectors.shape[1]} features: {', '.join(map(str, written))}")
+    say(f"{vectors.shape[0]} items × {vectors.shape[1]} features: {', '.join(map(str, written))}")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from spectral_probe.cli.terminal import say
+
 
 def models(
     name: Annotated[
@@ -96,8 +98,8 @@ def _print_recipe(name: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**_describe(name), "recipe": recipe, "search": search}, indent=2))
         return
-    typer.echo(yaml.safe_dump(recipe, sort_keys=False).rstrip())
+    say(yaml.safe_dump(recipe, sort_keys=False).rstrip())
     if search:
-        typer.echo("# what a search varies:")
+        say("# what a search varies:")
     for setting, values in search.items():
-        typer.echo(f"#   {setting}: {values}")
+        say(f"#   {setting}: {values}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def rayleigh(
         return
     _print(report)
     if "two_sided" in MODES[mode]:
-        typer.echo(f"note: {LEAK}")
+        say(f"note: {LEAK}")
     if out is not None:
-        typer.echo(f"written: {out}")
+        say(f"written: {out}")
 
 
 def _print(report: RayleighReport) -> None:
@@ -64,7 +65,7 @@ def _print(report: RayleighReport) -> None:
 
     first = report.table.iloc[0]
     for treatment, rows in report.table.groupby("treatment", sort=False):
-        typer.echo(
+        say(
             f"{first['model']} on {first['dataset']}, {treatment} states, cutoff {first['cutoff']:g}, order "
             f"{first['order']}, {first['n_layers']} filter(s), {rows['n_users'].iloc[0]} users"
         )
@@ -84,7 +85,7 @@ def _print(report: RayleighReport) -> None:
                 for row in rows.to_dict("records")
             ]
         )
-    typer.echo(
+    say(
         f"Assumption 1, correlation of A_ij with −|i − j|: mean {report.locality} over {report.n_local} users; "
         f"positive for {report.share_local:.1%}."
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _print(name: str, ranked: Recommendation, dataset: Dataset) -> None:
         for item, title in zip(last, titles_of(dataset, last), strict=True)
     ]
     read = f"; the model reads the last {ranked.n_read} of them" if ranked.is_truncated else ""
-    typer.echo(f"{name}: {len(ranked.history)} items{read}. Last: {'; '.join(shown)}")
+    say(f"{name}: {len(ranked.history)} items{read}. Last: {'; '.join(shown)}")
     print_rows(
         [
             {"rank": str(row["rank"]), "item": row["item_id"], "title": row["title"], "score": f"{row['score']:.4f}"}

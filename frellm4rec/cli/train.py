@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_probe.cli.flags import Columns, Flag, given, with_flags
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def train(
     if columns is not None:
         resolved = resolved.merged({"dataset": with_columns(resolved.dataset, columns)})
     if dry_run:
-        typer.echo(recipe_text(resolved).rstrip())
+        say(recipe_text(resolved).rstrip())
         return
     options_of_run = {"progress": sys.stderr.isatty(), "tensorboard": tensorboard, "folder": recipe if is_run else None}
     run = train_recipe(resolved, out=out, resume=resume, **options_of_run)
@@ -103,16 +104,16 @@ def _print(run: TrainingRun, k: int, as_json: bool) -> None:
         return
     model = run.model
     when = f"in epoch {record.best_epoch} of {record.epochs[-1]}" if model.traits.is_trained else "counted, not trained"
-    typer.echo(f"run: {run.path}")
-    typer.echo(
+    say(f"run: {run.path}")
+    say(
         f"validation NDCG@{k} {record.best_ndcg:.4f} ({_ranking(model)}) {when}; {model.name} {model.revision}, "
         f"seed {record.seed}"
     )
     if model.note:
-        typer.echo(f"note: {model.note}")
-    typer.echo(f"evaluate it: frellm4rec evaluate {run.path}")
+        say(f"note: {model.note}")
+    say(f"evaluate it: frellm4rec evaluate {run.path}")
     if not model.why_no_layers:
-        typer.echo(f"probe it: spectral-probe analyze --model {run.path}")
+        say(f"probe it: spectral-probe analyze --model {run.path}")
 
 
 def _ranking(model: Recommender) -> str:

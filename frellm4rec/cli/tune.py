@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectral_probe.cli.flags import Columns
+from spectral_probe.cli.terminal import say
 
 if TYPE_CHECKING:
     from frellm4rec.tuning.search import Search
@@ -68,16 +69,16 @@ def tune(
     )
     try:
         tables = search.run(
-            [system], n_trials=trials, jobs=jobs, progress=True, report=lambda line: typer.echo(line, err=True)
+            [system], n_trials=trials, jobs=jobs, progress=True, report=lambda line: say(line, err=True)
         )
     except KeyboardInterrupt:
-        typer.echo(f"the finished trials are in {folder}; the same command goes on from there.", err=True)
+        say(f"the finished trials are in {folder}; the same command goes on from there.", err=True)
         raise
     _print_result(search, system, tables, as_json)
     failures = tables.rows_of(system)["error"]
     failures = failures[failures != ""].tolist()
     if failures:
-        typer.echo(f"{len(failures)} of {trials} trials failed", err=True)
+        say(f"{len(failures)} of {trials} trials failed", err=True)
     if tables.winner(system) is None:
         raise typer.Exit(exit_code_of(failures[0]))
 
@@ -88,7 +89,7 @@ def _print_plan(system: System, planned: list[dict[str, Any]], as_json: bool) ->
         return
     for number, settings in enumerate(planned):
         text = ", ".join(f"{name}={value}" for name, value in settings.items())
-        typer.echo(f"trial {number}: {text or 'the settings of the recipe'}")
+        say(f"trial {number}: {text or 'the settings of the recipe'}")
 
 
 def _print_result(search: Search, system: System, tables: SearchTables, as_json: bool) -> None:
@@ -107,7 +108,7 @@ def _print_result(search: Search, system: System, tables: SearchTables, as_json:
     print_rows([_cells(row) for row in rows.sort_values("validation_ndcg", ascending=False).to_dict("records")])
     if winner is not None:
         path = search.recipe_path(system, int(winner["trial"]))
-        typer.echo(f"best on validation: trial {winner['trial']}; train it with: frellm4rec train {path}")
+        say(f"best on validation: trial {winner['trial']}; train it with: frellm4rec train {path}")
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from spectral_probe.cli.terminal import say
+
 if TYPE_CHECKING:
     from frellm4rec.experiments.grid import ExperimentRequest
     from frellm4rec.experiments.system_tables import SystemTables
@@ -30,7 +32,7 @@ def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool) -> Non
     from frellm4rec.experiments.system_page import system_page
 
     def report(line: str) -> None:
-        typer.echo(line, err=True)
+        say(line, err=True)
 
     try:
         if is_final:
@@ -39,7 +41,7 @@ def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool) -> Non
         if is_final:
             tables = run.finish(jobs=jobs, progress=True, report=report)
     except KeyboardInterrupt:
-        typer.echo(f"what has finished is in {run.folder}; the same command goes on from there.", err=True)
+        say(f"what has finished is in {run.folder}; the same command goes on from there.", err=True)
         raise
     typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else system_page(run.experiment, tables).rstrip())
     if run.exit_code:
@@ -58,10 +60,10 @@ def print_trials(run: TunedRun, as_json: bool) -> None:
         return
     for row in rows:
         text = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in row["settings"].items())
-        typer.echo(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}")
+        say(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}")
     todo = [row for row in rows if row["state"] == "run"]
     longest = len(todo) * run.search.budget.seconds / 3600
-    typer.echo(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
+    say(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:

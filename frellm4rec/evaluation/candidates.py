@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,10 +14,14 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, write_npz
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import digest
+from spectral_probe.storage.reading import read_npz
 
 EvaluationPart = Literal["valid", "test"]
 #: Position of each part's target in the history.
 TARGET_POSITION: dict[str, int] = {"valid": -2, "test": -1}
+#: Largest seed that all generators take.
+MOST_SEED = 2**32 - 1
+_ARRAYS = {"items": ("iu", 2), "users": ("iu", 1), "part": ("U", 0), "seed": ("iu", 0), "fingerprint": ("U", 0)}
 
 
 class SmallCatalogueError(DataError):
@@ -113,19 +115,19 @@ class Candidates:
             If the file is missing, does not hold candidates, or has an item twice in a list.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                candidates = cls(
-                    arrays["items"],
-                    arrays["users"],
-                    str(arrays["part"]),  # type: ignore[arg-type]
-                    int(arrays["seed"]),
-                    str(arrays["fingerprint"]),
-                )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = read_npz(path, _ARRAYS)
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"Candidates are read from the .npz that Candidates.save writes; reading {path} failed with: {error}. "
                 "Draw them again with sample_candidates."
             ) from error
+        candidates = cls(
+            arrays["items"],
+            arrays["users"],
+            str(arrays["part"]),  # type: ignore[arg-type]
+            int(arrays["seed"]),
+            str(arrays["fingerprint"]),
+        )
         candidates._check_distinct()
         return candidates
 
@@ -181,9 +183,9 @@ def sample_candidates(
     Source: FreLLM4Rec section 4.1.
     """
     check_part(part)
-    if n_negatives < 1 or seed < 0:
+    if n_negatives < 1 or not 0 <= seed <= MOST_SEED:
         raise ConfigError(
-            f"n_negatives must be at least 1 and seed at least 0; got n_negatives={n_negatives}, seed={seed}."
+            f"n_negatives must be at least 1 and seed in 0…{MOST_SEED}; got n_negatives={n_negatives}, seed={seed}."
         )
     fingerprint = dataset.fingerprint(titles=False)
     users = evaluated_users(dataset)

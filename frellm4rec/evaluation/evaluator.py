@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +17,21 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import batches_by_length
 from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.reading import parse_json, read_npz
 from spectral_probe.types import FloatArray
 
 if TYPE_CHECKING:
     from frellm4rec.models.base import Recommender
+
+_ARRAYS = {"ndcg": ("f", 1), "recall": ("f", 1), "is_tied": ("fb", 1), "users": ("iu", 1), "labels": ("U", 0)}
+_LABELS = {
+    **dict.fromkeys(("model", "revision", "dataset", "fingerprint", "part"), str),
+    "k": int,
+    **dict.fromkeys(("n_negatives", "candidate_seed"), (int, None)),
+    **dict.fromkeys(("candidates?", "weights?"), (str, None)),
+    "note?": str,
+    "is_trained?": bool,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +143,12 @@ class Evaluation:
     def load(cls, path: str | Path) -> Evaluation:
         """Read what :meth:`save` wrote; anything else is a DataError."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in ("ndcg", "recall", "is_tied", "users")}
-                return cls(**arrays, **json.loads(str(archive["labels"])))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = read_npz(path, _ARRAYS)
+            labels = parse_json(str(arrays.pop("labels")), _LABELS)
+            if len({len(array) for array in arrays.values()}) != 1 or not len(arrays["users"]):
+                raise ValueError("its arrays must have a value for each user")
+            return cls(**arrays, **labels)
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"An evaluation is read from the .npz that Evaluation.save writes; reading {path} failed with: {error}."
             ) from error

@@ -9,11 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from frellm4rec.models.registry import model_class, model_names
 from frellm4rec.runs.defaults import model_defaults
 from spectral_probe.errors import ConfigError, DataError, check_known, did_you_mean
+from spectral_probe.storage.reading import parse_yaml, read_text
 
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
@@ -266,13 +265,13 @@ def read_definition(name: str, path: Path | None = None) -> dict[str, Any]:
         text = (resources.files("frellm4rec.experiments") / "published" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"The experiment {path} cannot be read: {error}. Give a YAML file in UTF-8.") from error
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path or name} is not YAML: {' '.join(str(error).split())}. Correct the file.") from error
+        values = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path or name} is not YAML that can be read: {error}. Correct the file.") from error
     if not isinstance(values, dict):
         content = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise ConfigError(f"An experiment must be a YAML mapping; {path or name} {content}.")

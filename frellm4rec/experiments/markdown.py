@@ -23,6 +23,7 @@ from frellm4rec.experiments.labels import (
     rows_of,
 )
 from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES, ExperimentTables, is_baseline
+from spectral_probe.storage.plain_text import markdown_cell, markdown_text
 
 MISSING = "–"
 #: Number of candidates that the paper draws beside the target.
@@ -56,7 +57,7 @@ def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1
             lines += [*_table(experiment, chosen, dataset, ranking, backbone, settings), ""]
     if not finished.empty:
         lines += [*_notes(experiment, tables, finished), ""]
-    return "\n".join([*lines, *_unfinished(tables.cells)])
+    return markdown_text("\n".join([*lines, *_unfinished(tables.cells)]))
 
 
 def _heading(dataset: str, ranking: str, backbone: str, settings: str) -> str:
@@ -197,4 +198,4 @@ def _number(value: float | None) -> str:
 
 
 def _row(entries: Iterable[str]) -> str:
-    return f"| {' | '.join(entries)} |"
+    return f"| {' | '.join(map(markdown_cell, entries))} |"

@@ -45,8 +45,9 @@ from spectral_probe.errors import DataError, SpectralProbeError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
-from spectral_probe.storage.atomic import disk_errors
+from spectral_probe.storage.atomic import disk_errors, remove_partials
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.lock import only_process
 
 logger = logging.getLogger(__name__)
 RUNS_FOLDER = "runs"
@@ -142,9 +143,12 @@ class ExperimentRun:
         After Ctrl-C the tables contain the finished cells; the same call continues from there. With ``jobs`` above 1,
         so many cells are trained at a time, each in a process of its own, before they are evaluated one by one.
         """
+        with only_process(self.folder, "An experiment"):
+            remove_partials(self.folder)
+            return self._run_all(jobs, progress, report)
+
+    def _run_all(self, jobs: int, progress: bool, report: Callable[[str], None]) -> ExperimentTables:
         cells = self.cells
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         if jobs > 1:
             self._train_ahead([cell for cell in cells if self.state(cell) in ("run", "resume")], jobs, report)
         self._rows, self.exit_code = [], 0

@@ -16,6 +16,7 @@ from frellm4rec.experiments.labels import difference_text, of_these_trainings, r
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES
+from spectral_probe.storage.plain_text import markdown_cell, markdown_text
 
 MISSING = "–"
 _COLUMNS = {"own": "own", "same": "softmax"}
@@ -55,7 +56,7 @@ def system_page(experiment: TunedExperiment, tables: SystemTables, *, level: int
         for row in failures.to_dict("records")
     ]
     lines += _unfinished(tables)
-    return "\n".join([*lines, *([experiment.note.strip(), ""] if experiment.note else [])])
+    return markdown_text("\n".join([*lines, *([experiment.note.strip(), ""] if experiment.note else [])]))
 
 
 def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -> list[str]:
@@ -212,4 +213,4 @@ def _number(value: float | None) -> str:
 
 
 def _row(entries: Iterable[str]) -> str:
-    return f"| {' | '.join(entries)} |"
+    return f"| {' | '.join(map(markdown_cell, entries))} |"

@@ -29,6 +29,7 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 from spectral_probe.storage.lock import only_process
+from spectral_probe.storage.reading import read_json
 
 logger = logging.getLogger(__name__)
 #: Errors of a trial that the same settings and data give again.
@@ -212,8 +213,9 @@ class TunedRun:
         if not path.exists():
             return {}
         try:
-            return {str(name): list(digests) for name, digests in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            openings: dict[str, list[str]] = read_json(path, {str: [str]})
+            return openings
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"{path} cannot be read ({error}); it counts how often test was opened. Restore it."
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,11 @@ def write_embeddings(
     for file in written:
         if file.exists():
             raise ConfigError(f"{file} exists and is not overwritten. Choose another --out, or delete it.")
-    with disk_errors(path.parent):
+    # Both files get their names after both are written, so that a full disk leaves neither.
+    with disk_errors(path.parent), ExitStack() as files:
         if ids_path in written:
-            with whole_file(ids_path) as partial:
-                _write_ids(partial, ids)
-        with whole_file(path) as partial:
-            _WRITERS[path.suffix.lower()](partial, table, ids, model)
+            _write_ids(files.enter_context(whole_file(ids_path)), ids)
+        _WRITERS[path.suffix.lower()](files.enter_context(whole_file(path)), table, ids, model)
     return written[::-1]
 
 

@@ -21,6 +21,7 @@ from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import whole_file, write_text
 from spectral_probe.storage.hashing import digest
+from spectral_probe.storage.reading import check_regular, read_json
 from spectral_probe.types import LayerState
 
 Model = TypeVar("Model", bound="Recommender")
@@ -218,9 +219,8 @@ class Recommender(nn.Module, ABC):
         Raises
         ------
         ModelError
-            If a file is missing or unreadable, of another model, or its weights do not fit the config.
-        ConfigError
-            If the config has an unknown or forbidden setting.
+            If a file is missing or unreadable, of another model, has an unknown or forbidden setting, or its weights
+            do not fit the config.
         """
         config, weights = cls.read_saved(folder)
         return cls.fill(cls(config), weights, folder).to(device)
@@ -230,17 +230,21 @@ class Recommender(nn.Module, ABC):
         """Return the config and the tensors of a saved model of this class; errors as in :meth:`from_pretrained`."""
         folder = Path(folder)
         try:
-            values = json.loads((folder / CONFIG_FILE).read_text())
+            values = read_json(folder / CONFIG_FILE)
+            check_regular(folder / WEIGHTS_FILE)
             weights = load_file(str(folder / WEIGHTS_FILE))
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(
                 f"A saved {cls.name} is a folder with readable {CONFIG_FILE} and {WEIGHTS_FILE}; reading {folder} "
                 f"failed with: {error}. Give such a folder, or train the model again."
             ) from error
-        if not isinstance(values, dict) or values.pop("model", None) != cls.name:
+        if values.pop("model", None) != cls.name:
             raise ModelError(f"{folder / CONFIG_FILE} does not describe a {cls.name} model. Give another folder.")
         values.pop("plugin", None)  # folders of older versions have none
-        return cls.config_class.from_dict(values), weights
+        try:
+            return cls.config_class.from_dict(values), weights
+        except ConfigError as error:
+            raise ModelError(f"{folder / CONFIG_FILE} cannot be used: {error} Restore it, or train again.") from error
 
     @staticmethod
     def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:

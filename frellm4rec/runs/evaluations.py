@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from frellm4rec.evaluation.evaluator import Evaluation, evaluate
 from frellm4rec.runs.trained import TrainedModel, weights_digest
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.storage.atomic import disk_errors, write_csv
+from spectral_probe.storage.atomic import disk_errors, remove_partials, write_csv
+from spectral_probe.storage.lock import only_process
+from spectral_probe.storage.reading import check_regular
 
 logger = logging.getLogger(__name__)
 EVALUATION_FOLDER = "evaluation"
@@ -62,6 +65,10 @@ def find_evaluation(path: Path, *, weights: str, fingerprint: str, lists: str | 
     """Return the evaluation stored in a file; None if it is absent, damaged, or of other weights, data or lists."""
     if not path.exists():
         return None
+    try:
+        check_regular(path)
+    except ValueError as error:
+        raise DataError(f"The evaluation {path} cannot be read or replaced: {error}. Delete it.") from error
     try:
         evaluation = Evaluation.load(path)
     except DataError as error:
@@ -119,15 +126,18 @@ def evaluate_trained(
         stored = find_evaluation(path, weights=trained.weights, fingerprint=fingerprint, lists=lists)
         if stored is not None:
             return stored
-    evaluation = evaluate(trained.model, dataset, part=part, candidates=candidates, k=k, batch_size=batch_size)
-    evaluation = replace(evaluation, weights=trained.weights)
-    if path is not None:
-        save_evaluation(evaluation, dataset, path)
+    with nullcontext() if folder is None else only_process(folder, "An evaluation"):
+        evaluation = evaluate(trained.model, dataset, part=part, candidates=candidates, k=k, batch_size=batch_size)
+        evaluation = replace(evaluation, weights=trained.weights)
+        if path is not None:
+            save_evaluation(evaluation, dataset, path)
     return evaluation
 
 
 def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> None:
     """Write an evaluation, and beside it a ``.csv.gz`` with one line per user and the user ids of the data set.
+
+    What a killed process left half-written in the folder is deleted.
 
     Raises
     ------
@@ -137,6 +147,7 @@ def save_evaluation(evaluation: Evaluation, dataset: Dataset, path: Path) -> Non
     table = evaluation.to_frame()
     table.insert(0, "user_id", dataset.user_ids[evaluation.users])
     with disk_errors(path.parent):
+        remove_partials(path.parent)
         write_csv(path.with_name(f"{path.stem}.csv.gz"), table.drop(columns="user"))
         evaluation.save(path)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-
 from frellm4rec.models.registry import model_class, model_entry
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.training.config import TrainingConfig, check_seed, check_threads
 from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.storage.reading import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from frellm4rec.models.config import RecommenderConfig
@@ -99,8 +98,8 @@ class Recipe:
             If the file is missing, is not a YAML mapping, or has an unknown key.
         """
         try:
-            values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            values = parse_yaml(read_text(Path(path).expanduser()))
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"A recipe must be a YAML file; reading {path} failed: {reason}.") from error
         if not isinstance(values, dict):
@@ -230,6 +229,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not separator or not name.strip():
         raise ConfigError(f"A setting must be NAME=VALUE; got {text!r}. Write for example training.patience=5.")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name.strip(), parse_yaml(value)
+    except ValueError as error:
         raise ConfigError(f"The value of {name.strip()} cannot be read: {value!r} ({error}).") from error

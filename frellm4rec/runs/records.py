@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import DataError
+from spectral_probe.storage.reading import parse_json, read_json, read_text
 
 CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE = "checkpoints", "metrics.jsonl", "summary.json"
+_SUMMARY = {"record": {}, "n_trained_parameters?": (int, None), "revision?": str}
+_ENTRY = {"epoch": int, "step": (int, None), "seconds": float, "loss?": (float, None), "ndcg?": (float, None)}
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ class TrainingSummary:
             If the training is not finished, or a file is damaged.
         """
         try:
-            values = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
+            values = read_json(run / SUMMARY_FILE, _SUMMARY)
             record = TrainingRecord.from_dict(values["record"])
-            log = [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
-            # Without the last entry a reader would not know how long the training ran.
-            log[-1]["epoch"], log[-1]["seconds"]
+            log = [parse_json(line, _ENTRY) for line in read_text(run / METRICS_FILE).splitlines()]
+            if not log:  # without the last entry a reader would not know how long the training ran
+                raise ValueError(f"{METRICS_FILE} has no entries")
             return cls(record, values.get("n_trained_parameters"), str(values.get("revision", "")), log)
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{run} is not a finished training run, or its record cannot be read ({type(error).__name__}: "
-                f"{error}). Finish it with --resume, or delete it and train again."
+                f"{run} is not a finished training run, or its record cannot be read: {error}. Finish it with "
+                "--resume, or delete it and train again."
             ) from error
 
     @property

@@ -26,7 +26,7 @@ from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.saved_models import TRAINING, open_training_run
-from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder, logged
+from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
@@ -66,8 +66,14 @@ def read_recipe(path: Path) -> Recipe:
     values = {name: value for name, value in run.config().items() if name != "dataset_fingerprint"}
     request = run.request()
     # Runs of older versions name no threads.
-    asked = {"threads": request.get("threads")}
-    return Recipe.from_dict(values | {name: request[name] for name in ("dataset", "from_dir", "name")} | asked)
+    asked = {"threads": request.get("threads"), "name": request.get("name") or ""}
+    asked |= {name: request[name] for name in ("dataset", "from_dir")}
+    try:
+        return Recipe.from_dict(values | asked)
+    except ConfigError as error:
+        raise DataError(
+            f"{path / 'config.yaml'} is not the recipe of a training: {error} Restore it, or train again."
+        ) from error
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Recommender:
@@ -110,10 +116,11 @@ def train_recipe(
     SpectralProbeError
         Any error of :mod:`spectral_probe.errors`. The run keeps its last checkpoint and its best model.
     """
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if n_processes > 1:
+    n_processes = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if n_processes != "1":
         raise ConfigError(
-            f"A run folder has one writer; got WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
+            f"A run folder has one writer, so WORLD_SIZE must be 1 or unset; got "
+            f"WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
             "To train on several processes, call frellm4rec.training.train from your own program."
         )
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
@@ -141,13 +148,9 @@ def train_recipe(
         check_same_threads(begun_with, recipe.threads)
         recipe = recipe if recipe.threads is not None else replace(recipe, threads=begun_with)
     request |= {"threads": begun_with if is_resumed else recipe.threads}
-    run.write_state("running", request=request, dataset_fingerprint=content["dataset_fingerprint"])
-    with logged(run.path, logger):
-        try:
-            return _train(model, recipe, dataset, run, resume, progress, tensorboard)
-        except Exception as error:
-            run.write_state("failed", error=f"{type(error).__name__}: {error}")
-            raise
+    facts = {"request": request, "dataset_fingerprint": content["dataset_fingerprint"]}
+    with run.at_work(logger, "A training", **facts):
+        return _train(model, recipe, dataset, run, resume, progress, tensorboard)
 
 
 def _earlier(content: dict[str, Any], out: Path, folder: Path | None) -> tuple[RunFolder | None, RunFolder | None]:
@@ -239,7 +242,7 @@ def _step_of(line: str) -> float:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _tensorboard_writer(folder: Path) -> Any:

@@ -13,6 +13,7 @@ from spectral_probe.errors import ModelError
 from spectral_probe.storage.atomic import whole_folder, write_text
 from spectral_probe.storage.cache import cache_root, only_a_cache
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.reading import read_json
 
 #: Increased whenever the same settings would give other weights; weights of older versions are then not used.
 RECIPE_VERSION = 1
@@ -78,8 +79,8 @@ def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:
             f"Trained weights in the cache are damaged; delete {folder} to train again. {error}"
         ) from error
     try:
-        expected = json.loads((folder / RECORD_FILE).read_text())["revision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = read_json(folder / RECORD_FILE, {"revision": str})["revision"]
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"The training record in {folder} is damaged ({error}). Delete the folder to train again."
         ) from error

@@ -16,8 +16,17 @@ from frellm4rec.models.base import Recommender
 from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import ModelError
 from spectral_probe.storage.atomic import disk_errors, remove_partials, whole_folder, write_text
+from spectral_probe.storage.reading import check_regular, read_json
 
 WEIGHTS, STATE = "state.safetensors", "state.json"
+_PROGRESS = {
+    "record": {},
+    **dict.fromkeys(("epoch", "step", "n_steps", "n_targets"), int),
+    **dict.fromkeys(("loss_sum", "seconds"), float),
+    **dict.fromkeys(("n_samples?", "n_tokens?"), (int, None)),
+    "cpu_seconds?": (float, None),
+    "is_done": bool,
+}
 
 
 @dataclass
@@ -111,8 +120,9 @@ class CheckpointFolder:
             return None
         folder = checkpoints[-1]
         try:
+            check_regular(folder / WEIGHTS)
             tensors = load_file(str(folder / WEIGHTS))
-            content: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(folder / STATE, _PROGRESS)
             model.load_saved_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
             moments: dict[int, dict[str, torch.Tensor]] = {}
             for name, tensor in tensors.items():
@@ -124,7 +134,7 @@ class CheckpointFolder:
             uncounted = dict.fromkeys({"n_samples", "n_tokens", "cpu_seconds"} - set(content))  # of an older version
             record = TrainingRecord.from_dict(content["record"])
             return Progress(**{**content, **uncounted, "record": record}, generators=generators)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"The checkpoint {folder} cannot be read ({error}). Delete it to train from the start of the run."
             ) from error

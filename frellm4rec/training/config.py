@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from frellm4rec.models.config import LARGEST, identity_of, later
 from spectral_probe.errors import ConfigError, check_known, did_you_mean
+from spectral_probe.storage.reading import check_shape
 
 #: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
 FULL_SOFTMAX_UP_TO = 20_000
@@ -189,6 +190,29 @@ class Effort:
     cpu_seconds: float | None = None
 
 
+_RECORD = {
+    "seed": int,
+    "best_epoch?": int,
+    "epochs?": [int],
+    "losses?": [(float, None)],
+    "validation_ndcg?": [float],
+    "threads?": (int, None),
+    "attention?": (str, None),
+    "supervision?": str,
+    "effort?": (
+        {
+            "n_steps": int,
+            "n_samples": (int, None),
+            "n_tokens": (int, None),
+            "seconds": float,
+            "peak_memory": int,
+            "cpu_seconds?": (float, None),
+        },
+        None,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
     """What a training run did.
@@ -224,9 +248,16 @@ class TrainingRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` gave, of this version or an older one."""
+        """Read what :meth:`to_dict` gave, of this version or an older one; ValueError if it is damaged."""
+        check_shape(values, _RECORD, "record")
+        n_validations = {len(values.get(name, ())) for name in ("epochs", "losses", "validation_ndcg")}
+        if len(n_validations) > 1:
+            raise ValueError(f"epochs, losses and validation_ndcg have lengths {sorted(n_validations)}")
         effort = values.get("effort")
-        return cls(**{**values, "effort": None if effort is None else Effort(**effort)})
+        try:
+            return cls(**{**values, "effort": None if effort is None else Effort(**effort)})
+        except TypeError as error:  # a name that this version does not know
+            raise ValueError(str(error)) from error
 
     @property
     def best_ndcg(self) -> float:

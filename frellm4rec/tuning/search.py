@@ -28,6 +28,7 @@ from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 from spectral_probe.storage.lock import only_process
+from spectral_probe.storage.reading import read_json, read_yaml
 
 logger = logging.getLogger(__name__)
 #: Name of a trial's recipe: model, column, number.
@@ -132,8 +133,8 @@ class Search:
         if not path.exists():
             return
         try:
-            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            earlier = read_json(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {error}. Restore it, or search in another folder.") from error
         earlier.setdefault("device", "cpu")  # searches of before do not name it
         differing = [name for name, value in self._content().items() if earlier.get(name) != value]
@@ -243,11 +244,15 @@ class Search:
         path = self.recipe_path(system, index)
         if not path.exists():
             return None
-        recipe = Recipe.from_yaml(path)
-        if yaml.safe_load(path.read_text(encoding="utf-8")) != recipe.to_dict():
+        try:
+            content = read_yaml(path)
+            recipe = Recipe.from_dict(content)
+            if content != recipe.to_dict():
+                raise ValueError("settings are missing")
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{path} is not the whole recipe of a trial. Restore it, or delete it to run the trial again."
-            )
+                f"{path} is not the whole recipe of a trial: {error}. Restore it, or delete it to run the trial again."
+            ) from error
         return recipe
 
     def is_finished(self, system: System, index: int) -> bool:
@@ -270,9 +275,9 @@ class Search:
         if not path.exists():
             return None
         try:
-            content = dict(json.loads(path.read_text(encoding="utf-8")))
-            return {"error": str(content["error"]), "is_final": bool(content["is_final"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content: dict[str, Any] = read_json(path, {"error": str, "is_final": bool})
+            return content
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {error}. Delete it to run the trial again.") from error
 
     def _write_failure(self, system: System, index: int, settings: dict[str, Any], error: str) -> None:

@@ -29,14 +29,14 @@ FIXED_CONTROLS = ("raw", "plain", "normalized-rows", "equal-weights")
 #: Minimum number of targets in the control ``long-histories``: from here on a user's excess is mostly signal.
 LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS, *VECTOR_CONTROLS)
+#: No whole number among the options may be larger; it is also the largest seed that all generators take.
+MOST = 2**32 - 1
 INPUTS = ("id", "text", "id+text")
 #: Options that the Grams depend on; they cannot change on saved Grams.
 CAPTURE_OPTIONS = (
     *("inputs", "embeddings", "sequence", "max_length", "users", "layers", "batch_size", "prefixes"),
     *("device", "dtype", "revision", "adapter", "device_map", "quantize", "trust_remote_code", "allow_pickle"),
 )
-#: The largest seed that both NumPy and PyTorch take.
-LARGEST_SEED = 2**63 - 1
 _NAMES, _PATHS, _SWITCHES = ("controls", "layers"), ("embeddings", "adapter"), ("trust_remote_code", "allow_pickle")
 _WHOLE_NUMBERS = (
     *("max_length", "users", "n_pseudo", "batch_size", "n_bootstrap", "n_references", "min_targets", "seed"),
@@ -156,8 +156,8 @@ class AnalysisOptions:
         ):
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}; got {getattr(self, name)}.")
-        if self.seed > LARGEST_SEED:
-            raise ConfigError(f"seed must be at most {LARGEST_SEED}; got {self.seed}. Give a shorter number.")
+            if getattr(self, name) > MOST:
+                raise ConfigError(f"{name} must be at most {MOST}; got {getattr(self, name)}. Choose a smaller number.")
         self._check_pairs()
         if self.max_length > 512:
             raise ConfigError(f"max_length must be at most 512; got {self.max_length}.")

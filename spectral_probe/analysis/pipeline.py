@@ -19,6 +19,7 @@ from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
@@ -30,7 +31,7 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
 from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
-from spectral_probe.runs.folder import logged, try_root
+from spectral_probe.runs.folder import try_root
 from spectral_probe.storage.atomic import disk_errors
 from spectral_probe.storage.cache import cache_root
 
@@ -117,9 +118,9 @@ def run_analysis(
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
     run = _run_folder(out, layered.name, data.name, config, resume)
-    if run is not None:
-        _note(run, model, dataset, from_dir, getattr(layered, "left_over", ()))
-    with nullcontext() if run is None else logged(run.path, logger):
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **_request(model, dataset, from_dir)):
+        if run is not None and (left_over := getattr(layered, "left_over", ())):
+            run.write_state("running", left_over=list(left_over))
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
@@ -166,13 +167,11 @@ def _identity(
     return labels, config
 
 
-def _note(run: AnalysisRun, model: Any, dataset: Any, from_dir: Path | None, left_over: tuple[str, ...]) -> None:
-    """Write into ``run.json`` what was asked for by name, and weights that were left out."""
-    if isinstance(model, str) and isinstance(dataset, str):
-        request = {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}
-        run.write_state("running", request=request)
-    if left_over:
-        run.write_state("running", left_over=list(left_over))
+def _request(model: Any, dataset: Any, from_dir: Path | None) -> dict[str, Any]:
+    """Return what ``run.json`` holds of what was asked for by name."""
+    if not isinstance(model, str) or not isinstance(dataset, str):
+        return {}
+    return {"request": {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}}
 
 
 def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
@@ -197,7 +196,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     source = AnalysisRun.open(path).grams_run()
     if out is not None:
         try_root(out)
-    stored = source.config()
+    stored = saved_config(source)
     before = AnalysisOptions.from_saved(stored["options"])
     # The vectors of the items are not saved: this control is taken over from the source.
     controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
@@ -205,31 +204,51 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()
+    _check_users(source, captures, graph)
     config = {**stored, "options": options.to_dict(), "grams_from": source.path.name}
     labels = {
-        "model": captures[MAIN].settings["model"],
-        **{name: stored[name] for name in ("revision", "dataset", "inputs")},
+        **{name: stored[name] for name in ("model", "revision", "dataset", "inputs")},
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    with nullcontext() if run is None else logged(run.path, logger):
+    grams_from = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **grams_from):
         profile = measure(
             *(captures, graph, options, labels),
             cache_dir=cache_root() / "heat",
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
-        profile = _like_source(profile, source, captures, before, options)
+        profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            run.write_state("running", grams_from=os.path.relpath(source.path, run.path))
             write_results(run, profile)
     return Analysis(profile, run)
+
+
+def _check_users(source: AnalysisRun, captures: dict[str, LayerGrams], graph: ItemGraph) -> None:
+    """Raise DataError unless the users and items of saved Grams are those of the saved graph."""
+    if MAIN not in captures:
+        raise DataError(f"{source.path / 'grams'} has no folder {MAIN!r}. Run the analysis again from the model.")
+    for name, grams in captures.items():
+        for rows, n, what in (
+            (grams.users, graph.user_items.shape[0], "users"),
+            (grams.targets, graph.n_items, "items"),
+            (grams.inputs, graph.n_items, "items"),
+        ):
+            if rows is None and what == "users":
+                raise DataError(f"{source.path / 'grams' / name} does not name its users. Run the analysis again.")
+            if rows is not None and (rows.max() >= n or (what == "users" and rows.min() < 0)):
+                raise DataError(
+                    f"{source.path / 'grams' / name} has {what} number {rows.min()}…{rows.max()}, and graph.npz of "
+                    f"the same run has {n}. One of the two was exchanged; run the analysis again from the model."
+                )
 
 
 def _like_source(
     profile: DecayProfile,
     source: AnalysisRun,
     captures: dict[str, LayerGrams],
+    n_users: int,
     before: AnalysisOptions,
     after: AnalysisOptions,
 ) -> DecayProfile:
@@ -241,8 +260,8 @@ def _like_source(
     }
     protocol = {**profile.protocol, "differs_from_source": differing}
     caveats, per_user = profile.caveats, profile.per_user
-    names = source.load_user_ids()
     users = captures[MAIN].users
+    names = source.load_user_ids(n_users)
     if names is not None and users is not None:
         per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
         profile = _with_published_users(profile, captures, names)

@@ -12,6 +12,7 @@ import typer
 
 from spectral_probe.cli.flags import Columns, Flag, given, split, with_flags
 from spectral_probe.cli.tables import print_rows
+from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,9 +103,11 @@ def analyze(
         return
     from spectral_probe.analysis.pipeline import run_analysis
     from spectral_probe.runs.analysis_run import AnalysisRun
+    from spectral_probe.storage.lock import only_process
 
     if run is not None:  # a finished run is opened again: only its missing or damaged shards are captured anew
-        AnalysisRun.open(run).write_state("running")
+        with only_process(run, "An analysis"):
+            AnalysisRun.open(run).write_state("running")
     results = [
         run_analysis(
             name,
@@ -173,18 +176,19 @@ def _default_models() -> list[str]:
     missing = SMOLLM2.what_is_missing()
     if not missing:
         return list(DEFAULT_MODELS)
-    typer.echo(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
+    say(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
     return [SUBSTITUTE if name == SMOLLM2.alias else name for name in DEFAULT_MODELS]
 
 
 def _resumed(run: Path, settings: dict[str, Any], columns: str | None) -> _Request:
     """Return what a run was asked for, with the options that the flags change."""
     from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.analysis.saved_options import saved_config
     from spectral_probe.plugins.datasets import with_columns
     from spectral_probe.runs.analysis_run import AnalysisRun
 
     opened = AnalysisRun.open(run)
-    request, saved = opened.request(), opened.config()["options"]
+    request, saved = opened.request(), saved_config(opened)["options"]
     if "nodes" not in saved:
         raise ConfigError(
             f"{run} was begun by an earlier version, whose measure was another one, and cannot be finished. Analyse "

@@ -1,16 +1,22 @@
 """The frame of both command lines: ``--version``, documented exit codes, errors on one line without a traceback."""
 
-import os
+import errno
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
 from spectral_probe import __version__
-from spectral_probe.errors import SpectralProbeError
+from spectral_probe.cli.streams import drop_output, lossy, open_closed_streams
+from spectral_probe.cli.terminal import say
+from spectral_probe.errors import ResourceError, SpectralProbeError
+from spectral_probe.runs import interruptions
+from spectral_probe.storage.cache import give_home
 
 USAGE = 2
 INTERRUPTED = 130
+#: What PyTorch and C++ say when an allocation fails, whatever the type of their error.
+_OUT_OF_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "cannot allocate memory")
 
 
 def new_app(name: str, text: str) -> typer.Typer:
@@ -42,24 +48,86 @@ def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:
     interrupted : str
         What Ctrl-C leaves behind, and how to go on.
     """
+    open_closed_streams()
+    interruptions.end_like_ctrl_c()
+    errors, sys.stderr = sys.stderr, lossy(sys.stderr)
     try:
+        code = _code_of(app, interrupted)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            drop_output()
+            code = code or _code_of_output(error)
+    finally:
+        sys.stderr = errors
+    sys.exit(code)
+
+
+def _code_of(app: typer.Typer, interrupted: str) -> int:
+    """Run a command line, print what stopped it, and return the exit code."""
+    try:
+        give_home()
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer swallows Ctrl-C
             raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
     except SpectralProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        say(f"error: {error}", err=True)
+        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"interrupted: {interrupted}", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of the output has closed the pipe: nothing can be reported.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        say(f"interrupted: {interrupted}", err=True)
+        return 128 + interruptions.received if interruptions.received else INTERRUPTED
+    except SystemExit as stop:
+        if isinstance(cause := stop.__context__, OSError) and cause.errno == errno.EPIPE:  # typer makes it a 1
+            return _code_of_output(cause)
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Exception as error:
         show = getattr(error, "show", None)
         if show is not None and hasattr(error, "exit_code"):
             show()
-            sys.exit(USAGE)
-        raise
+            return USAGE
+        return _code_of_resource(error)
+
+
+def _code_of_resource(error: Exception) -> int:
+    """Return the exit code of an error of memory, disk or system; anything else is a bug and is raised again."""
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        say(
+            f"error: Out of memory ({type(error).__name__}: {_first_line(error)}). Take a smaller batch, model or data "
+            "set, fewer users, or a machine with more memory; --resume goes on from what is saved.",
+            err=True,
+        )
+        return ResourceError.exit_code
+    if "I/O error" in str(error) and type(error).__name__ == "SafetensorError":  # no OSError, although a disk is full
+        say(f"error: A file of weights failed: {_first_line(error)}. Free some space; what is saved stays.", err=True)
+        return ResourceError.exit_code
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC):
+            return _code_of_output(error)
+        named = f" {error.filename}" if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            say(f"error: The name{named} is too long. Choose a shorter one.", err=True)
+            return USAGE
+        say(
+            f"error: The system refused a file{named}: {error.strerror}. Check its path, its permissions and the free "
+            "space; what is saved stays.",
+            err=True,
+        )
+        return ResourceError.exit_code
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        say(f"error: A path begins with ~, and there is no such home folder ({error}). Write it out.", err=True)
+        return USAGE
+    raise error
+
+
+def _code_of_output(error: OSError) -> int:
+    """Return the exit code after the standard output could not be written; a reader that has left is no error."""
+    drop_output()
+    if error.errno == errno.EPIPE:
+        return 0
+    say(f"error: The output could not be written: {error.strerror}. Results in files are there.", err=True)
+    return ResourceError.exit_code
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or "no details"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from spectral_probe.cli.tables import console_for_output
+from spectral_probe.cli.terminal import cell, say
 from spectral_probe.comparison.comparison import ProfileComparison
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
@@ -37,7 +37,7 @@ def print_analyses(results: Sequence[Analysis], overlay: AnalysisRun | None) -> 
         if result.run is not None:
             _print_paths(result.run)
     if overlay is not None:
-        print("all models on one axis:")
+        say("all models on one axis:")
         _print_paths(overlay)
 
 
@@ -46,10 +46,10 @@ def print_comparison(
 ) -> None:
     """Print one line per profile, what changes from the first to each other, and where the figures lie."""
     for profile in profiles:
-        print(verdict_in_words(profile))
+        say(verdict_in_words(profile))
     for comparison in comparisons:
         print_changes(comparison)
-    print(f"comparison: {overlay.path / 'figures' / 'comparison.png'}")
+    say(f"comparison: {overlay.path / 'figures' / 'comparison.png'}")
     _print_paths(overlay)
 
 
@@ -57,29 +57,29 @@ def print_changes(comparison: ProfileComparison) -> None:
     """Print the changes at the last block as a table, and what they say."""
     console = console_for_output()
     if changes := comparison.in_short():
-        table = Table(title=escape(f"{comparison.other} against {comparison.base}"))
+        table = Table(title=cell(f"{comparison.other} against {comparison.base}"))
         for column in ("quantity", "where", comparison.base, comparison.other, "change", "95 % CI"):
-            table.add_column(escape(column), justify="left" if column in ("quantity", "where") else "right")
+            table.add_column(cell(column), justify="left" if column in ("quantity", "where") else "right")
         for change in changes:
             difference = change.difference
             table.add_row(
                 QUANTITIES_IN_WORDS[change.quantity],
-                change.site,
+                cell(change.site),
                 f"{change.base.value:+.4f}",
                 f"{change.other.value:+.4f}",
                 f"{difference.value:+.4f}",
-                escape(f"[{difference.low:+.4f}, {difference.high:+.4f}]"),
+                cell(f"[{difference.low:+.4f}, {difference.high:+.4f}]"),
             )
         console.print(table)
-    console.print(comparison.words, highlight=False, markup=False)
+    console.print(cell(comparison.words))
     for lead, sentence in comparison.published_words.items():
-        console.print(f"{lead} {sentence}", highlight=False, markup=False)
+        console.print(cell(f"{lead} {sentence}"))
 
 
 def _print_paths(run: AnalysisRun) -> None:
-    print(f"run: {run.path}")
-    print(f"figure: {run.path / 'figures' / 'decay.png'}")
-    print(f"report: {run.path / 'report.html'}")
+    say(f"run: {run.path}")
+    say(f"figure: {run.path / 'figures' / 'decay.png'}")
+    say(f"report: {run.path / 'report.html'}")
 
 
 def print_profile(profile: DecayProfile) -> None:
@@ -107,7 +107,7 @@ def print_profile(profile: DecayProfile) -> None:
     lines += [f"note [{code}]: {caveat_in_words(profile, code)}" for code in profile.caveats]
     for line in lines:
         if line:
-            console.print(line, highlight=False, markup=False)
+            console.print(cell(line))
 
 
 def _curve_table(profile: DecayProfile) -> Table:
@@ -121,7 +121,7 @@ def _curve_table(profile: DecayProfile) -> Table:
     nodes = profile.protocol.get("options", {}).get("nodes", "carried")
     verb = "carried" if nodes == "carried" else "foreseen"
     part = " and its part of the input's" if nodes == "carried" else ""
-    table = Table(title=escape(f"{title}: what is {verb}, excess x 1000 [95 % CI]{part}"))
+    table = Table(title=cell(f"{title}: what is {verb}, excess x 1000 [95 % CI]{part}"))
     components = [profile.component, *(name for name in ("taste", "popularity") if name != profile.component)]
     table.add_column("layer", no_wrap=True)
     for component in components:
@@ -141,7 +141,7 @@ def _curve_table(profile: DecayProfile) -> Table:
                     if is_measurable[name] and math.isfinite(row["retention"])
                     else NOT_AVAILABLE
                 )
-        table.add_row(str(layer), *cells)
+        table.add_row(cell(layer), *cells)
     return table
 
 
@@ -150,12 +150,12 @@ def _share_table(profile: DecayProfile, title: str) -> Table:
     curve = select_curve(profile.table, null=profile.null)
     null = str(curve["null"].iloc[0])
     is_measurable = profile.has_measurable_input("whole")
-    table = Table(title=escape(f"{title}: low-pass share of energy"))
+    table = Table(title=cell(f"{title}: low-pass share of energy"))
     for column in ("layer", "share", "95 % CI", f"{null} null", "excess", "95 % CI", "retention", "95 % CI"):
         table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
     for row in curve.to_dict("records"):
         table.add_row(
-            str(row["layer_name"]),
+            cell(row["layer_name"]),
             f"{row['share']:.4f}",
             _interval(row, "share", 4),
             f"{row['null_share']:.4f}",

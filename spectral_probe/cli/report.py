@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from spectral_probe.cli.terminal import say
+
 
 def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
     """Write the figures and report.html of a finished run anew, and print where it lies."""
@@ -15,9 +17,10 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None
     from spectral_probe.report.html import write_report
     from spectral_probe.runs.analysis_run import AnalysisRun
     from spectral_probe.storage.atomic import disk_errors
+    from spectral_probe.storage.lock import only_process
 
     opened = AnalysisRun.open(run)
     profile = DecayProfile.load(opened.path)
-    with disk_errors(opened.path):
+    with disk_errors(opened.path), only_process(opened.path, "A report"):
         write_figures(opened.path, [profile])
-        typer.echo(write_report(opened.path, [profile], opened.state().get("versions")))
+        say(write_report(opened.path, [profile], opened.state().get("versions")))

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from spectral_probe.cli.terminal import cell
 
 
 def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
@@ -17,9 +18,9 @@ def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
     table = Table()
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(cell(name), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(row.get(name, "")) for name in names))
+        table.add_row(*(cell(row.get(name, "")) for name in names))
     console_for_output().print(table)
 
 

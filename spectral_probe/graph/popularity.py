@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from spectral_probe.graph.threads import for_each
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
+from spectral_probe.storage.reading import read_npz
 from spectral_probe.types import FloatArray, IntArray
 
 #: A replacement is at most this many ranks away, and at least this many ranks are searched.
@@ -133,7 +133,7 @@ class PopularityMatch:
         # Of one type, because W may have been read from a file with another one.
         key = digest([settings, *(np.asarray(x, dtype=np.int64) for x in (R.indptr, R.indices, items, n_nodes, rows))])
         path = None if cache_dir is None else cache_dir / f"pseudo-{key[:32]}.npz"
-        stored = None if path is None else _read_draws(path)
+        stored = None if path is None else _read_draws(path, (len(items), n_pseudo, items.shape[1]))
         if stored is None:
             stored = _draw_all(graph, items, n_nodes, rows, own_user=own_user, n_pseudo=n_pseudo, seed=seed)
             if path is not None:
@@ -252,12 +252,14 @@ def _draw_all(
     return replacements, log_ratios
 
 
-def _read_draws(path: Path) -> tuple[IntArray, FloatArray] | None:
+def _read_draws(path: Path, shape: tuple[int, ...]) -> tuple[IntArray, FloatArray] | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return stored["replacements"].astype(np.int64), stored["log_ratios"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        stored = read_npz(path, {"replacements": ("iu", 3), "log_ratios": ("f", 1)})
+    except (OSError, ValueError):
         return None
+    if stored["replacements"].shape != shape or len(stored["log_ratios"]) != shape[0]:
+        return None
+    return stored["replacements"].astype(np.int64), stored["log_ratios"]
 
 
 class _Draws:

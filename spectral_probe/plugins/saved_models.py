@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
+from spectral_probe.storage.reading import read_json
 
 if TYPE_CHECKING:
     from spectral_probe.backbones import LayeredModel
@@ -284,10 +284,10 @@ def _read(folder: Path, model_folder: Path, run: RunFolder | None = None) -> Sav
 def _config(folder: Path) -> dict[str, Any]:
     """Return ``config.json``; empty if it cannot be read."""
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config: dict[str, Any] = read_json(folder / CONFIG_FILE)
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return config
 
 
 def _is_foreign(config: dict[str, Any]) -> bool:

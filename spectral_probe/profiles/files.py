@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,34 @@ from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.tables import FIRST_VERSION, PUBLISHED_SHARE, TEXT_COLUMNS
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
+from spectral_probe.storage.reading import check_regular, check_shape, read_json
 
 FORMAT = 2
 #: The published share of each user, if the control ``paper`` was measured. Runs of older versions lack it.
 PUBLISHED_FILE = "published.csv.gz"
 ProfileT = TypeVar("ProfileT")
+_VERDICT = {"label": str, "n_users?": int, "users_needed?": (int, None), "n_effective?": (float, None)} | {
+    "depends_on?": [str],
+    "note?": str,
+}
+_INTERVAL = dict.fromkeys(("value", "low", "high"), (float, None))
+_SUMMARY = {"format?": int, "n_users": int, "protocol": {"tau?": (float, None)}, "caveats": [str], "profile": {}}
+_FIRST_SUMMARY = {
+    "skipped": {str: int},
+    "profile": {"null": str, "verdict": {"label": str, "users_needed?": (int, None)}, "control_nulls": {}},
+}
+_SECOND_SUMMARY = {
+    "verdicts": {str: _VERDICT},
+    "component": str,
+    "users": {"probed": int, "measured": int, "shortened": int, "skipped": {str: int}},
+    "protocol": {"options?": {}, "number_format?": (str, None)},
+    "paired": {str: {str: {str: _INTERVAL}}},
+    "foreseen": ([{}], None),
+    "profile": {
+        "null": (str, None),
+        "controls": {str: {"null": (str, None), "component": str, "verdicts": {str: _VERDICT}}},
+    },
+}
 
 
 def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
@@ -52,14 +76,17 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
     folder = Path(directory)
     try:
         per_user = _read_users(folder / "per_user.csv.gz")
+        check_regular(folder / "bands.csv")
         curves = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""], dtype=_text_types())
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json", _SUMMARY)
         is_first = "format" not in summary
         if is_first:
             tau = float(summary["protocol"].get("tau", math.nan))
             curves = curves.assign(**FIRST_VERSION, tau=tau, n_effective=curves["n_users"])
         elif summary["format"] != FORMAT:
             raise ValueError(f"format {summary['format']}; this version reads 1 and {FORMAT}")
+        check_shape(summary, _FIRST_SUMMARY if is_first else _SECOND_SUMMARY)
+        _check_columns(curves)
         text = [name for name in TEXT_COLUMNS if name in curves]
         curves[text] = curves[text].astype("string").fillna("")
         build = _first_version if is_first else _profile
@@ -67,7 +94,7 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
         if "paper" in profile.controls and (folder / PUBLISHED_FILE).exists():
             paper = replace(profile.controls["paper"], per_user=_read_users(folder / PUBLISHED_FILE))
             profile = replace(profile, controls={**profile.controls, "paper": paper})
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, zlib.error) as error:
         raise DataError(
             f"{folder} has no readable profile ({type(error).__name__}: {error}). "
             "Give the folder of a finished run, with its bands.csv, per_user.csv.gz and summary.json."
@@ -77,8 +104,18 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
 
 
 def _read_users(path: Path) -> pd.DataFrame:
+    check_regular(path)
     # Read as text: a user_id may be 007 or NA.
     return pd.read_csv(path, dtype={"user_id": "string"}, keep_default_na=False, na_values=[""])
+
+
+def _check_columns(curves: pd.DataFrame) -> None:
+    """Raise ValueError if a table has no rows, or text where numbers belong."""
+    if curves.empty:
+        raise ValueError("bands.csv has no rows")
+    for name in curves.columns:
+        if name not in TEXT_COLUMNS and not pd.api.types.is_numeric_dtype(curves[name]):
+            raise ValueError(f"the column {name} of bands.csv must hold numbers")
 
 
 def _text_types() -> dict[str, str]:

@@ -14,8 +14,6 @@ inside an ``.npz`` detect that. Nothing is ever pickled.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,13 +26,33 @@ import numpy.typing as npt
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.recording.pilot import Pilot
 from spectral_probe.storage.atomic import disk_errors, remove_partials, write_npz, write_text
+from spectral_probe.storage.reading import read_json, read_npz
 from spectral_probe.types import Float32Array
 
 FORMAT = 1
 PILOT_FILE = "pilot.safetensors"
 #: Names in a shard of the Grams of the states as they are, and of the treated states.
 KINDS = ("grams", "treated")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_MANIFEST = {
+    "format": int,
+    "config_hash": str,
+    "settings": {"model?": str, "has_graph?": bool},
+    "layer_names": [str],
+    "layer_states": [str],
+    "is_causal": bool,
+    "n_sequences": int,
+    "max_length": int,
+    "rows_per_shard": int,
+    "kinds?": [str],
+    "pilot_hash?": str,
+}
+_SEQUENCES = {
+    "lengths": ("iu", 1),
+    "order": ("iu", 1),
+    "users?": ("iu", 1),
+    "targets?": ("iu", 2),
+    "inputs?": ("iu", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -95,21 +113,17 @@ class ShardFolder:
         """
         path = Path(path)
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-            with np.load(path / "sequences.npz", allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            folder = cls(path, manifest, arrays)
-            is_known = manifest["format"] == FORMAT and len(arrays["order"]) == manifest["n_sequences"]
-        except _UNREADABLE as error:
+            manifest = read_json(path / "manifest.json", _MANIFEST)
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"it has format {manifest['format']}, and this version reads {FORMAT}")
+            arrays = read_npz(path / "sequences.npz", _SEQUENCES)
+            _check_agreement(manifest, arrays)
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"A folder of Grams holds manifest.json and sequences.npz; {str(path)!r} cannot be read: {error}. "
                 "Give the grams/ folder of a run, or capture again."
             ) from error
-        if not is_known:
-            raise DataError(
-                f"Grams are read in format {FORMAT}; {str(path)!r} has format {manifest['format']}. Capture again."
-            )
-        return folder
+        return cls(path, manifest, arrays)
 
     @classmethod
     def resume(
@@ -194,12 +208,12 @@ class ShardFolder:
         rows = self.rows(shard)
         longest = int(self.arrays["lengths"][rows].max())
         expected = (len(rows), len(self.manifest["layer_names"]), longest, longest)
+        names = KINDS[: self.n_kinds]
         try:
-            with np.load(self._file(shard), allow_pickle=False) as stored:
-                kinds = [stored[name] for name in KINDS[: self.n_kinds]]
-                config_hash = str(stored["config_hash"])
-        except _UNREADABLE:
+            stored = read_npz(self._file(shard), {**dict.fromkeys(names, ("f", 4)), "config_hash": ("U", 0)})
+        except (OSError, ValueError):
             return None
+        kinds, config_hash = [stored[name] for name in names], str(stored["config_hash"])
         if config_hash != self.manifest["config_hash"]:
             raise ConfigError(
                 f"{str(self._file(shard))!r} was made under another configuration than its manifest "
@@ -217,3 +231,21 @@ class ShardFolder:
 
     def _file(self, shard: int) -> Path:
         return self.path / f"shard-{shard:05d}.npz"
+
+
+def _check_agreement(manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError unless the sizes in a manifest are those of its sequences."""
+    n, n_layers = manifest["n_sequences"], len(manifest["layer_names"])
+    for name in ("n_sequences", "max_length", "rows_per_shard"):
+        if manifest[name] < 1:
+            raise ValueError(f"{name} must be at least 1; it is {manifest[name]}")
+    if not n_layers or len(manifest["layer_states"]) != n_layers:
+        raise ValueError(f"it has {n_layers} layer_names and {len(manifest['layer_states'])} layer_states")
+    for name, array in arrays.items():
+        if len(array) != n:
+            raise ValueError(f"it has {n} sequences, and {name} of {len(array)}")
+    lengths, longest = arrays["lengths"], manifest["max_length"]
+    if lengths.min() < 1 or lengths.max() > longest:
+        raise ValueError(f"lengths must lie in 1…{longest}; they are {lengths.min()}…{lengths.max()}")
+    if not np.array_equal(np.sort(arrays["order"]), np.arange(n)):
+        raise ValueError(f"order must name each of {n} sequences once")

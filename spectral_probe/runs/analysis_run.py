@@ -15,6 +15,7 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import write_npz
+from spectral_probe.storage.reading import read_npz
 
 #: The kinds of runs of the instrument.
 ANALYSIS, COMPARISON = "analysis", "comparison"
@@ -69,16 +70,30 @@ class AnalysisRun(RunFolder):
         """Return the graph of the saved training interactions."""
         path = self.grams_run().path / "graph.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                indptr, indices, shape = stored["indptr"], stored["indices"], tuple(stored["shape"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(f"{path} cannot be read ({error}). Run the analysis again from the model.") from error
-        return ItemGraph.from_interactions(csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=shape))
+            stored = read_npz(path, {"indptr": ("iu", 1), "indices": ("iu", 1), "shape": ("iu", 1)})
+            ones = np.ones(len(stored["indices"]), np.int32)
+            R = csr_array((ones, stored["indices"], stored["indptr"]), shape=tuple(stored["shape"].tolist()))
+            R.check_format(full_check=True)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}. Run the analysis again from the model.") from error
+        return ItemGraph.from_interactions(R)
 
-    def load_user_ids(self) -> npt.NDArray[np.str_] | None:
-        """Return the name of each row of the training interactions; None for a run of an older version."""
-        with np.load(self.grams_run().path / "graph.npz", allow_pickle=False) as stored:
-            return stored["user_ids"] if "user_ids" in stored.files else None
+    def load_user_ids(self, n_users: int) -> npt.NDArray[np.str_] | None:
+        """Return the name of each row of the training interactions; None for a run of an older version.
+
+        Raises
+        ------
+        DataError
+            If the names cannot be read, or are not those of ``n_users`` users.
+        """
+        path = self.grams_run().path / "graph.npz"
+        try:
+            names = read_npz(path, {"user_ids?": ("U", 1)}).get("user_ids")
+            if names is not None and len(names) != n_users:
+                raise ValueError(f"it names {len(names)} of {n_users} users")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}. Run the analysis again from the model.") from error
+        return names
 
     def grams_run(self) -> AnalysisRun:
         """Return the run whose Grams this one reads: itself, unless it analysed saved Grams again."""

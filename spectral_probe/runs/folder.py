@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +18,38 @@ from typing import Any, Self
 import yaml
 
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.storage.atomic import disk_errors, try_to_write, write_text
+from spectral_probe.runs.interruptions import words_of
+from spectral_probe.storage.atomic import disk_errors, remove_partials, try_to_write, write_text
 from spectral_probe.storage.hashing import settings_hash
+from spectral_probe.storage.lock import only_process
+from spectral_probe.storage.reading import check_shape, read_json, read_yaml
 
 FORMAT = 1
 #: Where a run keeps a model, if it made one.
 MODEL_FOLDER = "model"
+_TEXT_OR_NONE = (str, None)
+#: What ``run.json`` holds; runs of version 0.1.0 have no kind.
+_STATE = {
+    "format": int,
+    "status": str,
+    "config_hash": str,
+    "kind?": _TEXT_OR_NONE,
+    "versions?": ({}, None),
+    "grams_from?": _TEXT_OR_NONE,
+    "compared_runs?": ([str], None),
+    "dataset_fingerprint?": _TEXT_OR_NONE,
+    "request?": (
+        {
+            "kind?": _TEXT_OR_NONE,
+            "model?": str,
+            "dataset?": str,
+            "from_dir?": _TEXT_OR_NONE,
+            "name?": _TEXT_OR_NONE,
+            "threads?": (int, None),
+        },
+        None,
+    ),
+}
 _PACKAGES = ("spectral-probe", "torch", "transformers", "numpy", "scipy", "pandas")
 
 
@@ -104,17 +130,14 @@ class RunFolder:
     def state(self) -> dict[str, Any]:
         """Return ``run.json``."""
         try:
-            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            state: dict[str, Any] = read_json(self.path / "run.json", _STATE)
             if state["format"] != FORMAT:
                 raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
-            if not isinstance(state.get("request") or {}, dict):
-                raise ValueError(f"its request is {state['request']!r}, no mapping")
-            return dict(state)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.path} is not a readable run ({type(error).__name__}: {error}). "
-                "Give the folder of a run; it holds run.json."
+                f"{self.path} is not a readable run: {error}. Give the folder of a run; it holds run.json."
             ) from error
+        return state
 
     @property
     def kind(self) -> str:
@@ -140,10 +163,25 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """Return ``config.yaml``."""
+        return self.read_config({})
+
+    def read_config(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``config.yaml``, which must have these keys; see :mod:`spectral_probe.storage.reading`.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, is not the one that the run began with, or lacks a key.
+        """
+        path = self.path / "config.yaml"
         try:
-            return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise DataError(f"{self.path / 'config.yaml'} cannot be read: {error}. Restore it or run again.") from error
+            config: dict[str, Any] = read_yaml(path)
+            if settings_hash(config) != self.state()["config_hash"]:
+                raise ValueError("it is not the one that the run began with, whose hash is in run.json")
+            check_shape(config, dict(shape))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}. Restore it, or run again.") from error
+        return config
 
     def request(self) -> dict[str, Any]:
         """Return the names in the request of the run: ``model``, ``dataset``, ``from_dir``.
@@ -154,16 +192,61 @@ class RunFolder:
             If the run was made from objects in memory, which cannot be loaded by name.
         """
         request = self.state().get("request")
-        if request is None:
+        if not request:
             raise DataError(
                 f"{self.path} was made from a model or data in memory and cannot be finished by its path. "
                 "Call analyze(..., out=, resume=True) with the same objects."
+            )
+        absent = {"model", "dataset", "from_dir"} - set(request)
+        if absent:
+            raise DataError(
+                f"{self.path / 'run.json'} does not say what was asked for: its request lacks {sorted(absent)[0]!r}. "
+                "Restore the file, or start again."
             )
         return dict(request)
 
     def finish(self) -> None:
         """Mark the run as finished."""
         self.write_state("finished")
+
+    @contextmanager
+    def at_work(self, logger: logging.Logger, what: str, **values: Any) -> Iterator[None]:
+        """Hold the folder alone; its status says ``running`` inside, and afterwards why the block ended early.
+
+        What a killed process left half-written is deleted first. The messages of ``logger``, and the error that ends
+        the block, are in ``log.txt``.
+
+        Parameters
+        ----------
+        logger : Logger
+        what : str
+            What is done, for the message to another process: ``An analysis``.
+        **values
+            Further values of ``run.json``.
+
+        Raises
+        ------
+        ConfigError
+            If another process is at work in the folder.
+        ResourceError
+            If the folder cannot be written.
+        """
+        with only_process(self.path, what):
+            with disk_errors(self.path):
+                for folder in (self.path, self.path / MODEL_FOLDER, self.path / "figures"):
+                    remove_partials(folder)
+                error = {"error": None} if self.state().get("error") else {}
+                self.write_state("running", **error, **values)
+            try:
+                with logged(self.path, logger):
+                    yield
+            except BaseException as stopped:
+                reason = {"status": "failed", "error": f"{type(stopped).__name__}: {stopped}"}
+                if not isinstance(stopped, Exception):
+                    reason = {"status": "interrupted", "error": words_of(stopped)}
+                with suppress(OSError, DataError):  # a disk that is full has no room for the reason
+                    self.write_state(**reason)
+                raise
 
 
 def refuse_run(root: Path) -> None:
@@ -200,7 +283,8 @@ def logged(folder: Path, logger: logging.Logger) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.error("%s: %s", type(error).__name__, error)
+        is_error = isinstance(error, Exception)
+        logger.error("%s", f"{type(error).__name__}: {error}" if is_error else words_of(error))
         raise
     finally:
         logger.setLevel(level)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,7 @@ from spectral_probe.spectrum.nulls import MIN_REFERENCES
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
+from spectral_probe.storage.reading import read_npz
 from spectral_probe.types import FloatArray, IntArray
 
 Treatment = Literal["plain", "rows", "residual"]
@@ -180,12 +180,14 @@ def _read(
     path: Path, references: Mapping[int, IntArray], shape: tuple[int, ...]
 ) -> tuple[FloatArray, dict[int, FloatArray], dict[int, float]] | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            popularity, variance = stored["popularity"], stored["variance"]
-            sums = {length: stored[f"sums.{length}"] for length in references}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        names = {f"sums.{length}": ("f", 3) for length in references}
+        stored = read_npz(path, {"popularity": ("f", len(shape)), "variance": ("f", 1), **names})
+    except (OSError, ValueError):
         return None
-    if popularity.shape != shape or len(variance) != len(references):
+    popularity, variance = stored["popularity"], stored["variance"]
+    sums = {length: stored[f"sums.{length}"] for length in references}
+    is_whole = all(total.shape == (2, length, length) for length, total in sums.items())
+    if popularity.shape != shape or len(variance) != len(references) or not is_whole:
         return None
     return popularity, sums, dict(zip(sorted(references), variance.tolist(), strict=True))
 

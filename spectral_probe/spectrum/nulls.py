@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from spectral_probe.spectrum.gram_algebra import centre, energies
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.storage.cache import only_a_cache
 from spectral_probe.storage.hashing import digest
+from spectral_probe.storage.reading import read_npz
 from spectral_probe.types import FloatArray, IntArray
 
 #: With fewer other users as references, the swap null is NaN.
@@ -140,9 +140,11 @@ def _cached_heat_sums(
         parts += [np.int64(length).tobytes(), references]
     path = cache_dir / f"heat-{digest(parts)[:32]}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {length: stored[str(length)] for length in rows}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        stored = read_npz(path, {str(length): ("f", 2) for length in rows})
+        if any(stored[str(length)].shape != (length - drop_first, length - drop_first) for length in rows):
+            raise ValueError("a stored heat sum has another size")
+        return {length: stored[str(length)] for length in rows}
+    except (OSError, ValueError):
         heat = _heat_sums(bases, rows, drop_first, tau)
     with only_a_cache(path):
         write_npz(path, {str(length): total for length, total in heat.items()})

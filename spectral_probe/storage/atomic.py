@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 from safetensors import SafetensorError
 
-from spectral_probe.errors import ResourceError
+from spectral_probe.errors import ConfigError, ResourceError
 
 _PARTIAL = ".partial-"
 #: Hidden names are longer than finished ones, and file systems allow 255 bytes; the ending of a name is kept.
@@ -179,12 +179,16 @@ def disk_errors(path: str | Path, *, what: str = "Writing", next_step: str = _NE
     ------
     ResourceError
         Instead of an OSError; a ResourceError passes as it is.
+    ConfigError
+        If a name is too long for the file system.
     """
     try:
         yield
     except OSError as error:
         if isinstance(error, ResourceError):
             raise
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{what} to {path} failed: the name is too long. Choose a shorter one.") from error
         raise ResourceError(f"{what} to {path} failed: {error.strerror or error}. {next_step}") from error
     except SafetensorError as error:  # no OSError, although the disk is the cause
         if "I/O error" not in str(error):

@@ -160,7 +160,9 @@ def test_a_catalogue_too_small_for_the_candidates_still_has_the_full_ranking(fol
 def test_failures_end_with_their_exit_code(folder, log, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong").mkdir()
-    (tmp_path / "wrong" / "run.json").write_text('{"format": 1, "request": {"model": "minilm"}}')
+    (tmp_path / "wrong" / "run.json").write_text(
+        '{"format": 1, "status": "finished", "config_hash": "0", "request": {"model": "minilm"}}'
+    )
     broken = make_run(tmp_path / "broken", log)
     (broken / "model" / "model.safetensors").write_bytes(b"junk")
     other = make_model(24).save_pretrained(tmp_path / "other")

@@ -74,7 +74,11 @@ def long_recipe(recipe):
     return Recipe.from_yaml(recipe)
 
 
-@pytest.mark.parametrize(("by", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("by", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["kill -9", "Ctrl-C", "SIGTERM"],
+)
 def test_a_stopped_process_goes_on_to_the_same_bytes(by, code, recipe, tmp_path, monkeypatch, capsys):
     straight = train_recipe(long_recipe(recipe), out=tmp_path / "straight").path
     process = start(recipe, "--out", tmp_path / "runs")
@@ -82,9 +86,14 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(by, code, recipe, tmp_path,
     message = stop(process, by)
     assert process.returncode == code, message
     path = only(tmp_path / "runs")
-    assert RunFolder(path).state()["status"] == "running"
+    assert RunFolder(path).state()["status"] == ("running" if by == signal.SIGKILL else "interrupted")
     assert len(metrics(path)) < N_EPOCHS
-    if by == signal.SIGINT:
+    if by != signal.SIGKILL:
+        assert (
+            f"interrupted by {'Ctrl-C (SIGINT)' if by == signal.SIGINT else 'SIGTERM'}"
+            in RunFolder(path).state()["error"]
+        )
+        assert "interrupted by" in (path / "log.txt").read_text()
         assert "interrupted: " in message
         assert "--resume" in message
         assert "Traceback" not in message
@@ -281,4 +290,4 @@ def test_a_request_that_is_no_mapping_is_named(recipe, tmp_path, monkeypatch, ca
     (path / "run.json").write_text(json.dumps({**state, "request": "abc"}))
     code, out, err = run(monkeypatch, capsys, "train", path, "--resume")
     assert (code, out) == (3, "")
-    assert "its request is 'abc'" in " ".join(err.split())
+    assert "request must be a mapping or null; it is 'abc'" in " ".join(err.split())

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from frellm4rec.models.frellm4rec import config as config_module
 from frellm4rec.models.registry import load_model
@@ -206,3 +207,33 @@ def test_settings_of_a_training_are_refused_for_a_model_without_one(log, tmp_pat
         assert code == 2
         assert "is counted, not trained" in " ".join(err.split())
     assert Recipe.from_dict({"training": {"mixed_precision": False}}).training.mixed_precision == "no"  # YAML's no
+
+
+def test_numbers_from_outside_are_read_or_refused_by_name(recipe, tmp_path, monkeypatch, capsys):
+    long = tmp_path / ("x" * 300)
+    for changes, words, code, message in (
+        ({"WORLD_SIZE": "abc"}, (recipe,), 2, "got WORLD_SIZE=abc"),
+        ({}, (recipe, "--seed", "9" * 20), 2, "seed must be a whole number"),
+        ({}, (recipe, "--out", long), 2, "too long"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in changes.items():
+                patch.setenv(name, value)
+            found, _, err = run(patch, capsys, "train", *words)
+        assert (found, message in " ".join(err.split())) == (code, True), err
+    recipe.write_text(recipe.read_text() + "\nseed: 3\nseed: 4\n")
+    found, _, err = run(monkeypatch, capsys, "train", recipe)
+    assert (found, "the key 'seed' is given twice" in " ".join(err.split())) == (2, True), err
+
+
+@pytest.mark.parametrize("name", ["frellm4rec.models.base.save_file", "frellm4rec.training.checkpoints.save_file"])
+def test_a_full_disk_under_safetensors_ends_with_6(name, recipe, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name, full)
+        code, _, err = run(patch, capsys, "train", recipe, "--out", tmp_path / "runs")
+    assert (code, "No space left" in err, "Traceback" in err) == (6, True, False), err
+    assert RunFolder(only(tmp_path / "runs")).state()["status"] == "failed"
+    assert run(monkeypatch, capsys, "train", only(tmp_path / "runs"), "--resume")[0] == 0

@@ -70,6 +70,10 @@ def test_too_many_negatives(random_log):
     n_longest = sum(len(set(sequence)) == longest for sequence in random_log.sequences)
     with pytest.raises(DataError, match=rf"cannot be drawn for {n_longest} of 15 users.* only {30 - longest} of them"):
         sample_candidates(random_log, n_negatives=31 - longest)
+    with pytest.raises(DataError, match="999999999 negatives cannot be drawn"):  # no memory is taken for them
+        sample_candidates(random_log, n_negatives=999_999_999)
+    with pytest.raises(ConfigError, match=r"seed in 0…4294967295"):
+        sample_candidates(random_log, n_negatives=1, seed=10**20)
     with pytest.raises(ConfigError, match="'valid' or 'test'"):
         sample_candidates(random_log, part="tests", n_negatives=1)
 
