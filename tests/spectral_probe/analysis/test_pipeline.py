@@ -365,7 +365,8 @@ def test_disk_full_while_writing_says_what_to_do(dataset: Dataset, tmp_path, mon
     with pytest.raises(ResourceError, match="No space left on device"):
         run_analysis(MixingModel(dataset.n_items), dataset, AnalysisOptions(**FAST), out=tmp_path)
     run = AnalysisRun.open(next(tmp_path.iterdir()))
-    assert run.state()["status"] == "running"
+    assert run.state()["status"] == "failed"
+    assert "No space left on device" in run.state()["error"]
     assert run.load_captures()["main"].grams.shape[0] > 0
 
 
