@@ -10,7 +10,7 @@ import numpy as np
 from frellm4rec.data.parsing.columns import column_names
 from frellm4rec.data.parsing.text_files import stem
 from frellm4rec.data.table import read_table
-from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.errors import ConfigError, DataError, listed
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, whole_file
 
@@ -54,8 +54,8 @@ def read_recbole(
     columns = column_names(path)
     if time is not None and time not in columns and user in columns and item in columns:
         raise DataError(
-            f"{path} has no column {time!r} to order its events by; its columns are {columns}. Name the column with "
-            "time=, or pass time=None if the rows are in order."
+            f"{path} has no column {time!r} to order its events by; its columns are {listed(columns)}. Name the column "
+            "with time=, or pass time=None if the rows are in order."
         )
     items = _items_beside(path)
     if items is not None:

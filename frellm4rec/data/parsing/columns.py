@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from frellm4rec.data.parsing.text_files import ending, read_text
-from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, did_you_mean, listed
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _column_indices(header: list[str], columns: list[str], path: Path) -> list[i
         if header.count(column) != 1:
             problem = "no column" if column not in header else "more than one column"
             raise DataError(
-                f"{path} has {problem} {column!r} in its header, line 1; its columns are {header}."
+                f"{path} has {problem} {column!r} in its header, line 1; its columns are {listed(header)}."
                 f"{did_you_mean(column, header)} Name the columns with user=, item=, time=, title=, or rename them."
             )
     return [header.index(column) for column in columns]
