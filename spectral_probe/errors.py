@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Characters of a name that a message shows.
+_LONGEST = 80
+
 
 class SpectralProbeError(Exception):
     """Something that the user, not the maintainer, can put right."""
@@ -58,6 +61,13 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, else an empty string."""
     close = get_close_matches(str(value), list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[object], *, n_shown: int = 20) -> str:
+    """Return names for a message, of many only the first ones and how many more there are; long ones are cut."""
+    texts = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in map(str, names)]
+    more = f" and {len(texts) - n_shown} more" if len(texts) > n_shown else ""
+    return f"{texts[:n_shown]}{more}"
 
 
 def check_known(names: Iterable[object], known: Iterable[str], what: str) -> None:

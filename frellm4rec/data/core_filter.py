@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, did_you_mean, listed
 
 
 def k_core(
@@ -49,7 +49,7 @@ def k_core(
     for name in (user, item):
         if name not in df.columns:
             raise DataError(
-                f"No column {name!r} in the interaction table; its columns are {columns}."
+                f"No column {name!r} in the interaction table; its columns are {listed(columns)}."
                 f"{did_you_mean(name, columns)} Name the columns with user=, item=."
             )
     user_code = pd.factorize(df[user])[0]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import csr_array
 
-from spectral_probe.errors import DataError, did_you_mean
+from spectral_probe.errors import DataError, did_you_mean, listed
 from spectral_probe.interactions.labels import required_labels
 from spectral_probe.types import IntArray
 
@@ -103,7 +103,7 @@ class Interactions:
             if name not in df.columns:
                 columns = [str(column) for column in df.columns]
                 raise DataError(
-                    f"No column {name!r} in the interaction table; its columns are {columns}."
+                    f"No column {name!r} in the interaction table; its columns are {listed(columns)}."
                     f"{did_you_mean(name, columns)} Name the columns with user=, item=, time=."
                 )
         if df.columns.duplicated().any():

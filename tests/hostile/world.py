@@ -26,7 +26,8 @@ class World:
         Users ``u0`` …, items ``i10`` …, distinct times.
     titles : {item id: title}
     vectors : (N_ITEMS, 8) float32
-        In the order of the ids of the items.
+    order : list of str
+        Ids of the items, in the order of the rows of the vectors: that of ``frellm4rec data --export-items``.
     data, npy, decoder, analysis, training : Path
         The log as CSV with titles, the vectors, a decoder of three blocks with random weights, and two finished runs.
     printed : {command: str}
@@ -36,16 +37,13 @@ class World:
     log: pd.DataFrame
     titles: dict[str, str]
     vectors: np.ndarray
+    order: list[str]
     data: Path
     npy: Path
     decoder: Path
     analysis: Path
     training: Path
     printed: dict[str, str]
-
-    def ids(self) -> list[str]:
-        """Return the ids of the items in the order of the rows of the vectors."""
-        return sorted(self.titles)
 
 
 def make_world(folder: Path) -> World:
@@ -63,6 +61,8 @@ def make_world(folder: Path) -> World:
     log.assign(title=log["item_id"].map(titles)).to_csv(data, index=False)
     vectors = rng.standard_normal((N_ITEMS, 8)).astype(np.float32)
     np.save(folder / "vectors.npy", vectors)
+    _must_run(["frellm4rec", "data", str(data), "--export-items", str(folder / "order.csv")], folder)
+    order = pd.read_csv(folder / "order.csv")["item_id"].tolist()
     decoder = _decoder(folder / "decoder")
     runs = folder / "runs"
     arguments = ["--dataset", str(data), "--embeddings", str(folder / "vectors.npy"), "--n-pseudo", "5"]
@@ -79,7 +79,7 @@ def make_world(folder: Path) -> World:
         "recommend": _must_run(["frellm4rec", "recommend", str(training), "--user", "u1"], folder).out,
         "data": _must_run(["frellm4rec", "data", str(data)], folder).out,
     }
-    return World(log, titles, vectors, data, folder / "vectors.npy", decoder, analysis, training, printed)
+    return World(log, titles, vectors, order, data, folder / "vectors.npy", decoder, analysis, training, printed)
 
 
 def _decoder(folder: Path) -> Path:

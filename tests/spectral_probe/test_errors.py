@@ -32,3 +32,11 @@ def test_the_nearest_known_name_is_suggested_and_nothing_far_away():
     assert errors.did_you_mean("lastfn", ["demo", "lastfm"]) == " Did you mean 'lastfm'?"
     assert errors.did_you_mean("netflix", ["demo", "lastfm"]) == ""
     assert errors.did_you_mean("x", []) == ""
+
+
+def test_a_list_of_a_million_names_is_short():
+    text = errors.listed(f"c{i}" for i in range(10**6))
+    assert text.startswith("['c0', 'c1'")
+    assert text.endswith("'c19'] and 999980 more")
+    assert errors.listed(["a", "b"]) == "['a', 'b']"
+    assert len(errors.listed(["x" * 10**6])) < 100

@@ -26,7 +26,7 @@ def _analyze(world: World, path: Path, folder: Path) -> list[str]:
 
 def _shuffled(world: World, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
     order = rng.permutation(len(world.vectors))
-    return [world.ids()[row] for row in order], world.vectors[order]
+    return [world.order[row] for row in order], world.vectors[order]
 
 
 def _table(id_column: str | None, names: Callable[[int], object], world: World, folder: Path, rng) -> Path:
@@ -101,7 +101,7 @@ def _damaged(name: str, world: World, folder: Path, rng: np.random.Generator) ->
 
 def _ids(change: Callable[[list[str]], list[str]], world: World, folder: Path, rng: np.random.Generator) -> Call:
     table = pd.DataFrame(world.vectors, columns=[f"f{n}" for n in range(world.vectors.shape[1])])
-    table.insert(0, "item_id", change(world.ids()))
+    table.insert(0, "item_id", change(world.order))
     table.to_csv(folder / "v.csv", index=False)
     return Call(_analyze(world, folder / "v.csv", folder), (2, 3))
 
