@@ -128,7 +128,14 @@ def parse_history(dataset: Dataset, text: str) -> IntArray:
     DataError
         If the history is empty, or a name is unknown or is the title of several items.
     """
-    names = [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name.strip()]
+    try:
+        lines = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"A history is names separated by commas, a name with a comma in double quotes; {text!r} cannot be read: "
+            f"{error}. Close the quote, or write a quote inside a name twice."
+        ) from error
+    names = [name.strip() for line in lines for name in line if name.strip()]
     if not names:
         raise DataError(f"A history needs at least one item; got {text!r}. Give ids or titles separated by commas.")
     ids: dict[str, int] = {label_of(label): item for item, label in enumerate(dataset.item_ids)}

@@ -151,6 +151,7 @@ def test_command_failures(folder, log, tmp_path, capsys, monkeypatch):
         ((folder, "--user", "user1"), 3, "no user 'user1'"),
         ((folder, "--user", "u11", "--user", "u111"), 3, "Did you mean 'u11'"),
         ((folder, "--history", "b1,b77"), 3, "Did you mean 'b7'"),
+        ((folder, "--history", 'b1,"b2'), 3, "Close the quote"),
         ((folder, "--history", "b1", "--dataset", tmp_path / "absent.csv"), 3, "no file"),
         ((tmp_path, "--user", "u1"), 4, "neither"),
     ):

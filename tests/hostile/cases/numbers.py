@@ -21,7 +21,6 @@ TRAIN_SETTINGS = (
 #: Values that are in range for some setting.
 IN_RANGE = (
     ("--users", "9" * 30),  # all users
-    ("--batch-size", "9" * 30),  # all in one batch
     ("architecture.dropout", "0"),
     ("training.learning_rate", "9" * 30),
 )
@@ -58,7 +57,6 @@ _PLAN = [*_PROBE, "--dry-run"]
 _TRAIN = ["frellm4rec", "train", "--model", "sasrec", "--dataset", "{data}", "--dry-run"]
 REFUSED: dict[str, tuple[list[str], tuple[int, ...]]] = {
     "no such layer": ([*_PLAN, "--layers", "block 99"], (2,)),
-    "an empty layer": ([*_PLAN, "--layers", ","], (2,)),
     "a seed of 30 digits": ([*_PLAN, "--seed", "9" * 30], (2,)),
     "a negative seed": ([*_PLAN, "--seed", "-1"], (2,)),
     "tau 0": ([*_PLAN, "--tau", "0"], (2,)),

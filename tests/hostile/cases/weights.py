@@ -84,7 +84,6 @@ WRONG_CONFIGS: dict[str, dict[str, Any]] = {
     "a vision model": {"model_type": "vit"},
     "code of the repository": {"auto_map": {"AutoModel": "evil.Evil"}, "model_type": "evil"},
     "4-bit weights that are none": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-    "an unknown quantization": {"quantization_config": {"quant_method": "no-such-method"}},
     "a list as rope": {"rope_scaling": [1, 2]},
 }
 
@@ -116,6 +115,10 @@ CASES = {
     **{f"tensors: {name}": partial(_with_tensors, change, (4,)) for name, change in WRONG_TENSORS.items()},
     **{f"tensors: {name}": partial(_with_tensors, change, (0,)) for name, change in HARMLESS_TENSORS.items()},
     **{f"config: {name}": partial(_with_config, changes, (2, 4, 5)) for name, changes in WRONG_CONFIGS.items()},
+    # The weights are plain: the states are the same, or the word is refused.
+    "config: an unknown quantization": partial(
+        _with_config, {"quantization_config": {"quant_method": "no-such-method"}}, (0, 4, 5)
+    ),
     **{f"config.json: {name}": partial(_damaged, "config.json", name) for name in {**ANY, **PARSED}},
     **{f"model.safetensors: {name}": partial(_damaged, "model.safetensors", name) for name in ANY},
     "a pickle": _pickle,
