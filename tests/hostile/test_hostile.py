@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hostile.cases import CATEGORIES
+from tests.hostile.cases import CATEGORIES, SEED
 from tests.hostile.harness import RIGHT, Ending, run_case
+from tests.hostile.page import PAGE
 from tests.hostile.world import World
 
-SEED = 20261126
 #: Cases of the default run, of all categories; all are run with ``-m slow``.
 N_DEFAULT = 100
 ALL = [(category, name) for category, cases in CATEGORIES.items() for name in cases]
@@ -28,7 +28,7 @@ def _run(chosen: list[tuple[str, str]], world: World, folder: Path) -> None:
     for category, name in chosen:
         own_folder = folder / str(len(list(folder.iterdir())))
         own_folder.mkdir()
-        number = ALL.index((category, name))
+        number = list(CATEGORIES[category]).index(name)
         call = CATEGORIES[category][name](world, own_folder, np.random.default_rng([SEED, number]))
         ending, what = run_case(call, own_folder)
         endings[ending] += 1
@@ -40,6 +40,14 @@ def _run(chosen: list[tuple[str, str]], world: World, folder: Path) -> None:
 
 def test_there_are_at_least_300_cases() -> None:
     assert len(ALL) >= 300
+
+
+def test_the_page_is_of_these_cases() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    counts = {row[0]: sum(map(int, row[1:])) for row in rows if row[0] in CATEGORIES}
+    assert counts == {category: len(cases) for category, cases in CATEGORIES.items()}
+    (total,) = (row for row in rows if row[0] == "all")
+    assert [int(n) for n in total[3:]] == [0] * 5
 
 
 def test_a_sample_of_all_cases(world, tmp_path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.hostile.cases import SEED
 from tests.hostile.harness import Call, run_forked, start_forked
 from tests.hostile.world import World
 
-SEED = 20261126
-#: Kills of each command: a few by default, all with ``-m slow``.
-N_DEFAULT = 1
+#: Kills of each command.
 N_SLOW = {"analyze": 14, "train": 13, "experiment": 13}
 #: Files of the life of a run: they tell when it began and ended.
 OF_THE_RUN = ("run.json", "log.txt")
@@ -96,21 +96,23 @@ def _unmeasured(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def straight(world, tmp_path_factory) -> dict[str, tuple[dict[str, Any], float]]:
-    """Return the results of each command that nobody disturbs, and its seconds."""
-    done = {}
-    for name, command in COMMANDS.items():
+def straight(world, tmp_path_factory) -> Callable[[str], tuple[dict[str, Any], float]]:
+    """Return a function from a command to its results when nobody disturbs it, and its seconds."""
+
+    @cache
+    def run(name: str) -> tuple[dict[str, Any], float]:
         folder = tmp_path_factory.mktemp(name) / "straight"
         folder.mkdir()
-        outcome = run_forked(Call(command(world, folder), (0,)), folder.parent)
+        outcome = run_forked(Call(COMMANDS[name](world, folder), (0,)), folder.parent)
         assert outcome.code == 0, outcome.err
-        done[name] = _results(folder), outcome.seconds
-    return done
+        return _results(folder), outcome.seconds
+
+    return run
 
 
 def _kill_and_resume(name: str, number: int, world: World, straight, root: Path) -> str:
     """Kill a command at a drawn moment, resume it, and return which results differ."""
-    expected, seconds = straight[name]
+    expected, seconds = straight(name)
     folder = root / f"{name}-{number}" / "killed"
     folder.mkdir(parents=True)
     call = Call(COMMANDS[name](world, folder), (0,))
@@ -130,10 +132,9 @@ def _kill_and_resume(name: str, number: int, world: World, straight, root: Path)
     return f"{name} {number}, killed after {moment:.2f} s: {different}" if different else ""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["analyze", "train"])
 def test_a_kill_and_a_resume_give_the_same_bytes(name, world, straight, tmp_path) -> None:
-    wrong = [_kill_and_resume(name, number, world, straight, tmp_path) for number in range(N_DEFAULT)]
-    assert not any(wrong), "\n".join(filter(None, wrong))
+    assert not _kill_and_resume(name, 0, world, straight, tmp_path)
 
 
 @pytest.mark.slow

@@ -67,6 +67,8 @@ LINES: dict[str, tuple[str, tuple[int, ...]]] = {
 DEFAULT = ("the reader goes away", "standard output is a full disk", "all streams are closed", "no home")
 #: Signals in the middle of a training, and the exit code of each.
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+#: Commands that write to a file system that fills up.
+DISKS = ("train", "analyze", "export")
 
 
 def _environment() -> dict[str, str]:
@@ -115,7 +117,7 @@ def test_a_signal_leaves_its_reason(name, world, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["train", "analyze", "export"])
+@pytest.mark.parametrize("what", DISKS)
 def test_a_full_file_system(what, world, tmp_path) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()

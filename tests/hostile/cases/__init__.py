@@ -11,6 +11,8 @@ from tests.hostile.cases import finished_runs, logs, numbers, texts, vectors, we
 from tests.hostile.harness import Call
 from tests.hostile.world import World
 
+#: Of all draws of the harness.
+SEED = 20261126
 Builder = Callable[[World, Path, np.random.Generator], Call]
 
 CATEGORIES: Mapping[str, Mapping[str, Builder]] = {
