@@ -118,6 +118,8 @@ class ShardFolder:
                 raise ValueError(f"it has format {manifest['format']}, and this version reads {FORMAT}")
             arrays = read_npz(path / "sequences.npz", _SEQUENCES)
             _check_agreement(manifest, arrays)
+            if (path / PILOT_FILE).exists():  # else it is missed when it is loaded
+                _check_pilot(manifest)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"A folder of Grams holds manifest.json and sequences.npz; {str(path)!r} cannot be read: {error}. "
@@ -231,6 +233,12 @@ class ShardFolder:
 
     def _file(self, shard: int) -> Path:
         return self.path / f"shard-{shard:05d}.npz"
+
+
+def _check_pilot(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError if a manifest beside a pilot does not name it, or not the Grams of the treated states."""
+    if "pilot_hash" not in manifest or KINDS[1] not in manifest.get("kinds", ()):
+        raise ValueError(f"it has a {PILOT_FILE}, and lacks pilot_hash, or {KINDS[1]!r} in kinds")
 
 
 def _check_agreement(manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -203,3 +204,14 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
     capture_toy(out, resume=True)
     capture_toy(tmp_path / "straight")
     assert contents(out) == contents(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("key", ["pilot_hash", "kinds"])
+def test_a_manifest_that_forgot_its_treated_states_is_refused(key, tmp_path):
+    capture_toy(tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[key]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="lacks pilot_hash, or 'treated'"):
+        LayerGrams.load(tmp_path)
