@@ -49,12 +49,12 @@ def saved_model(folder: Path, *, dataset: Dataset, device: str = "cpu") -> Recom
     DataError
         See :meth:`spectral_probe.plugins.saved_models.SavedModel.check_trained_on`.
     """
-    from frellm4rec.models.registry import load_model
+    from frellm4rec.runs.trained import load_trained
     from spectral_probe.plugins.saved_models import SavedModel
 
     saved = SavedModel.open(folder)
     saved.check_trained_on(dataset)
-    model = load_model(folder, device=device)
+    model = load_trained(folder, device=device)
     name = saved.request.get("name")
     if name and name != model.name:
         model.name = f"{model.name} {name}"  # of this instance; the name of the class, which is saved, stays

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from frellm4rec.models.registry import load_model
+from frellm4rec.runs.records import SUMMARY_FILE, TrainingSummary
 from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset, with_columns
 from spectral_probe.plugins.saved_models import SavedModel
-from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
 from spectral_probe.storage.hashing import digest, file_hash
 from spectral_probe.types import Float32Array
 
@@ -50,7 +51,7 @@ class TrainedModel:
         """The model, in evaluation mode on its device."""
         from spectral_probe.backbones.devices import parse_device
 
-        return load_model(self.folder, device=str(parse_device(self.device)))
+        return load_trained(self.folder, device=str(parse_device(self.device)))
 
     def item_vectors(self) -> Float32Array:
         """Return the table that scores are inner products with, (n_items, d); equal items have equal rows.
@@ -71,6 +72,29 @@ class TrainedModel:
     def weights(self) -> str:
         """Short SHA-256 of the saved model's files; it identifies the model of a stored evaluation."""
         return weights_digest(self.folder)
+
+
+def load_trained(folder: Path, *, device: str = "cpu") -> Recommender:
+    """Return the recommender of a folder, after a check that its weights are those that its training ended with.
+
+    Raises
+    ------
+    ModelError, DataError, ConfigError
+        As in :func:`~frellm4rec.models.registry.load_model`; or if a finished run recorded other weights.
+    """
+    model, run = load_model(folder, device=device), SavedModel.open(folder).run
+    if run is None or run.state()["status"] != "finished" or not (run.path / SUMMARY_FILE).exists():
+        return model
+    try:
+        recorded = TrainingSummary.read(run.path).revision
+    except DataError:  # the record is damaged; the weights need not be
+        return model
+    if recorded and recorded != model.revision:
+        raise ModelError(
+            f"The weights in {run.path / MODEL_FOLDER} are not those that the training ended with: their revision is "
+            f"{model.revision}, and {SUMMARY_FILE} names {recorded}. Restore the file, or train again."
+        )
+    return model
 
 
 def weights_digest(folder: Path) -> str:

@@ -184,3 +184,18 @@ def test_failures_end_with_their_exit_code(folder, log, tmp_path, capsys, monkey
         assert (found, out) == (code, ""), err
         assert message in " ".join(err.split())
         assert "Traceback" not in err
+
+
+def test_weights_that_changed_after_the_training_are_refused(log, tmp_path, capsys, monkeypatch):
+    recipe = ("--model", "sasrec", "--dataset", log, "--epochs", "1", "--out", tmp_path / "runs")
+    assert run(monkeypatch, capsys, "train", *recipe)[0] == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    path = folder / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    code, _, err = run(monkeypatch, capsys, "evaluate", folder, "--ranking", "full")
+    assert code == 4
+    assert "not those that the training ended with" in err
+    (folder / "summary.json").unlink()
+    assert run(monkeypatch, capsys, "evaluate", folder, "--ranking", "full")[0] == 0
