@@ -12,6 +12,7 @@ from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ResourceError, SpectralProbeError
 from spectral_probe.runs import interruptions
 from spectral_probe.storage.cache import give_home
+from spectral_probe.storage.plain_text import shortened
 
 USAGE = 2
 INTERRUPTED = 130
@@ -72,7 +73,7 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except SpectralProbeError as error:
-        say(f"error: {error}", err=True)
+        say(f"error: {shortened(str(error))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         say(f"interrupted: {interrupted}", err=True)

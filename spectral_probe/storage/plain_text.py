@@ -6,6 +6,7 @@ import re
 
 #: Control characters but tab and newline, marks that reverse the direction of text, and halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONG_WORD = re.compile(r"\S{301,}")
 #: The beginning of an HTML tag; ``p < 0.01`` is none.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
@@ -13,6 +14,11 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 def plain(text: object) -> str:
     r"""Return a text with every character that a terminal would obey written out, such as ``\x1b``."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def shortened(text: str) -> str:
+    """Return a text whose words of more than 300 characters, such as a value typed by mistake, are cut."""
+    return _LONG_WORD.sub(lambda match: f"{match[0][:200]}… ({len(match[0]):,} characters)", text)
 
 
 def markdown_text(text: object) -> str:

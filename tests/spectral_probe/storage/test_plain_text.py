@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectral_probe.cli.terminal import cell
-from spectral_probe.storage.plain_text import markdown_cell, markdown_text, plain
+from spectral_probe.storage.plain_text import markdown_cell, markdown_text, plain, shortened
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,12 @@ def test_markup_in_a_cell_is_text():
 def test_a_markdown_table_keeps_its_columns_and_shows_html():
     assert markdown_cell("a|b\nc <script>x</script>") == r"a\|b c &lt;script>x&lt;/script>"
     assert markdown_text("p < 0.01, 3<4 <!-- x --> <b>") == "p < 0.01, 3<4 &lt;!-- x --> &lt;b>"
+
+
+def test_a_long_word_is_cut_and_its_length_is_told():
+    text = f"no user {'x' * 10_000!r}. Give one of {'y ' * 400}"
+    short = shortened(text)
+    assert short.startswith("no user 'xxx")
+    assert "… (10,003 characters) Give" in short
+    assert short.endswith("y " * 400)
+    assert len(short) < 1100
