@@ -78,7 +78,7 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
         f"used (a counted system has one result). The test items were opened for "
         f"{' or '.join(map(str, n_openings))} chosen setting per system. Means over seeds; differences are paired by "
         f"user and seed, with 95 % intervals {kinds}; p after Holm's correction over the systems of a column of "
-        f"differences. The best baseline on validation was {best}; the reference is "
+        f"differences. Of the baselines with their own loss, {best} was the best on validation; the reference is "
         f"{labels.get(reference, reference)}.",
     ]
     changed = rows[~rows["is_tested"].astype(bool)]["label"].tolist()
