@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,13 +53,24 @@ def data(
     from frellm4rec.items.export import write_items
     from spectral_probe.plugins.datasets import with_columns
 
-    logging.getLogger("frellm4rec").setLevel(logging.ERROR)  # what would be warned of is printed with the counts
-    dataset = _load(with_columns(name, columns), from_dir, core)
+    with _without_warnings():  # they are printed with the counts
+        dataset = _load(with_columns(name, columns), from_dir, core)
     say(format_report(report_of(dataset)))
     if export is not None:
         say(f"written: {write_recbole(dataset, export[1].expanduser())}")
     if export_items is not None:
         say(f"written: {write_items(dataset, export_items.expanduser())}")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("frellm4rec")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load(name: str, from_dir: Path | None, core: str | None) -> Dataset:

@@ -197,13 +197,13 @@ class RunFolder:
                 f"{self.path} was made from a model or data in memory and cannot be finished by its path. "
                 "Call analyze(..., out=, resume=True) with the same objects."
             )
-        absent = {"model", "dataset", "from_dir"} - set(request)
+        absent = {"model", "dataset"} - set(request)
         if absent:
             raise DataError(
                 f"{self.path / 'run.json'} does not say what was asked for: its request lacks {sorted(absent)[0]!r}. "
                 "Restore the file, or start again."
             )
-        return dict(request)
+        return {"from_dir": None, **request}
 
     def finish(self) -> None:
         """Mark the run as finished."""
