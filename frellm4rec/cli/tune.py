@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from frellm4rec.tuning.search import Search
     from frellm4rec.tuning.tables import SearchTables
     from frellm4rec.tuning.trials import System
-    from spectral_probe.plugins.datasets import with_columns
 
 
 def tune(
@@ -54,6 +53,7 @@ def tune(
     from frellm4rec.tuning.processes import exit_code_of
     from frellm4rec.tuning.search import Budget, Search
     from frellm4rec.tuning.trials import System
+    from spectral_probe.plugins.datasets import with_columns
 
     budget = Budget(seconds, n_validations=validations, patience=patience, seed=seed, threads=threads)
     base = dict(parse_assignment(text) for text in setting or ())

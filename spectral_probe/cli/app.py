@@ -73,7 +73,7 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except SpectralProbeError as error:
-        say(f"error: {shortened(str(error))}", err=True)
+        _report(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         say(f"interrupted: {interrupted}", err=True)
@@ -93,30 +93,28 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
 def _code_of_resource(error: Exception) -> int:
     """Return the exit code of an error of memory, disk or system; anything else is a bug and is raised again."""
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-        say(
+        _report(
             f"error: Out of memory ({type(error).__name__}: {_first_line(error)}). Take a smaller batch, model or data "
-            "set, fewer users, or a machine with more memory; --resume goes on from what is saved.",
-            err=True,
+            "set, fewer users, or a machine with more memory; --resume goes on from what is saved."
         )
         return ResourceError.exit_code
     if "I/O error" in str(error) and type(error).__name__ == "SafetensorError":  # no OSError, although a disk is full
-        say(f"error: A file of weights failed: {_first_line(error)}. Free some space; what is saved stays.", err=True)
+        _report(f"error: A file of weights failed: {_first_line(error)}. Free some space; what is saved stays.")
         return ResourceError.exit_code
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC):
             return _code_of_output(error)
         named = f" {error.filename}" if error.filename else ""
         if error.errno == errno.ENAMETOOLONG:
-            say(f"error: The name{named} is too long. Choose a shorter one.", err=True)
+            _report(f"error: The name{named} is too long. Choose a shorter one.")
             return USAGE
-        say(
+        _report(
             f"error: The system refused a file{named}: {error.strerror}. Check its path, its permissions and the free "
-            "space; what is saved stays.",
-            err=True,
+            "space; what is saved stays."
         )
         return ResourceError.exit_code
     if isinstance(error, RuntimeError) and "home directory" in str(error):
-        say(f"error: A path begins with ~, and there is no such home folder ({error}). Write it out.", err=True)
+        _report(f"error: A path begins with ~, and there is no such home folder ({error}). Write it out.")
         return USAGE
     raise error
 
@@ -126,8 +124,13 @@ def _code_of_output(error: OSError) -> int:
     drop_output()
     if error.errno == errno.EPIPE:
         return 0
-    say(f"error: The output could not be written: {error.strerror}. Results in files are there.", err=True)
+    _report(f"error: The output could not be written: {error.strerror}. Results in files are there.")
     return ResourceError.exit_code
+
+
+def _report(message: str) -> None:
+    """Print an error; a long value in it is cut."""
+    say(shortened(message), err=True)
 
 
 def _first_line(error: Exception) -> str:

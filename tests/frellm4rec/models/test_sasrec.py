@@ -144,7 +144,7 @@ def test_loading_refuses_what_is_damaged(sasrec, tmp_path):
     folder = sasrec.save_pretrained(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "n_head": 1}))
-    with pytest.raises(ConfigError, match="Did you mean 'n_heads'"):
+    with pytest.raises(ModelError, match="Did you mean 'n_heads'"):
         SASRec.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({**config, "n_items": 31}))
     with pytest.raises(ModelError, match="do not fit"):
