@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.hostile.world import World, make_world, set_up
+from tests.hostile.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_module(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a module of the harness in a process of its own, on one thread."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return run_module
 
 
 @pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    before = dict(os.environ)
-    set_up(tmp_path_factory.mktemp("cache"))
-    yield make_world(tmp_path_factory.mktemp("world"))
-    os.environ.clear()
-    os.environ.update(before)
+def world_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    done = run_module("tests.hostile.world", folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "world.pickle"
+
+
+@pytest.fixture(scope="package")
+def world(world_file: Path) -> World:
+    return pickle.loads(world_file.read_bytes())

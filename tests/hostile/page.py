@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.hostile.harness import Ending
-from tests.hostile.test_kills import N_SLOW
+from tests.hostile.kills import N_SLOW
 from tests.hostile.test_processes import DISKS, LINES, SIGNALS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"

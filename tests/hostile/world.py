@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,3 +118,19 @@ def set_up(folder: Path) -> None:
     )
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[variable] = "1"
+
+
+def main() -> None:
+    """Make a world in the folder of the first argument, and pickle it there: ``python -m tests.hostile.world FOLDER``.
+
+    A fork after threads have run can hang. So nothing is forked in the process of the tests.
+    """
+    folder = Path(sys.argv[1])
+    set_up(folder / "cache")
+    (folder / "world.pickle").write_bytes(pickle.dumps(make_world(folder)))
+
+
+if __name__ == "__main__":
+    from tests.hostile import world  # the pickle must name the module, not __main__
+
+    world.main()
