@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -68,6 +69,7 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
     """Run a command line, print what stopped it, and return the exit code."""
     try:
         give_home()
+        _check_folder()
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer swallows Ctrl-C
             raise KeyboardInterrupt
@@ -88,6 +90,14 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
             show()
             return USAGE
         return _code_of_resource(error)
+
+
+def _check_folder() -> None:
+    """Refuse a working directory that was deleted: libraries that are loaded from there abort."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ResourceError("The working directory is gone. Change to one that exists, and call again.") from error
 
 
 def _code_of_resource(error: Exception) -> int:

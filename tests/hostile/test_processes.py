@@ -130,7 +130,7 @@ def test_a_full_file_system(what, world, tmp_path) -> None:
             "train": f"{FRELLM} train --model sasrec --dataset {world.data} --epochs 2 --out {mounted}",
             "analyze": f"{SPECTRAL} analyze --model {world.decoder} --dataset {world.data} --embeddings {world.npy} "
             f"--out {mounted}",
-            "export": f"head -c 190000 /dev/zero > {mounted}/full; "
+            "export": f"head -c 400000 /dev/zero > {mounted}/full; "
             f"{FRELLM} export {world.training} --out {mounted}/v.csv",
         }
         done = subprocess.run(["bash", "-c", lines[what]], env=_environment(), capture_output=True, text=True)
