@@ -298,6 +298,7 @@ def test_commands_that_read_measurements_send_a_training_run_to_model(
     model, dataset, log, tmp_path, monkeypatch, capsys, command
 ) -> None:
     run = training_run(tmp_path, model, dataset, log)
-    code, _, err = run_probe([command, str(run.path)], monkeypatch, capsys)
+    runs = [str(run.path)] * (2 if command == "compare" else 1)
+    code, _, err = run_probe([command, *runs], monkeypatch, capsys)
     assert code == 2
     assert f"analyze --model {run.path}" in err.replace("\n", "")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spectral_probe.graph.bases import GraphBases
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.log import Interactions
-from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.bootstrap import ROUNDING, Interval
 from spectral_probe.profiles.verdict import judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
@@ -327,7 +327,7 @@ def test_rank_weights_are_those_of_fractions_and_divide_every_frequency_and_fill
 def test_every_verdict_agrees_with_its_intervals(embed_low, rho, below, above, n_users):
     low, high = rho - below, rho + above
     label = judge(Interval(embed_low + 1, embed_low, embed_low + 2), Interval(rho, low, high), n_users).label
-    has_signal = embed_low > 0
+    has_signal = embed_low > ROUNDING
     assert (label == "no measurable excess") == (not has_signal)
     assert (label == "attenuated") == (has_signal and high < 1)
     assert (label == "amplified") == (has_signal and low > 1)
