@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.hostile.harness import Ending
 from tests.hostile.kills import N_SLOW
-from tests.hostile.test_processes import DISKS, LINES, SIGNALS
+from tests.hostile.processes import DISKS, LINES, SIGNALS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 _PROMISES = """# Reliability
