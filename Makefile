@@ -20,7 +20,7 @@ test: lint smollm2
 # Half an hour: all hostile inputs, forty processes, forty kills; writes docs/reliability.md.
 hostile: install smollm2
 	$(BIN)/python -m tests.hostile
-	$(BIN)/python -m pytest -m slow tests/hostile
+	$(BIN)/python -m pytest -m slow tests/hostile -k "not every_case"
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ LINES: dict[str, tuple[str, tuple[int, ...]]] = {
         + " $c --help >/dev/null || exit 9; done",
         (0,),
     ),
-    "no home": ("env -u HOME " + RECOMMEND, (0,)),
+    "no home": ("env -u HOME -u SPECTRAL_PROBE_CACHE " + RECOMMEND, (0,)),
     "a home that is not there": ("HOME=/no/such/home SPECTRAL_PROBE_CACHE= " + RECOMMEND, (0,)),
     "an empty cache variable": ("SPECTRAL_PROBE_CACHE= " + SPECTRAL + " datasets", (0,)),
     "a cache that cannot be made": ("SPECTRAL_PROBE_CACHE=/proc/none " + RECOMMEND, (0,)),

@@ -16,15 +16,17 @@ from tests.hostile.processes import DEFAULT, DISKS, FRELLM, LINES, SIGNALS, SPEC
 from tests.hostile.world import World
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+def _environment(world: World) -> dict[str, str]:
+    cache = world.data.parent / "cache"
+    root = Path(__file__).resolve().parents[2]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "SPECTRAL_PROBE_CACHE": str(cache)}
 
 
 def _check(name: str, world: World, folder: Path) -> None:
     line, codes = LINES[name]
     line = line.format(training=world.training, data=world.data)
     done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300
+        ["bash", "-c", line], cwd=folder, env=_environment(world), capture_output=True, text=True, timeout=300
     )
     text = done.stdout + done.stderr
     assert "Traceback" not in text, text[-2000:]
@@ -48,7 +50,7 @@ def test_every_stream_start_and_limit(name, world, tmp_path) -> None:
 def test_a_signal_leaves_its_reason(name, world, tmp_path) -> None:
     recipe = ["--model", "sasrec", "--dataset", str(world.data), "--epochs", "5000", "--out", str(tmp_path)]
     command = [*FRELLM.split(), "train", *recipe, "--set", "training.patience=5000"]
-    process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=_environment(world), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -78,7 +80,7 @@ def test_a_full_file_system(what, world, tmp_path) -> None:
             "export": f"head -c 400000 /dev/zero > {mounted}/full; "
             f"{FRELLM} export {world.training} --out {mounted}/v.csv",
         }
-        done = subprocess.run(["bash", "-c", lines[what]], env=_environment(), capture_output=True, text=True)
+        done = subprocess.run(["bash", "-c", lines[what]], env=_environment(world), capture_output=True, text=True)
         assert done.returncode == 6, done.stderr
         assert "Traceback" not in done.stderr
         assert not list(mounted.rglob("v.csv"))
