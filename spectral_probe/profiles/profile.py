@@ -261,7 +261,10 @@ class DecayProfile:
         verdict = self.verdicts.get(component)
         if verdict is not None and verdict.label.startswith(NOT_MEASURABLE):
             return False
-        curve = self.curve(component, null=self.null or "swap" if component == "whole" else "swap")
+        if component in self.embed_excess:
+            return self.embed_excess[component].low > ROUNDING
+        null = self.null or "swap" if component == "whole" else "swap"
+        curve = select_curve(self.table, component=component, null=null, control=self._control)
         embed = curve.loc[curve["state"] == "embed", "excess_low"]
         return bool(len(embed) and embed.iloc[0] > ROUNDING)
 
