@@ -42,7 +42,10 @@ def demo(argument: str | None = None, *, from_dir: Path | None = None) -> Datase
 
 
 def lastfm(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
-    """Return LastFM (1,090 users, 3,646 items) from the raw HetRec files, see :func:`lastfm_source`."""
+    """Return LastFM (1,090 users, 3,646 items) from the raw HetRec files.
+
+    See :func:`lastfm_source`.
+    """
     return load_lastfm(lastfm_source(argument, from_dir=from_dir))
 
 
@@ -72,7 +75,7 @@ def lastfm_source(argument: str | None = None, *, from_dir: Path | None = None) 
 
 
 def movielens(argument: str | None = None, *, from_dir: Path | None = None) -> Dataset:
-    """Return MovieLens 100K (943 users, 1,349 items) or 1M, as in ``movielens:100k``; every rating is an interaction.
+    """Return MovieLens 100K (943 users, 1,349 items) or 1M, as in movielens:100k; every rating is an interaction.
 
     Parameters
     ----------
@@ -147,7 +150,9 @@ def amazon(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
 
 
 def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
-    """Return the data set of a file, see :func:`~frellm4rec.data.table.read_table`; ``.txt`` may be S3-Rec text.
+    """Return the data set of a file: CSV, TSV, Parquet, JSON lines, RecBole, or S3-Rec text.
+
+    See :func:`~frellm4rec.data.table.read_table`.
 
     Parameters
     ----------
