@@ -35,6 +35,10 @@ class DataError(SpectralProbeError, ValueError):
     exit_code = 3
 
 
+class SmallCatalogueError(DataError):
+    """Fewer items outside a user's history than negatives are to be drawn."""
+
+
 class ModelError(SpectralProbeError, RuntimeError):
     """A model that is unavailable or cannot be probed."""
 

@@ -10,7 +10,7 @@ import typer
 
 from spectral_probe.cli.flags import Columns
 from spectral_probe.cli.terminal import say
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, SmallCatalogueError
 
 if TYPE_CHECKING:
     from frellm4rec.evaluation import Evaluation
@@ -46,7 +46,7 @@ def evaluate(
         raise ConfigError(f"--out holds the evaluation of one model; got {len(runs)}. Evaluate them one by one.")
     from functools import cache
 
-    from frellm4rec.evaluation.candidates import Candidates, SmallCatalogueError, check_part
+    from frellm4rec.evaluation.candidates import Candidates, check_part
     from frellm4rec.runs.evaluations import evaluate_trained
     from frellm4rec.runs.trained import open_trained
     from spectral_probe.plugins.datasets import resolve_dataset

@@ -10,6 +10,7 @@ import numpy as np
 from frellm4rec.data.counts import CountedDataset
 from frellm4rec.data.parsing.text_files import stem
 from frellm4rec.data.table import BY_NAME, read_table
+from frellm4rec.data.titles_beside import file_beside
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, whole_file
@@ -52,8 +53,8 @@ def read_recbole(
     path = Path(path)
     columns = {"user": user, "item": item, "time": time, "name": name}
     if title is None:
-        return read_table(path, title=None, **columns)
-    items = next((p for gz in ("", ".gz") if (p := path.with_name(f"{stem(path)}.item{gz}")).is_file()), None)
+        return read_table(path, title=BY_NAME, **columns)
+    items = file_beside(path)
     if items is None:
         raise DataError(f"Titles are in {stem(path)}.item, beside {path}; there is no such file. Leave out title=.")
     return read_table(path, titles=items, title=title, **columns)

@@ -8,19 +8,17 @@ import pandas as pd
 
 from frellm4rec.data.counts import CountedDataset, Counts, log_notes, with_report
 from frellm4rec.data.parsing.columns import Table, open_table, parse_times
-from frellm4rec.data.parsing.text_files import ending, not_utf8, stem, undecoded_byte
+from frellm4rec.data.parsing.text_files import not_utf8, stem, undecoded_byte
 from frellm4rec.data.parsing.titles import titles_from_file
 from frellm4rec.data.titles_beside import titles_beside
 from spectral_probe.interactions.column_names import notes_on_columns
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.labels import required_labels
 from spectral_probe.interactions.log import Interactions
-from spectral_probe.interactions.titles import first_titles, titles_differ, titles_of_items
+from spectral_probe.interactions.titles import first_titles, has_titles_of_reviews, titles_in_log, titles_of_items
 
 #: Stands for "the usual name, if the table has one".
 BY_NAME = "*"
-#: With fewer items that have a title in several rows, different titles of an item prove nothing.
-FEWEST_ITEMS = 5
 
 
 def read_table(
@@ -67,7 +65,7 @@ def read_table(
     named = {role: column for role, column in given.items() if column not in (None, BY_NAME)}
     table = open_table(path, named, roles=[role for role, column in given.items() if column is not None])
     columns, notes = dict(table.columns), list[str]()
-    if "title" not in named and _has_titles_of_texts(table):
+    if "title" not in named and has_titles_of_reviews(table.header):
         columns.pop("title", None)
     filled = [columns[role] for role in ("user", "item", "time") if role in columns]
     df = table.read([*filled, *([columns["title"]] if "title" in columns else [])], filled=filled)
@@ -108,11 +106,6 @@ def _without_other_bytes(df: pd.DataFrame, columns: dict[str, str], *, is_named:
     return [f"{sum(bad)} titles are not UTF-8, first in line {line}, and left empty. Convert the file to UTF-8."]
 
 
-def _has_titles_of_texts(table: Table) -> bool:
-    """Whether the titles of a table are those of reviews: it also has their text."""
-    return "title" in table.columns and bool({"text", "reviewText", "review_text", "helpful_vote"} & set(table.header))
-
-
 def _titles(
     path: Path,
     log: Interactions,
@@ -128,13 +121,11 @@ def _titles(
         return titles_from_file(log, titles, item=columns["item"], title=title if is_named else None), []
     if "title" in columns:
         items, texts = df[columns["item"]], df[columns["title"]]
-        n_items, n_differing = titles_differ(items, texts)
-        if is_named or n_items < FEWEST_ITEMS or 2 * n_differing <= n_items:
-            return titles_of_items(first_titles(items, texts), log.item_ids), []
-        return None, [
-            f"column {columns['title']!r} differs between the rows of one item for {n_differing} of {n_items} items, "
-            f"so it is not the title of the item and is not used; --columns title={columns['title']} uses it."
-        ]
-    if title is None and ending(path) != ".inter":
+        column = columns["title"]
+        known, note = (first_titles(items, texts), "") if is_named else titles_in_log(items, texts, column)
+        if known is None:
+            return None, [f"{note}; --columns title={column} uses it."]
+        return titles_of_items(known, log.item_ids), []
+    if title is None:
         return None, []
     return titles_beside(path, log)

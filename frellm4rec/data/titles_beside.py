@@ -29,13 +29,13 @@ def titles_beside(path: Path, log: Interactions) -> tuple[list[str] | None, list
         ``meta_NAME.jsonl``. Each may be packed.
     log : Interactions
     """
-    beside = _file_beside(path)
+    beside = file_beside(path)
     if beside is None:
         return None, []
     return or_note(lambda: _read(beside, log, category=stem(path)), beside.name)
 
 
-def _file_beside(path: Path) -> Path | None:
+def file_beside(path: Path) -> Path | None:
     """Return the file with titles, the first of the possible names that is there."""
     name, kind = stem(path), ending(path)
     names = {".inter": [f"{name}.item"]}.get(kind, [f"meta_{name}.jsonl", f"meta_{name}.json"])

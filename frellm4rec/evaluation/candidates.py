@@ -9,23 +9,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, SmallCatalogueError, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, write_npz
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import digest
 from spectral_probe.storage.reading import read_npz
+from spectral_probe.types import MOST_SEED
 
 EvaluationPart = Literal["valid", "test"]
 #: Position of each part's target in the history.
 TARGET_POSITION: dict[str, int] = {"valid": -2, "test": -1}
-#: Largest seed that all generators take.
-MOST_SEED = 2**32 - 1
 _ARRAYS = {"items": ("iu", 2), "users": ("iu", 1), "part": ("U", 0), "seed": ("iu", 0), "fingerprint": ("U", 0)}
-
-
-class SmallCatalogueError(DataError):
-    """Fewer items outside a user's history than negatives are to be drawn."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from frellm4rec.experiments.system_tables import SystemTables, best_baseline, sy
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
 from frellm4rec.runs.evaluations import parse_ranking
+from frellm4rec.tuning.processes import is_for_good
 from frellm4rec.tuning.search import NEXT_STEP, Budget, Search
 from frellm4rec.tuning.tables import FINISHED, SearchTables, changed_settings
 from frellm4rec.tuning.trials import LOSS_KEY, System
@@ -32,8 +33,6 @@ from spectral_probe.storage.lock import only_process
 from spectral_probe.storage.reading import read_json
 
 logger = logging.getLogger(__name__)
-#: Errors of a trial that the same settings and data give again.
-_FOR_GOOD = ("NonFiniteStateError", "ConfigError", "DataError")
 SEARCH_FOLDER, OPENINGS_FILE = "search", "openings.json"
 Report = Callable[[str], None]
 
@@ -160,7 +159,7 @@ class TunedRun:
         """Refuse systems with more or fewer trials than asked for, or with one that could still succeed."""
         for system in self.systems:
             rows = trials.rows_of(system)
-            has_ended = (rows["status"] == FINISHED) | rows["error"].str.startswith(_FOR_GOOD)
+            has_ended = (rows["status"] == FINISHED) | rows["error"].map(is_for_good)
             n, expected = int(has_ended.sum()), len(system.trials(self.n_trials, seed=self.search.budget.seed))
             if n == expected:
                 continue

@@ -21,7 +21,7 @@ from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import whole_file, write_text
 from spectral_probe.storage.hashing import digest
-from spectral_probe.storage.reading import check_regular, read_json
+from spectral_probe.storage.reading import read_json, refuse_special
 from spectral_probe.types import LayerState
 
 Model = TypeVar("Model", bound="Recommender")
@@ -231,7 +231,7 @@ class Recommender(nn.Module, ABC):
         folder = Path(folder)
         try:
             values = read_json(folder / CONFIG_FILE)
-            check_regular(folder / WEIGHTS_FILE)
+            refuse_special(folder / WEIGHTS_FILE)
             weights = load_file(str(folder / WEIGHTS_FILE))
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(

@@ -15,7 +15,7 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, remove_partials, write_csv
 from spectral_probe.storage.lock import only_process
-from spectral_probe.storage.reading import check_regular
+from spectral_probe.storage.reading import refuse_special
 
 logger = logging.getLogger(__name__)
 EVALUATION_FOLDER = "evaluation"
@@ -66,7 +66,7 @@ def find_evaluation(path: Path, *, weights: str, fingerprint: str, lists: str | 
     if not path.exists():
         return None
     try:
-        check_regular(path)
+        refuse_special(path)
     except ValueError as error:
         raise DataError(f"The evaluation {path} cannot be read or replaced: {error}. Delete it.") from error
     try:

@@ -131,15 +131,20 @@ def _trained(request: _Request, dataset: Dataset, seed: int) -> tuple[Recommende
     """
     folder = unfinished_folder(request.folder)
     assert request.training is not None
+    without = "No checkpoints in %s; training from the beginning without them: %s"
     with ExitStack() as stack:
         try:
             stack.enter_context(only_process(folder, "A training"))
-            record = train(request.untrained, dataset, request.training, seed=seed, checkpoints=folder, resume=True)
-            return request.untrained, record
-        except NonFiniteStateError:
-            raise
-        except (ModelError, ResourceError, ConfigError) as error:
-            logger.warning("No checkpoints in %s; training from the beginning without them: %s", folder, error)
+        except (ConfigError, ResourceError) as error:
+            logger.warning(without, folder, error)
+        else:
+            try:
+                record = train(request.untrained, dataset, request.training, seed=seed, checkpoints=folder, resume=True)
+                return request.untrained, record
+            except NonFiniteStateError:
+                raise
+            except (ModelError, ResourceError) as error:
+                logger.warning(without, folder, error)
     model = request.make()
     return model, train(model, dataset, request.training, seed=seed)
 

@@ -16,7 +16,7 @@ from frellm4rec.models.base import Recommender
 from frellm4rec.training.config import TrainingRecord
 from spectral_probe.errors import ModelError
 from spectral_probe.storage.atomic import disk_errors, remove_partials, whole_folder, write_text
-from spectral_probe.storage.reading import check_regular, read_json
+from spectral_probe.storage.reading import read_json, refuse_special
 
 WEIGHTS, STATE = "state.safetensors", "state.json"
 _PROGRESS = {
@@ -120,7 +120,7 @@ class CheckpointFolder:
             return None
         folder = checkpoints[-1]
         try:
-            check_regular(folder / WEIGHTS)
+            refuse_special(folder / WEIGHTS)
             tensors = load_file(str(folder / WEIGHTS))
             content: dict[str, Any] = read_json(folder / STATE, _PROGRESS)
             model.load_saved_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})

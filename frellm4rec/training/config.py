@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from frellm4rec.models.config import LARGEST, identity_of, later
 from spectral_probe.errors import ConfigError, check_known, did_you_mean
 from spectral_probe.storage.reading import check_shape
+from spectral_probe.types import MOST_SEED
 
 #: Catalogues up to this size are trained with the full softmax, larger ones with sampled negatives.
 FULL_SOFTMAX_UP_TO = 20_000
@@ -36,8 +37,8 @@ def check_threads(threads: object) -> None:
 
 def check_seed(seed: object) -> None:
     """Refuse a seed that is not a whole number in 0…2³² − 1, the range of all generators."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}. Generators take 0 to 2**32 − 1.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:
+        raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}. Generators take 0 to {MOST_SEED}.")
 
 
 @dataclass(frozen=True)

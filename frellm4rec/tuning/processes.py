@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.process
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from spectral_probe import errors
-from spectral_probe.errors import ConfigError, SpectralProbeError
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, SpectralProbeError
+from spectral_probe.runs import interruptions
 
 logger = logging.getLogger(__name__)
+#: Seconds that an interrupted task has to write down that it was interrupted.
+GRACE = 10.0
 
 
 def check_jobs(jobs: int) -> None:
@@ -43,8 +48,8 @@ def side_by_side(
             yield (name, *attempt(call, *arguments))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool:
-        futures = {pool.submit(attempt, call, *arguments): name for name, arguments in tasks.items()}
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_begin_worker) as pool:
+        futures = {pool.submit(_in_worker, call, *arguments): name for name, arguments in tasks.items()}
         try:
             for future in as_completed(futures):
                 try:
@@ -52,9 +57,38 @@ def side_by_side(
                 except BrokenProcessPool as broken:  # the system has killed a process, such as for its memory
                     error, seconds = f"ResourceError: {broken} Try fewer --jobs.", 0.0
                 yield futures[future], error, seconds
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
+            _stop(multiprocessing.active_children())
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _stop(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """End processes: each may write down that it was interrupted, and is killed if that takes too long."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + GRACE
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that started this one, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+
+
+def _in_worker(call: Callable[..., None], *arguments: Any) -> tuple[str, float]:
+    """Do as :func:`attempt`; a signal to end ends this process, which would else be given the next task."""
+    interruptions.end_like_ctrl_c()
+    try:
+        return attempt(call, *arguments)
+    except KeyboardInterrupt:
+        os._exit(128 + interruptions.received)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with_parent() -> None:
@@ -72,7 +106,19 @@ def _end_with_parent() -> None:
 
 def exit_code_of(error: str) -> int:
     """Return the exit code of an error that :func:`attempt` gave; 1 for one that is none of ours."""
-    return int(getattr(getattr(errors, error.partition(":")[0], None), "exit_code", 1))
+    kind = _kind_of(error)
+    return 1 if kind is None else kind.exit_code
+
+
+def is_for_good(error: str) -> bool:
+    """Whether the same settings and data give an error of :func:`attempt` again: data, settings, or a divergence."""
+    kind = _kind_of(error)
+    return kind is not None and issubclass(kind, (NonFiniteStateError, ConfigError, DataError))
+
+
+def _kind_of(error: str) -> type[SpectralProbeError] | None:
+    kind = getattr(errors, error.partition(":")[0], None)
+    return kind if isinstance(kind, type) and issubclass(kind, SpectralProbeError) else None
 
 
 def attempt(call: Callable[..., None], *arguments: Any) -> tuple[str, float]:

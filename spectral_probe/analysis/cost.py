@@ -16,6 +16,7 @@ from spectral_probe.analysis.requests import (
     check_options,
     check_plugin,
     check_saved,
+    has_own_code,
     training_rows,
 )
 from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
@@ -325,6 +326,8 @@ def plan_analysis(
     if (saved := find_saved_model(model)) is not None:
         check_saved(saved, data, options, probe.inputs.shape[1])
         return [*head, {"quantity": "model", "value": model, "text": f"{model} (saved {saved.name} model)"}]
+    if options.trust_remote_code and has_own_code(model):
+        return [*head, {"quantity": "model", "value": model, "text": f"{model} (its sizes are known to its own code)"}]
     n_treated = sum(name != "paper" for name in captures)
     sizes = plan(
         model,

@@ -18,6 +18,7 @@ from spectral_probe.spectrum.components import COMPONENT_TAU, COMPONENTS
 from spectral_probe.spectrum.energy import MIN_TARGETS, NULLS
 from spectral_probe.spectrum.nodes import NODES, Nodes
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
+from spectral_probe.types import MOST_SEED
 
 #: Controls that run the model again, and those that are computed from the saved Grams.
 CAPTURED_CONTROLS = ("random-weights", "shuffled-history")
@@ -29,8 +30,8 @@ FIXED_CONTROLS = ("raw", "plain", "normalized-rows", "equal-weights")
 #: Minimum number of targets in the control ``long-histories``: from here on a user's excess is mostly signal.
 LONG_HISTORY = 12
 CONTROLS = (*CAPTURED_CONTROLS, *GRAM_CONTROLS, *VECTOR_CONTROLS)
-#: No whole number among the options may be larger; it is also the largest seed that all generators take.
-MOST = 2**32 - 1
+#: No whole number among the options may be larger.
+MOST = MOST_SEED
 INPUTS = ("id", "text", "id+text")
 #: Options that the Grams depend on; they cannot change on saved Grams.
 CAPTURE_OPTIONS = (

@@ -32,6 +32,7 @@ from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import SavedModel, find_saved_model
 from spectral_probe.recording.capture import selected_layers
+from spectral_probe.storage.reading import read_json
 
 _ANY = ("inputs", "embeddings", "dtype", "adapter")
 _SPREAD = ("device_map", "quantize")
@@ -133,6 +134,16 @@ def _ignored(name: str, options: AnalysisOptions, models: list[tuple[Any, str]])
         f"{name} is for language models ({takers}), and would be ignored here; got {name}={getattr(options, name)!r}, "
         f"and {listing}. Leave it out, or name a model that takes it."
     )
+
+
+def has_own_code(model: str) -> bool:
+    """Whether a model is a folder whose configuration names code of its own."""
+    alias = known_aliases().get(model)
+    config = Path(alias.target if alias is not None else model).expanduser() / "config.json"
+    try:
+        return kind_of(model) == "a folder" and "auto_map" in read_json(config, {})
+    except (OSError, ValueError):
+        return False
 
 
 def check_language_model(model: str, dataset: Dataset, options: AnalysisOptions, width: int) -> None:

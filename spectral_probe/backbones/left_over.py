@@ -6,7 +6,6 @@ tensor belongs to a block, to a further block, or to a module that the body has.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -16,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from spectral_probe.errors import ModelError
+from spectral_probe.storage.reading import read_json
 
 #: Outside the blocks: heads and poolers, which are not part of the body that is probed.
 HEADS = re.compile(r"(lm_head|embed_out|output_projection|cls|pooler)\.")
@@ -55,8 +55,8 @@ def weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
     names = {whole.name}
     if not whole.is_file() and index.is_file():
         try:
-            names = {Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            names = {Path(name).name for name in read_json(index, {"weight_map": {str: str}})["weight_map"].values()}
+        except (OSError, ValueError) as error:
             raise ModelError(
                 f"{index} must name the file of each weight; it cannot be read ({type(error).__name__}: {error}). "
                 "Download the folder again."

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from spectral_probe import __version__
-from spectral_probe.cli.streams import drop_output, lossy, open_closed_streams
+from spectral_probe.cli.streams import drop_output, flush_or_drop, lossy, open_closed_streams
 from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ResourceError, SpectralProbeError
 from spectral_probe.runs import interruptions
@@ -62,6 +62,7 @@ def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:
             code = code or _code_of_output(error)
     finally:
         sys.stderr = errors
+        flush_or_drop(errors)
     sys.exit(code)
 
 

@@ -56,7 +56,19 @@ def lossy(stream: TextIO) -> TextIO:
 
 def drop_output() -> None:
     """Send what is left of the standard output nowhere, so that nothing fails when the process ends."""
+    _drop(sys.stdout)
+
+
+def flush_or_drop(stream: TextIO) -> None:
+    """Flush a stream; what cannot be written goes nowhere, or Python would try again at its end, and end with 120."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

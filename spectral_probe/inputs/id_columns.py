@@ -11,7 +11,7 @@ from spectral_probe.interactions.column_names import is_item_name, listing, plai
 from spectral_probe.interactions.labels import label_of
 
 #: Names that pandas and others give to a column of row numbers.
-_INDEX_NAMES = ("", "index", "level0", "indexlevel0", "row", "rowid", "rownumber", "rownames", "unnamed:0", "x")
+_INDEX_NAMES = ("", "index", "level0", "indexlevel0", "row", "rowid", "rownumber", "rownames", "unnamed:0")
 #: With fewer rows, two or three numbers in a row say nothing.
 _FEWEST_ROWS = 3
 
@@ -127,7 +127,7 @@ class VectorTable:
             start = int(first)
             if all(label_of(value) == str(row) for row, value in enumerate(values, start=start)):
                 return True
-        is_index = bool(self.names) and plain_name(self.names[column]).strip("_") in _INDEX_NAMES[:-1]
+        is_index = bool(self.names) and plain_name(self.names[column]) in _INDEX_NAMES
         return is_index and all(label_of(value).removeprefix("-").isdigit() for value in values)
 
 

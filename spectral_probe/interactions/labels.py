@@ -150,13 +150,13 @@ def _note(distinct: npt.NDArray[Any], cleaned: npt.NDArray[Any], codes: npt.NDAr
     """Return what was rewritten and what became equal, with the number of rows of either; empty if nothing."""
     texts = np.array([str(value) for value in distinct], dtype=object)
     changed = np.flatnonzero((texts != cleaned) & (cleaned != ""))
-    if not len(changed) and len(set(cleaned)) == len(cleaned):
+    # Numbers and their texts are one label, and no change that anybody would see.
+    present = pd.DataFrame({"text": texts, "label": cleaned})[cleaned != ""].drop_duplicates()
+    n_merged = int(present["label"].duplicated().sum())
+    if not len(changed):
         return ""
     n_rows = np.bincount(codes[codes >= 0], minlength=len(distinct))
-    groups = pd.Series(cleaned)[cleaned != ""]
-    n_merged = int(groups.duplicated().sum())
-    first = changed[0] if len(changed) else 0
-    sample = f"for example {texts[first]!r} as {cleaned[first]!r}"
+    sample = f"for example {texts[changed[0]]!r} as {cleaned[changed[0]]!r}"
     merged = f"; {n_merged} labels became equal to another" if n_merged else ""
     return (
         f"column {name!r}: {len(changed)} of {len(distinct)} labels ({int(n_rows[changed].sum())} rows) are read "

@@ -6,6 +6,11 @@ from collections.abc import Iterable
 
 from spectral_probe.interactions.labels import label_of
 
+#: With fewer items that have a title in several rows, different titles of an item prove nothing.
+FEWEST_ITEMS = 5
+#: Columns that a table of reviews has: its titles are those of the reviews.
+_OF_REVIEWS = {"text", "reviewText", "review_text", "helpful_vote"}
+
 
 def first_titles(items: Iterable[object], titles: Iterable[object]) -> dict[str, str]:
     """Return the first title of each item that is not empty, by the label of the item."""
@@ -14,6 +19,30 @@ def first_titles(items: Iterable[object], titles: Iterable[object]) -> dict[str,
         if isinstance(title, str) and title.strip() and (label := label_of(item)):
             known.setdefault(label, title.strip())
     return known
+
+
+def has_titles_of_reviews(header: Iterable[str]) -> bool:
+    """Whether a column ``title`` of a table is that of reviews: the table also has their text."""
+    return bool(_OF_REVIEWS & set(header))
+
+
+def titles_in_log(items: Iterable[object], titles: Iterable[object], name: str) -> tuple[dict[str, str] | None, str]:
+    """Return the titles of the items from a column of a log, by label; None and a note if it is not about the items.
+
+    Parameters
+    ----------
+    items, titles : sequence
+        Of each row.
+    name : str
+        Of the column, for the note.
+    """
+    n_items, n_differing = titles_differ(items, titles)
+    if n_items < FEWEST_ITEMS or 2 * n_differing <= n_items:
+        return first_titles(items, titles), ""
+    return None, (
+        f"column {name!r} differs between the rows of one item for {n_differing} of {n_items} items, so it is not the "
+        "title of the item and is not used"
+    )
 
 
 def titles_differ(items: Iterable[object], titles: Iterable[object]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from spectral_probe.interactions.column_names import (
 )
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
-from spectral_probe.interactions.titles import first_titles, titles_of_items
+from spectral_probe.interactions.titles import has_titles_of_reviews, titles_in_log, titles_of_items
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.storage.regular import check_regular
 
@@ -119,6 +119,10 @@ def _from_frame(frame: pd.DataFrame) -> Dataset:
     for note in notes_on_columns(columns, ()):
         logger.warning("%s", note)
     titles = None
-    if "title" in columns:
-        titles = titles_of_items(first_titles(table[columns["item"]], table[columns["title"]]), log.item_ids)
+    if "title" in columns and not has_titles_of_reviews(header):
+        known, note = titles_in_log(table[columns["item"]], table[columns["title"]], columns["title"])
+        if known is None:
+            logger.warning("%s.", note)
+        else:
+            titles = titles_of_items(known, log.item_ids)
     return Dataset.from_interactions(log, item_titles=titles, name="frame")

@@ -17,7 +17,7 @@ from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.tables import FIRST_VERSION, PUBLISHED_SHARE, TEXT_COLUMNS
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
-from spectral_probe.storage.reading import check_regular, check_shape, read_json
+from spectral_probe.storage.reading import check_shape, read_json, refuse_special
 
 FORMAT = 2
 #: The published share of each user, if the control ``paper`` was measured. Runs of older versions lack it.
@@ -76,7 +76,7 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
     folder = Path(directory)
     try:
         per_user = _read_users(folder / "per_user.csv.gz")
-        check_regular(folder / "bands.csv")
+        refuse_special(folder / "bands.csv")
         curves = pd.read_csv(folder / "bands.csv", keep_default_na=False, na_values=[""], dtype=_text_types())
         summary = read_json(folder / "summary.json", _SUMMARY)
         is_first = "format" not in summary
@@ -104,7 +104,7 @@ def load_profile(kind: type[ProfileT], directory: str | os.PathLike[str]) -> Pro
 
 
 def _read_users(path: Path) -> pd.DataFrame:
-    check_regular(path)
+    refuse_special(path)
     # Read as text: a user_id may be 007 or NA.
     return pd.read_csv(path, dtype={"user_id": "string"}, keep_default_na=False, na_values=[""])
 

@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from spectral_probe.errors import DataError, ShapeError
 from spectral_probe.storage.atomic import whole_file
 from spectral_probe.storage.hashing import array_hash, digest
-from spectral_probe.storage.reading import check_regular
+from spectral_probe.storage.reading import refuse_special
 from spectral_probe.types import Float32Array, FloatArray, IntArray
 
 #: Positions of the pilot: users are drawn until they have so many.
@@ -135,7 +135,7 @@ class Pilot:
             If the file is missing or damaged.
         """
         try:
-            check_regular(path)
+            refuse_special(path)
             with safe_open(str(path), framework="numpy") as stored:
                 n_positions = int(stored.metadata()["n_positions"])
                 tensors = {name: stored.get_tensor(name) for name in sorted(stored.keys())}

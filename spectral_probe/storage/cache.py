@@ -55,7 +55,7 @@ def _usable(folder: Path) -> Path:
         logger.warning(
             "The cache cannot be used: %s; what would be stored there is kept in %s until this process ends. Set %s to "
             "a folder that can be written.",
-            str(error).split(". Free some space")[0],
+            error.__cause__ or error,
             instead,
             CACHE_VARIABLE,
         )

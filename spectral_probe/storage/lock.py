@@ -58,10 +58,10 @@ def only_process(folder: Path, what: str) -> Iterator[None]:
             ) from error
         except NotImplementedError as error:
             logger.warning("%s cannot be locked (%s). Let no other process work there.", folder, error)
-        else:
-            (folder / OWNER).write_text(str(os.getpid()), encoding="utf-8")
     _holders.add(holder)
     try:
+        with suppress(OSError):  # it is for a message only
+            (folder / OWNER).write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
         _holders.discard(holder)

@@ -43,7 +43,7 @@ MOST_ALIASES = 20
 _LONGEST_VALUE = 60
 
 
-def check_regular(path: str | Path) -> None:
+def refuse_special(path: str | Path) -> None:
     """Refuse a pipe or a device, which might never end; a path that does not exist is left to whoever opens it.
 
     Raises
@@ -63,7 +63,7 @@ def read_text(path: str | Path) -> str:
     OSError, ValueError
         If it cannot be read.
     """
-    check_regular(path)
+    refuse_special(path)
     return Path(path).read_text(encoding="utf-8")
 
 
@@ -111,8 +111,14 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    except (
+        yaml.YAMLError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+    ) as error:  # the last: a tag without its value
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
@@ -132,14 +138,14 @@ def read_npz(path: str | Path, arrays: Mapping[str, tuple[str, int]]) -> dict[st
     OSError, ValueError
         If it cannot be read, is damaged, or an array is missing or of another kind.
     """
-    check_regular(path)
+    refuse_special(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("it is no archive of arrays")
             names = [name.removesuffix("?") for name in arrays if not name.endswith("?") or name[:-1] in stored.files]
             content = {name: np.asarray(stored[name]) for name in names}
-    except (KeyError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (KeyError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(" ".join(str(error).split()).strip("'\"") or type(error).__name__) from error
     for name, array in content.items():
         kinds, n_dimensions = arrays.get(name) or arrays[f"{name}?"]

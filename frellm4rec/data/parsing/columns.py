@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -131,20 +133,24 @@ class ParquetTable:
 
 
 class JsonTable:
-    """JSON lines, an object for each event; its columns are the keys of the first. See :class:`Table`."""
+    """JSON lines, an object for each event; its columns are the keys of most of the first. See :class:`Table`."""
 
     unit = "line"
+    _N_SAMPLE = 100
 
     def __init__(
         self, path: Path, named: Mapping[str, str] | None, *, roles: Collection[str], required: Collection[str]
     ) -> None:
         self.path, self.notes = path, list[str]()
         lines = JsonLines(path)
-        first = next(iter(lines), None)
-        if first is None:
+        sample = list(islice(lines, self._N_SAMPLE))
+        if not sample:
             lines.check()
             raise DataError(f"{path} must have one JSON object per line; it has none. Convert it.")
-        self.header = [str(key) for key in first]
+        # A key that a few events lack is a column, and one that a few events have is none, unless it is named.
+        counts = Counter(str(key) for entry in sample for key in entry)
+        wanted = set((named or {}).values())
+        self.header = [key for key, n in counts.items() if 2 * n >= len(sample) or key in wanted]
         self.columns = find_columns(self.header, named, where=str(path), roles=roles, required=required)
 
     def read(self, columns: list[str], *, filled: Collection[str]) -> pd.DataFrame:

@@ -71,8 +71,20 @@ class JsonLines:
         if self.n_broken > self.max_broken_share * self.n_lines:
             raise DataError(
                 f"{self.path} may have {self.max_broken_share:.1%} broken lines; {self.n_broken} of {self.n_lines} are "
-                f"({self.n_broken / self.n_lines:.1%}), first: {self._first_broken}. Fetch it again."
+                f"({self.n_broken / self.n_lines:.1%}), first: {self._first_broken}. {self._advice()}"
             )
+
+    def _advice(self) -> str:
+        """Return what to do about a file that is no JSON lines."""
+        with open_unpacked(self.path) as file:
+            start = file.read(1000)
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return "It is UTF-16. Convert it to UTF-8."
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            return "It looks like one JSON array. Write an object per line: jq -c '.[]' FILE > FILE.jsonl"
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and b"}\n" not in start:
+            return "It looks like one JSON object. Write an object per event and line."
+        return "Fetch it again."
 
     def _lines(self) -> Iterator[bytes]:
         check_regular(self.path)

@@ -161,9 +161,10 @@ class TextTable:
             if columns is None or not set(required) <= set(columns):
                 continue
             self._separator, self.header, self.columns = separator, header, columns
-            self._has_header = by_position and _is_header(sample)
+            self._has_header = by_position and self._is_header(sample, columns)
             listed = ", ".join(f"{role} {column}" for role, column in columns.items())
-            self.notes.append(f"no header: the columns by position are {listed}.")
+            lead = "line 1 is a header and is skipped" if self._has_header else "no header"
+            self.notes.append(f"{lead}: the columns by position are {listed}.")
             return
         if problem is None:
             raise DataError(
@@ -174,6 +175,26 @@ class TextTable:
             hint = " Without a header, name the columns by their positions: --columns user=1,item=2,time=3."
             raise DataError(f"{problem}{hint}") from None
         raise problem
+
+    def _is_header(self, sample: list[list[str]], columns: dict[str, str]) -> bool:
+        """Whether the first line names the columns that are given by position; a doubtful one is refused.
+
+        With a column of times: it has no time there, and the second line has one. Without: it has a usual name of the
+        user at the position of the user and one of the item at that of the item, or one of them that ends in ``id``.
+        """
+        cells = {role: [row[int(column) - 1] for row in sample[:2]] for role, column in columns.items()}
+        if "time" in cells:
+            return not _is_time(cells["time"][0]) and len(sample) > 1 and _is_time(cells["time"][1])
+        names = [plain_name(cells[role][0]) for role in ("user", "item")]
+        usual = [name for name, role in zip(names, ("user", "item"), strict=True) if name in USUAL_NAMES[role]]
+        if len(usual) == 2 or any(name.endswith("id") for name in usual):
+            return True
+        if usual:
+            raise DataError(
+                f"Line 1 of {self.path} reads {str(sample[0])[:80]}, which may be a header or data. Delete it if it is "
+                "a header; else give the file a header with names, and name the columns by them."
+            )
+        return False
 
     def _split(self, line: str, separator: str) -> list[str]:
         """Return the fields of one line."""
@@ -293,14 +314,6 @@ def _by_position(sample: list[list[str]]) -> dict[str, str] | None:
     if width == 4 and not _numbers(sample, 2).between(*_RATINGS).all():
         return None
     return {**columns, "time": str(width)}
-
-
-def _is_header(sample: list[list[str]]) -> bool:
-    """Whether the first line has a usual name of a column, or no number while the second has one."""
-    if {plain_name(field) for field in sample[0]} & {name for names in USUAL_NAMES.values() for name in names}:
-        return True
-    numbers = [[not pd.isna(value) for value in pd.to_numeric(pd.Series(row), errors="coerce")] for row in sample[:2]]
-    return len(numbers) == 2 and not any(numbers[0]) and any(numbers[1])
 
 
 def _untyped(field: str, path: Path) -> str:

@@ -109,3 +109,13 @@ def test_a_signal_is_handled_once_and_restored(monkeypatch):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_cannot_be_flushed_does_not_fail_again_at_the_end():
+    script = (
+        "import sys\nfrom spectral_probe.cli.streams import flush_or_drop\n"
+        "stream = open('/dev/full', 'w')\nsys.stderr = stream\nstream.write('lost')\nflush_or_drop(stream)\nsys.exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 3
+    # Python itself ends with 120 where that is not done.
+    assert subprocess.run([sys.executable, "-c", script.replace("\nflush_or_drop(stream)", "")]).returncode == 120

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from spectral_probe.storage.reading import check_regular, parse_json, parse_yaml, read_json, read_npz, read_yaml
+from spectral_probe.storage.reading import parse_json, parse_yaml, read_json, read_npz, read_yaml, refuse_special
 
 SHAPE = {"format": int, "name?": (str, None), "sizes": [float], "parts?": {str: {"n": int}}}
 
@@ -99,9 +99,9 @@ def test_an_archive_with_any_flipped_byte_is_the_same_or_an_error(tmp_path):
 
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for read in (check_regular, read_json, read_yaml, lambda path: read_npz(path, {})):
+    for read in (refuse_special, read_json, read_yaml, lambda path: read_npz(path, {})):
         with pytest.raises(ValueError, match="a pipe or a device"):
             read(tmp_path / "pipe")
     with pytest.raises(ValueError, match="a pipe or a device"):
         read_json("/dev/zero")
-    check_regular(tmp_path / "absent")
+    refuse_special(tmp_path / "absent")

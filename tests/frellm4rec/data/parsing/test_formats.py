@@ -253,3 +253,59 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
     for name in ("lastfm", "movielens:100k"):
         with pytest.raises(DataError, match="it is a pipe"):
             resolve_dataset(name, tmp_path / "log.zip")
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "n_events"),
+    [
+        ("alice,bread\nbob,12\nbob,13\nbob,14\nalice,15\n", "user=1,item=2", 5),
+        ("alice,movie,1000000001\nbob,book,1000000002\nbob,dvd,1000000003\n", "user=1,item=2,time=3", 3),
+        ("9,movie,1000000001\n8,book,1000000002\n8,dvd,1000000003\n", "user=1,item=2,time=3", 3),
+        ("who,what,when\nbob,book,1000000002\nbob,dvd,1000000003\n", "user=1,item=2,time=3", 2),
+        ("user,item\nbob,book\nbob,dvd\n", "user=1,item=2", 2),
+    ],
+)
+def test_a_first_line_is_skipped_only_where_it_is_a_header(text, columns, n_events, tmp_path, caplog):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    dataset = resolve_dataset(f"table:{path},{columns}")
+    assert sum(map(len, dataset.sequences)) == n_events
+    assert ("line 1 is a header and is skipped" in caplog.text) == (n_events < text.count("\n"))
+
+
+def test_a_first_line_that_may_be_a_header_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("alice,movie\nbob,book\n")
+    with pytest.raises(DataError, match="may be a header or data"):
+        resolve_dataset(f"table:{tmp_path / 'log.csv'},user=1,item=2")
+
+
+def json_lines(path, changes):
+    """Write 200 events with times against the order of the file; ``changes`` maps a line from 0 to keys left out."""
+    rows = [{"user_id": f"u{n % 20}", "item_id": f"i{n % 17}", "timestamp": 1_000_000 - n} for n in range(200)]
+    rows = [{k: v for k, v in row.items() if k not in changes.get(n, ())} for n, row in enumerate(rows)]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("key", ["timestamp", "item_id"])
+def test_a_first_event_that_lacks_a_key_is_left_out_like_any_other(key, tmp_path):
+    whole = read_table(json_lines(tmp_path / "a.jsonl", {5: [key]}))
+    first = read_table(json_lines(tmp_path / "b.jsonl", {0: [key]}))
+    assert sum(map(len, first.sequences)) == sum(map(len, whole.sequences)) == 199
+    # Times run against the order of the file: were they not read, the histories would be reversed.
+    assert first.item_ids[first.sequences[list(first.user_ids).index("u1")][-1]] == "i1"
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b'[{"user_id": 1, "item_id": 2}]', "one JSON array.*jq -c"),
+        (b'[\n{"user_id": 1, "item_id": 2},\n{"user_id": 1, "item_id": 3}\n]', "one JSON array"),
+        (b'{"user_id": [1, 2],\n "item_id": [3, 4]}', "one JSON object"),
+        ('{"user_id": 1, "item_id": 2}\n'.encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_other_json_is_named(content, advice, tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=advice):
+        read_table(tmp_path / "x.jsonl")
