@@ -20,7 +20,7 @@ from spectral_probe.backbones.decoder import read_tokenizer
 from spectral_probe.backbones.devices import parse_device, parse_dtype
 from spectral_probe.backbones.gguf_files import find_gguf
 from spectral_probe.backbones.hub_access import HubAccess
-from spectral_probe.backbones.left_over import check_headers
+from spectral_probe.backbones.left_over import check_headers, refuse_integers
 from spectral_probe.backbones.loading import check_packaged, is_on_hub
 from spectral_probe.backbones.protocol import without_layers
 from spectral_probe.backbones.weight_files import check_folder_weights
@@ -169,7 +169,9 @@ def check_language_model(model: str, dataset: Dataset, options: AnalysisOptions,
     if kind == "a folder":
         check_folder_weights(source, allow_pickle=options.allow_pickle)
         if any(source.glob("*.safetensors")):
-            check_headers(*meta_body(source), source)
+            body, blocks = meta_body(source)
+            refuse_integers(source, body.config)
+            check_headers(body, blocks, source)
     if (adapter := options.adapter or (alias.adapter if alias is not None else None)) is not None:
         check_adapter(adapter)
     if options.embeddings is not None:

@@ -15,7 +15,7 @@ from spectral_probe.backbones.configs import check_config, without_pooler
 from spectral_probe.backbones.decoder import HFDecoder
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
-from spectral_probe.backbones.left_over import check_left_over
+from spectral_probe.backbones.left_over import check_left_over, refuse_integers
 from spectral_probe.backbones.weight_files import check_folder_weights, snapshot
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
 
@@ -140,6 +140,8 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
         trust_remote_code=reading.trust_remote_code,
     )
     files = snapshot(source, access.revision)
+    if files is not None:
+        refuse_integers(files, config)
     decoder.left_over = check_left_over(decoder.model, decoder.blocks_path, report["unexpected_keys"], files, source)
     if decoder.left_over:
         logger.warning("%s: %d weights or files were not read: %s", name, *_shown(decoder.left_over))

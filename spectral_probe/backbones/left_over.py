@@ -24,6 +24,9 @@ BUFFERS = re.compile(r"(^|\.)(inv_freq|original_inv_freq|position_ids|token_type
 #: Causal masks of GPT-2 and its relatives, saved under the name of a bias; a bias has one axis, a mask has four.
 _MASK = re.compile(r"(^|\.)(attn|attention|crossattention)\.(bias|causal_mask)$")
 _MASK_AXES = 4
+_INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+#: Prefix of the names in a checkpoint whose adapter was not merged.
+_ADAPTED = "base_model.model."
 #: Names in the error; the rest are counted.
 _SHOWN = 3
 _STEP = "Correct config.json, or save the model again with save_pretrained()."
@@ -46,6 +49,28 @@ def stored_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(
             f"The weights in {str(file)!r} cannot be read: {error}. Download the file again, or save the model again."
         ) from error
+
+
+def refuse_integers(folder: Path, config: Any) -> None:
+    """Refuse weights that are stored as integers where the configuration does not say how they were rounded.
+
+    Raises
+    ------
+    ModelError
+    """
+    from safetensors import safe_open
+
+    if getattr(config, "quantization_config", None) is not None:
+        return
+    for file in weight_files(folder)[0]:
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118
+                part = stored.get_slice(name)
+                if len(part.get_shape()) > 1 and part.get_dtype() in _INTEGERS and not BUFFERS.search(name):
+                    raise ModelError(
+                        f"{name} in {str(file)!r} is stored as {part.get_dtype()}, and config.json has no "
+                        "quantization_config that says how. Restore it, or save the model in floating point."
+                    )
 
 
 def weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -210,6 +235,7 @@ class _Body:
 
     def name(self, stored: str) -> str:
         """Return the name of a stored tensor in the body: without the body's own name under a head."""
+        stored = stored.removeprefix(_ADAPTED)
         return stored.removeprefix(self.prefix) if self.prefix != "." else stored
 
     def is_muted(self, stored: str) -> bool:

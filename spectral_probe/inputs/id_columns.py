@@ -13,7 +13,7 @@ from spectral_probe.interactions.labels import label_of
 #: Names that pandas and others give to a column of row numbers.
 _INDEX_NAMES = ("", "index", "level0", "indexlevel0", "row", "rowid", "rownumber", "rownames", "unnamed:0")
 #: With fewer rows, two or three numbers in a row say nothing.
-_FEWEST_ROWS = 3
+FEWEST_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class VectorTable:
         """Whether a column is 0, 1, 2, … or 1, 2, 3, …, or has a name of row numbers and holds whole numbers."""
         values = self.columns[column]
         first = label_of(values[0])
-        if first in ("0", "1") and len(values) >= _FEWEST_ROWS:
+        if first in ("0", "1") and len(values) >= FEWEST_ROWS:
             start = int(first)
             if all(label_of(value) == str(row) for row, value in enumerate(values, start=start)):
                 return True

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import DataError, MissingDependencyError, did_you_mean
-from spectral_probe.inputs.id_columns import VectorTable, is_number
+from spectral_probe.inputs.id_columns import FEWEST_ROWS, VectorTable, is_number
 from spectral_probe.interactions.column_names import is_item_name
 from spectral_probe.interactions.labels import label_of
 from spectral_probe.storage.regular import check_regular
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 _READERS = (".npy", ".safetensors", ".csv", ".parquet")
 #: Names of the tensor meant, where a safetensors file holds several.
 _TENSOR_NAMES = ("embeddings", "item_embeddings", "weight")
-#: What a safetensors file calls its ids, a JSON list in its metadata.
-_IDS_KEY = "item_ids"
 
 
 def load_embeddings(
@@ -84,12 +82,27 @@ def load_embeddings(
             f"first for item {int(np.flatnonzero(broken)[0])}. Repair these rows."
         )
     if ids is None:
+        _refuse_row_names(embeddings, path)
         logger.warning(
             "%s has no item ids: row i is taken as the vector of item i of the data set. Check the order with "
             "`frellm4rec data DATASET --export-items FILE`, or store the ids with the vectors.",
             path.name,
         )
     return embeddings
+
+
+def _refuse_row_names(vectors: npt.NDArray[Any], path: Path) -> None:
+    """Refuse a column of distinct whole numbers among fractional features: it names the rows, and is no feature."""
+    is_whole = (vectors == np.round(vectors)).all(axis=0)
+    if is_whole.all() or len(vectors) < FEWEST_ROWS:
+        return
+    for column in np.flatnonzero(is_whole):
+        if len(np.unique(vectors[:, column])) == len(vectors):
+            raise DataError(
+                f"Column {column + 1} of the vectors in {path.name!r} holds another whole number for every item, such "
+                f"as {vectors[0, column]:.0f}, and other columns do not: it may name the items. Drop it, or write the "
+                "ids of the data set in a column item_id (frellm4rec data DATASET --export-items FILE)."
+            )
 
 
 def _read(path: Path, labels: list[str], *, is_labelled: bool) -> tuple[npt.NDArray[Any], list[str] | None]:
@@ -135,14 +148,36 @@ def _from_safetensors(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
                 f"{path.name!r} holds {names}. Rename the tensor to read."
             )
         tensor = file.get_tensor(candidates[0])
+        others = {name: file.get_tensor(name) for name in names if name != candidates[0]}
         metadata = file.metadata() or {}
     array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    if _IDS_KEY not in metadata:
-        return array, None
-    ids = json.loads(metadata[_IDS_KEY])
-    if not isinstance(ids, list):
-        raise DataError(f"The metadata {_IDS_KEY!r} of {path.name!r} must be a JSON list; it is {str(ids)[:60]!r}.")
-    return array, _as_many([label_of(label) for label in ids], array, f"the metadata of {path.name}")
+    ids = [(f"the tensor {name}", other.tolist()) for name, other in others.items() if _is_ids(name, other)]
+    ids += [(f"the metadata {key}", _list_of(text, key, path)) for key, text in metadata.items() if is_item_name(key)]
+    if len(ids) > 1:
+        raise DataError(f"{path.name!r} has ids in {' and in '.join(source for source, _ in ids)}. Leave one of them.")
+    if ids:
+        return array, _as_many([label_of(label) for label in ids[0][1]], array, f"{ids[0][0]} of {path.name}")
+    if unknown := [name for name, other in others.items() if other.ndim == 1 and len(other) == len(tensor)]:
+        raise DataError(
+            f"{path.name!r} holds {unknown[0]!r}, one number for each vector: it may name the items. Call it item_ids, "
+            "or drop it."
+        )
+    return array, None
+
+
+def _is_ids(name: str, tensor: Any) -> bool:
+    return is_item_name(name) and tensor.ndim == 1 and not tensor.is_floating_point()
+
+
+def _list_of(text: str, key: str, path: Path) -> list[Any]:
+    """Return the JSON list in the metadata of a file."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = text
+    if not isinstance(values, list):
+        raise DataError(f"The metadata {key!r} of {path.name!r} must be a JSON list; it is {str(values)[:60]!r}.")
+    return values
 
 
 def _as_many(ids: list[str], vectors: npt.NDArray[Any], source: str) -> list[str]:

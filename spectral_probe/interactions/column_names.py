@@ -143,8 +143,10 @@ def listing(columns: Sequence[str]) -> str:
 
 
 def is_item_name(column: str) -> bool:
-    """Return whether a column of this name holds the ids of items: a usual name, or one that ends in ``id``."""
+    """Return whether a column of this name holds the ids of items: a usual name, or one that ends in ``id``, ``ids``."""
     text = column.strip()
+    if text.lower().endswith("ids"):
+        text, column = text[:-1], column.strip()[:-1]
     return plain_name(column) in ("id", *USUAL_NAMES["item"]) or text.endswith(("_id", "Id", "ID", "-id", " id"))
 
 

@@ -18,8 +18,8 @@ from spectral_probe.runs import interruptions
 
 def task(folder, name):
     path = Path(folder) / name
-    path.write_text("begun")
     try:
+        path.write_text("begun")
         time.sleep(60)
     except KeyboardInterrupt:
         path.write_text("interrupted")
@@ -46,7 +46,7 @@ def test_a_signal_ends_all_tasks_and_begins_no_other(number, tmp_path):
     folder.mkdir()
     process = subprocess.Popen([sys.executable, str(script), str(folder)], start_new_session=True, stderr=-1, text=True)
     deadline = time.monotonic() + 60
-    while len(begun(folder)) < 2 and time.monotonic() < deadline:
+    while sorted(begun(folder).values()) != ["begun", "begun"] and time.monotonic() < deadline:
         time.sleep(0.02)
     sent = time.monotonic()
     process.send_signal(number)

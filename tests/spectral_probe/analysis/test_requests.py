@@ -45,6 +45,10 @@ def inputs(frame, tmp_path_factory) -> Path:
     weights = load_file(folder / "biased" / "model.safetensors")
     weights["layers.0.self_attn.q_proj.bias"] = torch.ones(WIDTH)
     save_file(weights, folder / "biased" / "model.safetensors", {"format": "pt"})
+    tiny("llama").save_pretrained(folder / "integers")
+    weights = load_file(folder / "integers" / "model.safetensors")
+    weights["layers.0.mlp.up_proj.weight"] = weights["layers.0.mlp.up_proj.weight"].to(torch.int8)
+    save_file(weights, folder / "integers" / "model.safetensors", {"format": "pt"})
     return folder
 
 
@@ -87,6 +91,7 @@ FOLDER = ["--model", "./llama", "--embeddings", "vectors.npy"]
         (["--model", "./llama", "--inputs", "text"], 3, "no item titles"),
         (["--model", "./longer", "--embeddings", "vectors.npy"], 4, "layers.2.input_layernorm.weight"),
         (["--model", "./biased", "--embeddings", "vectors.npy"], 4, "layers.0.self_attn.q_proj.bias"),
+        (["--model", "./integers", "--embeddings", "vectors.npy"], 4, "layers.0.mlp.up_proj.weight"),
         ([*FOLDER, "--quantize", "8bit", "--controls", "random-weights"], 2, "random-weights"),
         ([*FOLDER, "--quantize", "8bit"], 5, "bitsandbytes"),
     ],

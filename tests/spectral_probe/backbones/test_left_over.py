@@ -63,6 +63,17 @@ def test_what_belongs_to_the_body_is_refused_by_name(more, config, says, tmp_pat
     refused(save(tmp_path / "m", more, **config), *says)
 
 
+def test_an_adapter_that_was_not_merged_is_refused(tmp_path):
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    refused(save(tmp_path / "m", {name: torch.ones(2, WIDTH)}), name)
+
+
+def test_integers_without_a_word_on_their_rounding_are_refused(tmp_path):
+    name = "model.layers.0.mlp.up_proj.weight"
+    folder = save(tmp_path / "m", {name: torch.ones(48, WIDTH, dtype=torch.int8)})
+    refused(folder, name, "I8", "quantization_config")
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [

@@ -303,6 +303,35 @@ def test_ids_stored_beside_or_inside_decide_over_the_order(tmp_path):
         load_embeddings(tmp_path / "v.npy", 3, MOVIES)
 
 
+def test_ids_of_safetensors_are_read_from_a_tensor(tmp_path):
+    path = tmp_path / "v.safetensors"
+    save_file({"item_embeddings": VECTORS[[1, 2, 0]], "item_ids": np.array([1, 2, 3])}, path)
+    np.testing.assert_array_equal(load_embeddings(path, 3, MOVIES), VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({"order": np.array([1, 2, 0])}, {}, "'order', one number for each vector"),
+        ({"item_ids": np.array([1, 2, 3])}, {"item_ids": "[1, 2, 3]"}, "the tensor item_ids and in the metadata"),
+        ({}, {"item_ids": "1, 2, 3"}, "must be a JSON list"),
+        ({"item_ids": np.array([1, 2])}, {}, "2 ids"),
+    ],
+)
+def test_ids_of_safetensors_that_may_be_meant_otherwise_are_refused(tensors, metadata, message, tmp_path):
+    save_file({"item_embeddings": VECTORS, **tensors}, tmp_path / "v.safetensors", metadata)
+    with pytest.raises(DataError, match=message):
+        load_embeddings(tmp_path / "v.safetensors", 3, MOVIES)
+
+
+def test_a_column_that_names_the_rows_of_an_array_is_refused(tmp_path):
+    np.save(tmp_path / "v.npy", np.column_stack([[30, 10, 20], VECTORS / 8]))
+    with pytest.raises(DataError, match=r"Column 1 .* such as 30"):
+        load_embeddings(tmp_path / "v.npy", 3, IDS)
+    np.save(tmp_path / "v.npy", np.column_stack([[30, 10, 10], VECTORS / 8]))
+    assert load_embeddings(tmp_path / "v.npy", 3, IDS).shape == (3, 3)
+
+
 def test_rows_matched_by_position_are_announced(tmp_path, caplog):
     np.save(tmp_path / "v.npy", VECTORS)
     load_embeddings(tmp_path / "v.npy", 3, IDS)
