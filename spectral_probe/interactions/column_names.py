@@ -143,7 +143,7 @@ def listing(columns: Sequence[str]) -> str:
 
 
 def is_item_name(column: str) -> bool:
-    """Return whether a column of this name holds the ids of items: a usual name, or one that ends in ``id``, ``ids``."""
+    """Return whether a column of this name holds the ids of items: a usual name, or one that ends in ``id(s)``."""
     text = column.strip()
     if text.lower().endswith("ids"):
         text, column = text[:-1], column.strip()[:-1]
