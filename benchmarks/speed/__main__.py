@@ -55,11 +55,17 @@ CASES = {
     "evaluation-lengths": Case("evaluation of FreLLM4Rec, MiniLM on LastFM: users by length / in order", 1),
     "training-attention": Case("training step in bfloat16: eager / fused attention, Llama of width 576, 3 blocks", 1),
 }
+#: Measured where there is a CUDA device, and written to a page of their own.
+GPU_CASES = {
+    "gpu-capture": Case("capture of LastFM / bare forward passes, random weights, shape of Qwen2.5-7B, bfloat16", 1),
+    "gpu-training": Case("training epoch of every model on LastFM: ours / a bare loop of the same module", 1),
+}
+ALL_CASES = CASES | GPU_CASES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)}; default: all")
+    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(ALL_CASES)}; default: all without a GPU")
     parser.add_argument("--lastfm", type=Path, help="folder with the raw HetRec files, for the LastFM cases")
     parser.add_argument("--threads", type=int, help="threads of BLAS and PyTorch (default: those of each case)")
     parser.add_argument(
@@ -68,9 +74,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for case in options.cases or CASES:
-        if case not in CASES:
-            parser.error(f"unknown case {case!r}; known: {', '.join(CASES)}")
-        threads = options.threads or CASES[case].threads
+        if case not in ALL_CASES:
+            parser.error(f"unknown case {case!r}; known: {', '.join(ALL_CASES)}")
+        threads = options.threads or ALL_CASES[case].threads
         command = [sys.executable, "-m", "benchmarks.speed.cases", case, str(options.lastfm or ""), str(threads)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -87,10 +93,11 @@ def main() -> None:
     Console(width=140).print(table)
     if options.page is not None:
         before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-        write_text(options.page, page(rows, before).removesuffix("\n"))
+        arguments = " ".join([f"--page {options.page}", *options.cases])
+        write_text(options.page, page(rows, before, arguments).removesuffix("\n"))
 
 
-def page(rows: list[dict[str, Any]], before: str = "") -> str:
+def page(rows: list[dict[str, Any]], before: str = "", arguments: str = "--page docs/benchmarks.md") -> str:
     """Return the table as Markdown, with the machine it was measured on.
 
     Cases that were not measured, or failed, keep their rows of the page ``before`` if its machine and versions are the
@@ -101,17 +108,17 @@ def page(rows: list[dict[str, Any]], before: str = "") -> str:
         f"{version('torch')}, NumPy {version('numpy')}."
     )
     lines = before.splitlines() if machine in before else []
-    shown = {name: line for name, case in CASES.items() for line in lines if line.startswith(f"| {case.title} |")}
+    shown = {name: line for name, case in ALL_CASES.items() for line in lines if line.startswith(f"| {case.title} |")}
     for row in rows:
         name, threads = row["case"], row.get("threads", "")
         if row["measured"] != "failed" or name not in shown:
-            cells = (CASES[name].title, row["measured"], row["goal"], threads, row["detail"])
+            cells = (ALL_CASES[name].title, row["measured"], row["goal"], threads, row["detail"])
             shown[name] = f"| {' | '.join(map(str, cells))} |"
     return "\n".join(
         [
             "# Benchmarks",
             "",
-            "<!-- Written by `python -m benchmarks.speed --lastfm DIR --page docs/benchmarks.md`; do not edit. -->",
+            f"<!-- Written by `python -m benchmarks.speed --lastfm DIR {arguments}`; do not edit. -->",
             "",
             f"{machine} A shared machine: ratios are of pairs taken in turn, medians of those; absolute times are for "
             "orientation only. Threads are those of BLAS and PyTorch; work on one thread is timed in processor "
@@ -119,7 +126,7 @@ def page(rows: list[dict[str, Any]], before: str = "") -> str:
             "",
             "| what | measured | goal | threads | detail |",
             "|---|---|---|---|---|",
-            *(shown[name] for name in CASES if name in shown),
+            *(shown[name] for name in ALL_CASES if name in shown),
             "",
         ]
     )

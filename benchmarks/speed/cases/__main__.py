@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.speed.cases import beside_recbole, filters, instrument, models, recommender, training
+from benchmarks.speed.cases import beside_recbole, filters, gpu, instrument, models, recommender, training
 
 CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "bases-networkx": instrument.bases_networkx,
@@ -34,6 +34,8 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "training-lengths": training.training_lengths,
     "evaluation-lengths": training.evaluation_lengths,
     "training-attention": training.training_attention,
+    "gpu-capture": gpu.gpu_capture,
+    "gpu-training": gpu.gpu_training,
 }
 
 if __name__ == "__main__":

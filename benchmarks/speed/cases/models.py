@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -29,26 +30,27 @@ def names() -> list[str]:
     return [name for name in model_names() if model_class(name).traits.is_trained and name not in _OVER_A_BACKBONE]
 
 
-def published(name: str, dataset: Any) -> tuple[Any, Any]:
+def published(name: str, dataset: Any, device: str = "cpu") -> tuple[Any, Any]:
     """Return an untrained model as its recipe and its published loss have it, and the settings of its training."""
     from frellm4rec.runs.recipe import Recipe
     from frellm4rec.runs.train import build_model
     from frellm4rec.tuning.trials import System
 
-    recipe = Recipe(model=name).merged({**System(name).settings, "device": "cpu"})
+    recipe = Recipe(model=name).merged({**System(name).settings, "device": device})
     return build_model(recipe, dataset), recipe.training
 
 
 class BareLoop:
     """The loop one would write around the same module: batches, loss, backward, optimizer; nothing else."""
 
-    def __init__(self, name: str, dataset: Any) -> None:
+    def __init__(self, name: str, dataset: Any, device: str = "cpu") -> None:
         import torch
 
         from frellm4rec.training.batches import training_samples
         from frellm4rec.training.loop import chosen_supervision
 
-        self.model, self.training = published(name, dataset)
+        self.device = torch.device(device)
+        self.model, self.training = published(name, dataset, device)
         self.model.train()
         self.supervision = chosen_supervision(self.model, self.training)
         self.samples = training_samples(dataset, MAX_LENGTH, self.supervision)
@@ -68,34 +70,36 @@ class BareLoop:
             samples = self.samples.select(order[start : start + self.training.batch_size])
             if self.supervision == "prefix":
                 samples = samples.drawn_prefixes(self.draws)
-            batch = make_batch(samples, self.supervision, torch.device("cpu"))
+            batch = make_batch(samples, self.supervision, self.device)
             self.optimizer.zero_grad(set_to_none=True)
             total, n_targets = self.model.training_loss(batch, self.draws)
             (total / n_targets).backward()
             self.optimizer.step()
 
 
-def epoch_pairs(name: str, dataset: Any, n_pairs: int) -> tuple[list[tuple[float, float]], int]:
-    """Return processor seconds of epochs of our trainer and of the bare loop, in turn, and the samples of an epoch."""
+def epoch_pairs(
+    name: str, dataset: Any, n_pairs: int, *, device: str = "cpu", clock: Callable[[], float] = CPU_CLOCK
+) -> tuple[list[tuple[float, float]], int]:
+    """Return seconds of epochs of our trainer and of the bare loop, in turn, and the samples of an epoch."""
     import torch
 
     from frellm4rec.training.trainer import TrainingConfig, train
 
-    bare, times = BareLoop(name, dataset), []
+    bare, times = BareLoop(name, dataset, device), []
     began = 0.0
 
     def after_our_epoch(_entry: dict[str, Any]) -> None:
         nonlocal began
-        ours = CPU_CLOCK() - began
+        ours = clock() - began
         with torch.random.fork_rng(devices=[]):
-            began = CPU_CLOCK()
+            began = clock()
             bare.epoch()
-            times.append((ours, CPU_CLOCK() - began))
+            times.append((ours, clock() - began))
         if len(times) == n_pairs + 1:
             raise _EnoughEpochsError
-        began = CPU_CLOCK()
+        began = clock()
 
-    model, training = published(name, dataset)
+    model, training = published(name, dataset, device)
     long = {"n_epochs": n_pairs + 2, "validate_every": n_pairs + 2}
     with suppress(_EnoughEpochsError):
         train(model, dataset, TrainingConfig(**{**training.to_dict(), **long}), log=after_our_epoch, progress=False)
