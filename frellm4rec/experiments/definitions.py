@@ -16,6 +16,7 @@ from spectral_probe.storage.reading import parse_yaml, read_text
 
 MODE_KEY = "architecture.mode"
 BACKBONE_KEY = "architecture.backbone"
+INPUTS_KEY = "architecture.inputs"
 DEFAULT_MODE = "prefix"
 #: Settings of a recipe that the grid chooses for each training, besides backbone and mode.
 GRID_KEYS = ("seed", "name", "model", "dataset", "from_dir", "device")

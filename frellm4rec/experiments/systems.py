@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from frellm4rec.experiments.definitions import (
     BACKBONE_KEY,
+    INPUTS_KEY,
     MODE_KEY,
     Experiment,
     Variant,
@@ -130,6 +131,14 @@ class TunedExperiment:
         parts = [short_name(backbone)] * bool(backbone) + [mode] * bool(mode)
         title = model_defaults(self.reference).title
         row = replace(old, label=f"{title} ({', '.join(parts)})", base={**old.base, **base})
+        return replace(self, rows=tuple(row if other is old else other for other in self.rows))
+
+    def without_titles(self) -> TunedExperiment:
+        """Return the table for a data set without titles: the reference reads ids alone, and its label says so."""
+        old = self.row(self.reference)
+        if not has_setting(self.reference, INPUTS_KEY) or INPUTS_KEY in old.base:
+            return self
+        row = replace(old, label=f"{old.title}, ids alone", base={**old.base, INPUTS_KEY: "id"})
         return replace(self, rows=tuple(row if other is old else other for other in self.rows))
 
     def labelled(self, labels: Mapping[str, str]) -> TunedExperiment:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from frellm4rec.evaluation import stored_candidates
-from frellm4rec.experiments.definitions import Variant
+from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.runner import ExperimentRun
 from frellm4rec.experiments.system_figure import learning_curves
@@ -90,6 +90,8 @@ class TunedRun:
             raise ConfigError(f"The columns of {experiment.name!r} choose the loss. Leave out --set {LOSS_KEY}=….")
         experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
         data = dataset or resolve_dataset(request.dataset, request.from_dir)
+        if data.item_titles is None and INPUTS_KEY not in request.settings:
+            experiment = experiment.without_titles()
         search = Search.open(
             folder / SEARCH_FOLDER,
             dataset=request.dataset,

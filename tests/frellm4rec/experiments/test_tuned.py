@@ -310,6 +310,10 @@ def test_the_reference_may_have_another_backbone_and_mode():
     assert row.base == {"architecture.backbone": "/somewhere/stories260K", "architecture.mode": "causal"}
     assert experiment.row("morec") == load_definition("table2").row("morec")
     assert load_definition("table2").over("", "") == load_definition("table2")
+    without = experiment.without_titles().row("frellm4rec")
+    assert without.title == "FreLLM4Rec (stories260K, causal), ids alone"
+    assert without.base == {**experiment.row("frellm4rec").base, "architecture.inputs": "id"}
+    assert TunedExperiment.from_dict(TOY, "toys").without_titles() == TunedExperiment.from_dict(TOY, "toys")
     with pytest.raises(ConfigError, match="no setting"):
         TunedExperiment.from_dict(TOY, "toys").over("minilm", "")
 
