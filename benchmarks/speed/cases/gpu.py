@@ -52,8 +52,9 @@ def gpu_capture(folder: str) -> dict[str, Any]:
     config = AutoConfig.for_model("qwen2", **QWEN_7B)
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = HFDecoder(AutoModel.from_config(config, dtype=torch.bfloat16), name="qwen2.5-7b").eval()
-        model.set_item_embeddings(torch.randn(dataset.n_items, QWEN_7B["hidden_size"], dtype=torch.bfloat16) * 0.02)
+        body = AutoModel.from_config(config, dtype=torch.bfloat16)
+    model = HFDecoder(body, name="qwen2.5-7b").eval()
+    model.set_item_embeddings(torch.randn(dataset.n_items, QWEN_7B["hidden_size"]) * 0.02)
     inputs, lengths = torch.from_numpy(probe.inputs).cuda(), torch.from_numpy(probe.lengths)
     batches = list(batches_by_length(probe.lengths, 32))
 
