@@ -489,6 +489,7 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
         (("ablation",), 2, "needs a data set"),
         (("own", "absent.yaml", "--dataset", "demo"), 3, "cannot be read"),
         (("ablation", "--dataset", "demo", "--set", "training.n_epoch=1"), 2, "training.n_epochs"),
+        (("ablation", "--dataset", "demo", "--set", "seed=1", "--set", "seed=2"), 2, "seed is named twice"),
         (("ablation", "--dataset", "demo", "--mode", "causl"), 2, "causal"),
         (("ablation", "--dataset", "demo", "--ranking", "best"), 2, "99+1"),
         (("ablation", "--dataset", "demmo"), 2, "Did you mean 'demo'"),

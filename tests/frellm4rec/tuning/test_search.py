@@ -382,6 +382,7 @@ def test_settings_that_are_no_json_are_named(search):
         (["sasrec", "--threads", "999999"], 2, "at most 1024"),
         (["sasrec", "--seed", "99999999999999999999"], 2, "0 to 4294967295"),
         (["sasrec", "--set", "dataset=demo"], 2, "use the option for it"),
+        (["sasrec", *("--set", "training.batch_size=7") * 2], 2, "training.batch_size is named twice"),
         (["sasrec", "--set", "training.learning_rate=1e30"], NonFiniteStateError.exit_code, "must stay finite"),
     ],
 )
