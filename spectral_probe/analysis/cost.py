@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from spectral_probe.analysis.captures import capture_names, check_memory
+from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.requests import (
     check_language_model,
@@ -26,7 +27,6 @@ from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, ModelError
-from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
@@ -313,9 +313,8 @@ def plan_analysis(
     """
     data = resolve_dataset(dataset, from_dir)
     check_options(model, options)
-    probe = probe_sequences(
-        data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
-    )
+    probe = probe_of(data, options)
+    check_measurable(probe, data.train.user_items, options)
     captures = capture_names(options)
     rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
     head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]

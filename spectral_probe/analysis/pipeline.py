@@ -16,9 +16,11 @@ from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
 from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items, item_vectors
+from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.requests import check_options
 from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
@@ -110,6 +112,8 @@ def run_analysis(
     if out is not None:
         try_root(out)
     data = resolve_dataset(dataset, from_dir)
+    check_options(model, options)
+    check_measurable(probe_of(data, options), data.train.user_items, options)
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
     inputs = give_inputs(layered, data, options)

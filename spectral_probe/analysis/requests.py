@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.backbones.adapters import check_adapter
@@ -28,7 +29,6 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.inputs.item_vectors import check_width
 from spectral_probe.inputs.vector_files import load_embeddings
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import SavedModel, find_saved_model
 from spectral_probe.recording.capture import selected_layers
@@ -209,10 +209,8 @@ def check_plugin(name: str, dataset: Dataset, options: AnalysisOptions) -> list[
     if model is not None:
         layers = model.layers()
         selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
-        probe = probe_sequences(
-            dataset, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
-        )
-        _check_length(model.name, getattr(model.config, "max_length", None), probe.inputs.shape[1])
+        longest = probe_of(dataset, options).inputs.shape[1]
+        _check_length(model.name, getattr(model.config, "max_length", None), longest)
     return rows
 
 
