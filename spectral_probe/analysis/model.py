@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.requests import check_options, check_plugin, titles_of
+from spectral_probe.analysis.requests import check_id_inputs, check_options, check_plugin, titles_of
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.backbones.protocol import refuse_without_layers
@@ -81,6 +81,8 @@ def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions)
         vectors = load_embeddings(path, dataset.n_items, item_ids=dataset.item_ids)
         model.set_item_embeddings(scaled_inputs(model, vectors, seed=options.seed))
         return f"file:{path.name}"
+    if options.inputs != "text":
+        check_id_inputs(dataset, options, model.width)
     if options.inputs == "id":
         table = id_inputs(model, _id_vectors(dataset, options), seed=options.seed)
     elif options.inputs == "text":

@@ -38,6 +38,7 @@ def inputs(frame, tmp_path_factory) -> Path:
     np.save(folder / "wide.npy", np.ones((N_ITEMS, 65), dtype=np.float32))
     np.save(folder / "short.npy", np.ones((3, 8), dtype=np.float32))
     tiny("llama").save_pretrained(folder / "llama")
+    tiny("llama", hidden_size=32).save_pretrained(folder / "narrow")
     tiny("llama").save_pretrained(folder / "longer")
     config = json.loads((folder / "longer" / "config.json").read_text())
     (folder / "longer" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
@@ -88,6 +89,7 @@ FOLDER = ["--model", "./llama", "--embeddings", "vectors.npy"]
         ([*FOLDER, "--adapter", "./llama"], 4, "no readable adapter_config.json"),
         ([*FOLDER, "--max-length", "100"], 0, ""),
         (["--model", "./llama", "--embeddings", "wide.npy"], 2, "65"),
+        (["--model", "./narrow"], 2, "width 32 < 50"),
         (["--model", "./llama", "--embeddings", "short.npy"], 3, "one row per item"),
         (["--model", "./llama", "--inputs", "text"], 3, "no item titles"),
         (["--model", "./longer", "--embeddings", "vectors.npy"], 4, "layers.2.input_layernorm.weight"),
@@ -104,7 +106,7 @@ def test_a_dry_run_and_the_run_refuse_the_same(arguments, code, says, inputs, tm
     assert (dry, says in err) == (code, True), err
     if code:
         real, err = run(command, monkeypatch, capsys)
-        assert (real, says in err) == (code, True), err
+        assert (real, says in err, "Training" in err) == (code, True, False), err
     assert not (tmp_path / "runs").exists()
 
 
