@@ -183,10 +183,11 @@ def test_values_of_other_types_are_those_of_the_command_line(name, value, plain)
     [
         *[("users", "5"), ("users", 5.5), ("seed", True), ("tau", "1"), ("layers", 3), ("embeddings", np.ones(3))],
         *[("allow_pickle", "yes"), ("inputs", ["id"]), ("controls", [3]), ("seed", 2**63)],
+        *[("tau", 1e308), ("tau", 10**400), ("whole_tau", 501)],
     ],
 )
 def test_values_of_a_wrong_type_are_refused(name, value) -> None:
-    with pytest.raises(ConfigError, match=name):
+    with pytest.raises(ConfigError, match=name.removeprefix("whole_")):
         AnalysisOptions(**{name: value})
 
 
