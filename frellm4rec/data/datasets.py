@@ -171,7 +171,7 @@ def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
     """
     if not argument:
         raise ConfigError("A table is read from a file; none was named. Give its path, as in table:log.csv.")
-    name, columns = split_columns(argument)
+    name, columns = split_columns(argument, None if from_dir is None else Path(from_dir))
     path = Path(from_dir or "", name).expanduser()
     named = parse_columns(columns) if columns else {}
     if ending(path) == ".txt" and not named and not is_table(path):

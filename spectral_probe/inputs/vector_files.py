@@ -196,6 +196,11 @@ def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
         first = file.readline()
         file.seek(0)
         separator = max(",;\t", key=first.count)
+        if not first.count(separator) and len(cells := first.split()) > 1 and is_number(cells[-1]):
+            raise DataError(
+                f"The cells of item embeddings are separated by commas, semicolons or tabs; {path.name!r} has none of "
+                f"them in its first line, {first.strip()[:60]!r}. Write commas in place of the spaces."
+            )
         reader = csv.reader(file, delimiter=separator, strict=True)
         rows: list[tuple[int, list[str]]] = []
         before = 0

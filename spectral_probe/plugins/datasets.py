@@ -102,12 +102,18 @@ def with_columns(dataset: str, columns: str | None) -> str:
     return f"{TABLE}:{split_columns(dataset)[0]},{format_columns(named)}"
 
 
-def split_columns(argument: str) -> tuple[str, str]:
-    """Return the file and the columns of ``FILE,user=…,item=…``; an existing file of the whole name has no columns."""
-    match = _COLUMNS.search(argument)
-    if match is None or Path(argument).expanduser().exists():
-        return argument, ""
-    return argument[: match.start()], argument[match.end() :]
+def split_columns(argument: str, folder: Path | None = None) -> tuple[str, str]:
+    """Return the file and the columns of ``FILE,user=…,item=…``; the longest name of an existing file is the file.
+
+    Relative names begin in ``folder``.
+    """
+    ends = [(len(argument), len(argument)), *((match.start(), match.end()) for match in _COLUMNS.finditer(argument))]
+    ends.sort(reverse=True)
+    for end, begin in ends:
+        if Path(folder or "", argument[:end]).expanduser().exists():
+            return argument[:end], argument[begin:]
+    end, begin = ends[-1] if len(ends) > 1 else ends[0]
+    return argument[:end], argument[begin:]
 
 
 def _from_frame(frame: pd.DataFrame) -> Dataset:

@@ -203,6 +203,7 @@ def test_embeddings_from_csv(text, item_ids, tmp_path):
         ("0.5,-1\n2\n3,4\n", "line 2"),
         ("x,y\n0.5,-1\n2\n3,4\n", "line 3"),
         ("0.5,-1\n2,nan\n3,4\n", "first for item 1"),
+        ("a1 2 0.25\n9 3 4\nrecord7 0.5 -1\n", "none of them in its first line, 'a1 2 0.25'. Write commas"),
         ("0.5,-1\n2,oops\n3,4\n", "a cell that is not a number"),
         ("", "is empty"),
         ("x,y\n", "no item"),
