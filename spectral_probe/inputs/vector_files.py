@@ -52,6 +52,13 @@ def load_embeddings(
     MissingDependencyError
         If the file is Parquet and pyarrow is not installed.
     """
+    return read_embeddings(path, n_items, item_ids)[0]
+
+
+def read_embeddings(
+    path: str | Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None = None
+) -> tuple[npt.NDArray[np.float32], bool]:
+    """Return what :func:`load_embeddings` does, and whether the file has no ids: row i is then of item i."""
     path = Path(path)
     if path.suffix.lower() not in _READERS:
         raise DataError(f"Item embeddings are read from {', '.join(_READERS)}; got {path.name!r}. Convert the file.")
@@ -88,7 +95,7 @@ def load_embeddings(
             "`frellm4rec data DATASET --export-items FILE`, or store the ids with the vectors.",
             path.name,
         )
-    return embeddings
+    return embeddings, ids is None
 
 
 def _refuse_row_names(vectors: npt.NDArray[Any], path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.analysis.pipeline import analyze, reanalyze
 from spectral_probe.analysis.requests import check_options, options_by_model
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.cli import main as cli
@@ -228,3 +228,20 @@ def test_a_folder_without_weights_is_no_plan(tmp_path, inputs) -> None:
     options = AnalysisOptions(embeddings=str(inputs / "vectors.npy"))
     with pytest.raises(ModelError, match="no weights"):
         plan_analysis(str(tmp_path / "m"), str(inputs / "log.csv"), options)
+
+
+def test_vectors_without_ids_are_a_caveat_of_the_run(inputs, frame, tmp_path) -> None:
+    fast = {"n_bootstrap": 100, "n_pseudo": 2, "max_length": 8}
+    by_position = analyze("tiny-random:llama", frame, embeddings=inputs / "vectors.npy", out=tmp_path, **fast)
+    assert "vectors-by-position" in by_position.caveats
+    (path,) = tmp_path.iterdir()
+    assert json.loads((path / "run.json").read_text())["vectors_by_position"] is True
+    assert "has no ids, so row i was taken" in (path / "report.html").read_text(encoding="utf-8")
+    assert "vectors-by-position" in reanalyze(path, {"tau": 2.0}).profile.caveats
+    ids = pd.DataFrame({"item_id": sorted(frame["item_id"].unique())})
+    named = ids.join(pd.DataFrame(np.load(inputs / "vectors.npy")))
+    named.to_csv(tmp_path / "named.csv", index=False)
+    assert (
+        "vectors-by-position"
+        not in analyze("tiny-random:llama", frame, embeddings=tmp_path / "named.csv", **fast).caveats
+    )
