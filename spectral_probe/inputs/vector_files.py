@@ -203,11 +203,6 @@ def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
         first = file.readline()
         file.seek(0)
         separator = max(",;\t", key=first.count)
-        if not first.count(separator) and len(cells := first.split()) > 1 and is_number(cells[-1]):
-            raise DataError(
-                f"The cells of item embeddings are separated by commas, semicolons or tabs; {path.name!r} has none of "
-                f"them in its first line, {first.strip()[:60]!r}. Write commas in place of the spaces."
-            )
         reader = csv.reader(file, delimiter=separator, strict=True)
         rows: list[tuple[int, list[str]]] = []
         before = 0
@@ -227,6 +222,12 @@ def _csv_table(path: Path, labels: list[str]) -> VectorTable:
     lines = _csv_rows(path)
     if not lines:
         raise DataError(f"Item embeddings are read one item per line; {path.name!r} is empty.")
+    for _, row in lines[:2]:
+        if len(row) == 1 and len(cells := row[0].split()) > 1 and is_number(cells[-1]):
+            raise DataError(
+                f"The cells of item embeddings are separated by commas, semicolons or tabs; {path.name!r} has none of "
+                f"them in the line {row[0].strip()[:60]!r}. Write commas in place of the spaces."
+            )
     has_header = _is_header(lines[0][1], set(labels), n_rows=len(lines) - 1)
     names = [cell.strip() for cell in lines[0][1]] if has_header else []
     width, lines = len(lines[0][1]), lines[has_header:]
