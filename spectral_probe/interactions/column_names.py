@@ -62,15 +62,10 @@ def parse_columns(text: str) -> dict[str, str]:
         role, equals, column = part.partition("=")
         role = role.strip()
         if not equals or not column.strip() or role not in ROLES or role in named:
-            advice = "Write for example --columns user=userId,item=movieId,time=ts."
+            advice = f"{did_you_mean(role, ROLES)} Write for example --columns user=userId,item=movieId,time=ts."
             if _QUOTED_NAME.search(text):  # the quotes of a cell begin at its beginning
-                advice = (
-                    "A name with a comma is quoted together with its role: --columns '\"user=the, user\",item=movieId'."
-                )
-            raise ConfigError(
-                f"Columns are named as user=…,item=…,time=…,title=…, each once; got {part!r}."
-                f"{did_you_mean(role, ROLES)} {advice}"
-            )
+                advice = " A name with a comma is quoted together with its role: --columns '\"user=the, user\",item=b'."
+            raise ConfigError(f"Columns are named as user=…,item=…,time=…,title=…, each once; got {part!r}.{advice}")
         named[role] = column.strip()
     if not named:
         raise ConfigError(f"Columns are named as user=…,item=…,time=…,title=…; got {text!r}. Name at least one.")

@@ -330,8 +330,9 @@ def too_short(min_targets: int) -> str:
 
 def nobody_measured(n_users: int, skipped: Mapping[str, int]) -> DataError:
     """Return the error of a probe in which nobody can be measured, with the number of users by reason."""
+    reasons = ", ".join(f"{reason} ({n})" for reason, n in skipped.items() if n)
     return DataError(
-        f"None of the {n_users} users can be measured: {dict(skipped)}. "
+        f"None of the {n_users} users can be measured: {reasons}. "
         "Lower --min-targets, probe longer histories, or check that the states differ between positions."
     )
 

@@ -82,7 +82,7 @@ FOLDER = ["--model", "./llama", "--embeddings", "vectors.npy"]
         ([*TINY, "--inputs", "text"], 2, "take the place of the inputs"),
         ([*TINY, "--layers", "block 99"], 2, "block 99"),
         ([*TINY, "--seed", "1" * 30], 2, "seed must be at most"),
-        ([*TINY, "--min-targets", "99"], 3, "None of the 60 users can be measured: {'fewer than 99 targets': 60"),
+        ([*TINY, "--min-targets", "99"], 3, "None of the 60 users can be measured: fewer than 99 targets (60). Lower"),
         ([*TINY, "--dtype", "float17"], 2, "Did you mean 'float16'"),
         ([*TINY, "--device", "cuda:7"], 2, "cuda:7"),
         ([*TINY, "--adapter", "nowhere"], 4, "is neither"),
