@@ -27,11 +27,13 @@ def sasrec(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> Recommend
 
 
 def _plan_of_training(dataset: Dataset, *, seed: int = 0) -> dict[str, Any]:
-    """Return what :func:`sasrec` and :func:`id_embeddings` will train first, and the model before that."""
+    """Return what :func:`sasrec` and :func:`id_embeddings` will train first, the model before that, and its width."""
+    from frellm4rec.models.sequential import item_table_of
     from frellm4rec.runs.pretrained import training_plan
 
     text, model = training_plan(ID_NETWORK, dataset, seed=seed)
-    return {"training": f"{ID_NETWORK}: {text}" if text else "", "model": model}
+    training = f"{ID_NETWORK}: {text}" if text else ""
+    return {"training": training, "model": model, "width": item_table_of(model).shape[1]}
 
 
 sasrec.plan = _plan_of_training

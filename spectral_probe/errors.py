@@ -6,11 +6,14 @@ subclasses the builtin it refines, so that library code can be caught with ordin
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 #: Characters of a name that a message shows.
 _LONGEST = 80
+#: What PyTorch and C++ say when an allocation fails, whatever the type of their error.
+_OUT_OF_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "cannot allocate memory")
 
 
 class SpectralProbeError(Exception):
@@ -59,6 +62,29 @@ class ResourceError(SpectralProbeError, OSError):
     """Out of memory, or out of disk space."""
 
     exit_code = 6
+
+
+def user_error(error: BaseException) -> SpectralProbeError | None:
+    """Return an error as one that a user can act on: of this family, of memory, or of a file; None for a bug."""
+    if isinstance(error, SpectralProbeError):
+        return error
+    first_line = str(error).strip().partition("\n")[0][:200] or "no details"
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        return ResourceError(
+            f"Out of memory ({type(error).__name__}: {first_line}). Take a smaller batch, model or data set, fewer "
+            "users, or a machine with more memory; --resume goes on from what is saved."
+        )
+    if "I/O error" in str(error) and type(error).__name__ == "SafetensorError":  # no OSError, although a disk is full
+        return ResourceError(f"A file of weights failed: {first_line}. Free some space; what is saved stays.")
+    if isinstance(error, OSError) and error.errno is not None:
+        named = f" {error.filename}" if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            return ConfigError(f"The name{named} is too long. Choose a shorter one.")
+        return ResourceError(
+            f"The system refused a file{named}: {error.strerror}. Check its path, its permissions and the free space; "
+            "what is saved stays."
+        )
+    return None
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

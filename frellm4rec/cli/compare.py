@@ -10,17 +10,23 @@ import typer
 
 from spectral_probe.cli.flags import Columns
 from spectral_probe.cli.terminal import say
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, SmallCatalogueError
 
 if TYPE_CHECKING:
     from frellm4rec.runs.comparison import RunComparison, RunResult
     from spectral_probe.runs.folder import RunFolder
 
+#: The ranking of a comparison that asks for none.
+RANKING = "99+1"
+
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Training runs; the first is the reference.")],
     metric: Annotated[str, typer.Option(help="ndcg or recall.")] = "ndcg",
-    ranking: Annotated[str, typer.Option(help="99+1, 100+1, another N+1, or full.")] = "99+1",
+    ranking: Annotated[
+        str | None,
+        typer.Option(help="99+1, 100+1, another N+1, or full. Left out: 99+1, or full where the items are too few."),
+    ] = None,
     part: Annotated[str, typer.Option(help="Held-out item: test (the last) or valid (the one before).")] = "test",
     k: Annotated[int, typer.Option(help="Cut of the list.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the stored candidates.")] = 0,
@@ -45,14 +51,21 @@ def compare(
     from spectral_probe.plugins.datasets import resolve_dataset
 
     check_part(part)
-    parse_ranking(ranking)
+    parse_ranking(ranking or RANKING)
     if metric not in METRICS:
         raise ConfigError(f"--metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
-    options: dict[str, Any] = {"ranking": ranking, "part": part, "k": k, "seed": seed}
+    options: dict[str, Any] = {"ranking": ranking or RANKING, "part": part, "k": k, "seed": seed}
     load = cache(resolve_dataset)
     folders = [_open(run.expanduser()) for run in runs]
     check_groups([run.config() for run in folders])
-    results = [_result(run, options, from_dir=from_dir, columns=columns, device=device, load=load) for run in folders]
+    reading: dict[str, Any] = {"from_dir": from_dir, "columns": columns, "device": device, "load": load}
+    try:
+        results = [_result(run, options, **reading) for run in folders]
+    except SmallCatalogueError as error:
+        if ranking is not None:
+            raise
+        say(f"note: all items are ranked, because {RANKING} is missing. {error}", err=True)
+        results = [_result(run, {**options, "ranking": "full"}, **reading) for run in folders]
     comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
     if as_json:
         rows = json.loads(comparison.table.to_json(orient="records"))

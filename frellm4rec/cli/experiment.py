@@ -81,7 +81,7 @@ def experiment(
     if "dataset" not in asked:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
     from frellm4rec.experiments.grid import ExperimentRequest
-    from frellm4rec.runs.recipe import parse_assignment
+    from frellm4rec.runs.recipe import parse_assignments
     from spectral_probe.plugins.datasets import with_columns
 
     asked["dataset"] = with_columns(asked["dataset"], columns)
@@ -89,7 +89,7 @@ def experiment(
     request = ExperimentRequest(
         backbones=tuple(backbone or ()),
         modes=tuple(mode or ()),
-        settings=dict(parse_assignment(text) for text in setting or ()),
+        settings=parse_assignments(setting or ()),
         baselines=tuple(beside or ()),
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
         **asked,

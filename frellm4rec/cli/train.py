@@ -78,7 +78,7 @@ def train(
 
     A killed run goes on with --resume and ends with the weights of an undisturbed one.
     """
-    from frellm4rec.runs.recipe import Recipe, parse_assignment
+    from frellm4rec.runs.recipe import Recipe, parse_assignments
     from frellm4rec.runs.train import read_recipe, recipe_text, train_recipe
     from spectral_probe.plugins.datasets import with_columns
 
@@ -86,7 +86,7 @@ def train(
     if is_run and not resume:
         raise ConfigError(f"{recipe} is a run folder; finish it with --resume, or give a recipe to start another.")
     start = Recipe() if recipe is None else read_recipe(recipe)
-    resolved = start.merged({**given(FLAGS, options), **dict(parse_assignment(text) for text in settings or [])})
+    resolved = start.merged(parse_assignments(settings or (), given(FLAGS, options)))
     if columns is not None:
         resolved = resolved.merged({"dataset": with_columns(resolved.dataset, columns)})
     if dry_run:

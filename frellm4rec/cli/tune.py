@@ -48,7 +48,7 @@ def tune(
     Trials are drawn from the grid of the model's recipe, see `frellm4rec models MODEL`. The test items are not read.
     The same call goes on after an interruption, and a higher --trials adds to the trials that are there.
     """
-    from frellm4rec.runs.recipe import parse_assignment
+    from frellm4rec.runs.recipe import parse_assignments
     from frellm4rec.tuning.folders import default_folder
     from frellm4rec.tuning.processes import exit_code_of
     from frellm4rec.tuning.search import Budget, Search
@@ -56,7 +56,7 @@ def tune(
     from spectral_probe.plugins.datasets import with_columns
 
     budget = Budget(seconds, n_validations=validations, patience=patience, seed=seed, threads=threads)
-    base = dict(parse_assignment(text) for text in setting or ())
+    base = parse_assignments(setting or ())
     system = System(model, column, base)  # type: ignore[arg-type]
     planned = system.trials(trials, seed=seed)
     if dry_run:

@@ -29,13 +29,15 @@ def demo(argument: str | None = None, *, from_dir: Path | None = None) -> Datase
     argument : str, optional
         Seed, as in ``demo:7``; 0 when left out.
     from_dir : path, optional
-        Not used: nothing is read.
+        Refused: nothing is read.
 
     Raises
     ------
     ConfigError
-        If the seed is not a whole number, 0 or more.
+        If the seed is not a whole number, 0 or more, or a folder is given.
     """
+    if from_dir is not None:
+        raise ConfigError(f"demo is built in and reads no files; got --from-dir {from_dir}. Leave it out.")
     if argument is not None and not (argument.isascii() and argument.isdigit()):
         raise ConfigError(f"The argument of demo is a seed, a whole number from 0 on; got {argument!r}. Try demo:7.")
     return make_demo(seed=int(argument or 0)).dataset
@@ -165,13 +167,18 @@ def table(argument: str | None, *, from_dir: Path | None = None) -> Dataset:
     Raises
     ------
     ConfigError
-        If no file is named, or its columns are named in another way.
+        If no file is named, its columns are named in another way, or its path does not begin in ``from_dir``.
     DataError
         If the file is missing or malformed.
     """
     if not argument:
         raise ConfigError("A table is read from a file; none was named. Give its path, as in table:log.csv.")
-    name, columns = split_columns(argument)
+    name, columns = split_columns(argument, None if from_dir is None else Path(from_dir))
+    if from_dir is not None and Path(name).expanduser().is_absolute():
+        raise ConfigError(
+            f"{name} is an absolute path, which does not begin in --from-dir {from_dir}. Leave out the option, or give "
+            "the path from there on."
+        )
     path = Path(from_dir or "", name).expanduser()
     named = parse_columns(columns) if columns else {}
     if ending(path) == ".txt" and not named and not is_table(path):

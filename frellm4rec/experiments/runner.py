@@ -39,9 +39,9 @@ from frellm4rec.runs.recipe import Recipe
 from frellm4rec.runs.records import TrainingSummary
 from frellm4rec.runs.train import identity, train_recipe
 from frellm4rec.runs.trained import TrainedModel
-from frellm4rec.tuning.processes import side_by_side
+from frellm4rec.tuning.processes import in_one_line, side_by_side
 from spectral_probe.backbones.devices import parse_device
-from spectral_probe.errors import DataError, SpectralProbeError
+from spectral_probe.errors import DataError, user_error
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.runs.folder import RunFolder
@@ -52,7 +52,7 @@ from spectral_probe.storage.lock import only_process
 logger = logging.getLogger(__name__)
 RUNS_FOLDER = "runs"
 PART = "test"
-#: Exit code of an error that is not a SpectralProbeError.
+#: Exit code of an error that no user can act on.
 _BUG = 1
 
 
@@ -198,12 +198,10 @@ class ExperimentRun:
         try:
             facts, evaluations = self._run_baseline(cell) if cell.is_baseline else self._train(cell, progress=progress)
         except Exception as error:
-            is_expected = isinstance(error, SpectralProbeError)
-            if not is_expected:
+            if (ours := user_error(error)) is None:
                 logger.exception("The cell %s failed.", cell)
-            self.exit_code = self.exit_code or (error.exit_code if is_expected else _BUG)
-            message = " ".join(str(error).split())
-            return [{**labels, "status": FAILED, "error": f"{type(error).__name__}: {message}"}]
+            self.exit_code = self.exit_code or (_BUG if ours is None else ours.exit_code)
+            return [{**labels, "status": FAILED, "error": in_one_line(ours or error)}]
         rows = []
         for evaluation in evaluations:
             summary = evaluation.summary()

@@ -15,7 +15,13 @@ WEIGHTS_FILE = "model.safetensors"
 NARROW_BELOW = 256
 #: Largest whole number of a setting; the libraries overflow beyond it.
 LARGEST = 2**31 - 1
+#: Largest other number of a setting: PyTorch computes in float32, which ends at 3.4e38.
+LARGEST_FLOAT = 1e30
+#: Most blocks, layers or steps of a model: each is built and run by itself, so a million would take days.
+MOST_BLOCKS = 1000
 _LATER = "later"
+#: Settings that say how often a part of a model is built or run.
+_REPEATED = ("n_blocks", "n_steps", "n_propagations", "mask_depth")
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,27 @@ class RecommenderConfig:
         self.check_at_least("max_length", 1)
 
     def check_at_least(self, name: str, low: int) -> None:
-        """Refuse a setting that is not a whole number of at least ``low``, and of at most :data:`LARGEST`."""
+        """Refuse a setting that is not a whole number of at least ``low``, and of at most :data:`LARGEST`.
+
+        Numbers of blocks, layers and steps end at :data:`MOST_BLOCKS`.
+        """
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ConfigError(f"{name} must be a whole number of at least {low}; got {value!r}. Correct the config.")
-        if value > LARGEST:
-            raise ConfigError(f"{name} must be at most {LARGEST}; got {value!r}. Correct the config.")
+        most = MOST_BLOCKS if name in _REPEATED else LARGEST
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}; got {value!r}. Correct the config.")
 
     def check_within(self, name: str, interval: str, advice: str) -> None:
-        """Refuse a setting that is no number of an interval such as ``[0, 1)``, where ``inf`` is never reached."""
+        """Refuse a setting that is no number of an interval such as ``[0, 1)``; ``inf`` is :data:`LARGEST_FLOAT`."""
         value = getattr(self, name)
         low, high = (float(end) for end in interval[1:-1].split(","))
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         is_above = is_number and (value > low or (value == low and interval[0] == "["))
         if not is_above or not (value < high or (value == high and interval[-1] == "]")):
             raise ConfigError(f"{name} must lie in {interval}; got {value!r}. {advice}")
+        if value > LARGEST_FLOAT:
+            raise ConfigError(f"{name} must be at most {LARGEST_FLOAT:g}; got {value!r}. {advice}")
 
     def check_one_of(self, name: str, known: Iterable[str]) -> None:
         """Refuse a setting that is none of these names."""
@@ -61,7 +73,7 @@ class RecommenderConfig:
         """Refuse ``n_heads`` that do not divide ``n_features``."""
         n_features, n_heads = getattr(self, "n_features"), getattr(self, "n_heads")  # noqa: B009
         if n_features % n_heads:
-            divisors = ", ".join(str(n) for n in range(1, n_features + 1) if n_features % n == 0)
+            divisors = ", ".join(str(n) for n in range(1, min(n_features, 64) + 1) if n_features % n == 0)
             raise ConfigError(
                 f"n_heads must divide n_features; got n_heads={n_heads}, n_features={n_features}. Choose one of "
                 f"{divisors}."

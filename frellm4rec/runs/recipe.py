@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _NOT_OF_THE_WEIGHTS = ("name", "from_dir", "dataset", "threads")
 #: YAML reads 1e-3 (without a dot) as text.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-#: The nested parts of a recipe.
-_PARTS = {"architecture", "training"}
+#: The nested parts of a recipe, each with a setting of it as an example.
+_PARTS = {"architecture": "architecture.max_length=20", "training": "training.patience=5"}
 #: Settings that follow from the data set and the backbone, never from the recipe.
 _DERIVED = ("n_items", "backbone_weights", "backbone_dtype")
 
@@ -129,7 +129,7 @@ class Recipe:
         ConfigError
             If a name is unknown or a value is not allowed.
         """
-        run_names = {entry.name for entry in fields(self)} - _PARTS
+        run_names = {entry.name for entry in fields(self)} - set(_PARTS)
         model = overrides.get("model", self.model)
         # A change of the model resets its settings; data, device, seed and name of the run stay.
         same = {name: getattr(self, name) for name in run_names}
@@ -139,8 +139,13 @@ class Recipe:
         top: dict[str, Any] = {}
         architecture, training = dict(base.architecture), base._changed_training()
         for name, value in overrides.items():
+            if name in _PARTS:
+                raise ConfigError(
+                    f"{name} is a part of a recipe with settings of its own; got {name}={value!r}. Name the setting, "
+                    f"for example {_PARTS[name]}."
+                )
             if name not in known:
-                choices = known if "." in name else run_names | _PARTS
+                choices = known if "." in name else run_names | set(_PARTS)
                 raise ConfigError(
                     f"Unknown recipe setting {name!r}.{did_you_mean(name, choices)} Settings of the run: "
                     f"{', '.join(sorted(run_names))}; of the model and its training: architecture.… and training.…"
@@ -221,6 +226,32 @@ def flatten_all(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= flatten_all(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def parse_assignments(texts: Iterable[str], flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings that a command line gives, each of them once.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        What ``--set`` was given; see :func:`parse_assignment`.
+    flags : {dotted name: value}, optional
+        Settings that have an option of their own, as far as it was given.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is named twice, or a text is no assignment.
+    """
+    settings, ways = dict(flags or {}), dict.fromkeys(flags or {}, "its option")
+    for text in texts:
+        name, value = parse_assignment(text)
+        if name in settings:
+            raise ConfigError(
+                f"{name} is named twice: {settings[name]!r} by {ways[name]} and {value!r} by --set. Leave one out."
+            )
+        settings[name], ways[name] = value, "--set"
+    return settings
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -47,17 +47,28 @@ class TrainingSummary:
         try:
             values = read_json(run / SUMMARY_FILE, _SUMMARY)
             record = TrainingRecord.from_dict(values["record"])
-            log = [parse_json(line, _ENTRY) for line in read_text(run / METRICS_FILE).splitlines()]
-            if not log:  # without the last entry a reader would not know how long the training ran
-                raise ValueError(f"{METRICS_FILE} has no entries")
+            log = _entries(run / METRICS_FILE)
             return cls(record, values.get("n_trained_parameters"), str(values.get("revision", "")), log)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{run} is not a finished training run, or its record cannot be read: {error}. Finish it with "
-                "--resume, or delete it and train again."
+                "--resume if it was interrupted; else restore the file, or train again."
             ) from error
 
     @property
     def effort(self) -> dict[str, Any]:
         """What the training cost, by name; empty for runs of before it was counted."""
         return {} if self.record.effort is None else asdict(self.record.effort)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of the log of a training; ValueError names the line that is damaged."""
+    log = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            log.append(parse_json(line, _ENTRY))
+        except ValueError as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from error
+    if not log:  # without the last entry a reader would not know how long the training ran
+        raise ValueError(f"{path.name} has no entries")
+    return log

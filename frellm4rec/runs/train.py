@@ -17,6 +17,7 @@ from frellm4rec.models.base import Recommender
 from frellm4rec.models.registry import load_model, model_class
 from frellm4rec.runs.recipe import Recipe, flatten_all
 from frellm4rec.runs.records import CHECKPOINT_FOLDER, METRICS_FILE, SUMMARY_FILE, TrainingSummary
+from frellm4rec.training.checkpoints import CheckpointFolder
 from frellm4rec.training.config import TrainingRecord
 from frellm4rec.training.threads import check_same_threads
 from frellm4rec.training.trainer import check_trainable, train
@@ -181,6 +182,7 @@ def _train(
     assert recipe.training is not None
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s on %s: %d trained parameters", recipe.model, dataset.name, n_trained)
+    _check_metrics(run.path)
     with disk_errors(run.path), _metrics(run.path, tensorboard) as log:
         if model.traits.is_trained:
             record = train(
@@ -231,6 +233,26 @@ def _metrics(folder: Path, tensorboard: bool) -> Iterator[Callable[[dict[str, An
     finally:
         if writer is not None:
             writer.close()
+
+
+def _check_metrics(folder: Path) -> None:
+    """Refuse to go on where ``metrics.jsonl`` has lost an entry that no epoch to come writes again.
+
+    Raises
+    ------
+    DataError
+    """
+    n_finished = CheckpointFolder(folder / CHECKPOINT_FOLDER).n_finished_epochs()
+    path = folder / METRICS_FILE
+    lines = _lines(path)
+    damaged = [number for number, line in enumerate(lines, start=1) if _step_of(line) == float("inf")]
+    n_lost = n_finished - (len(lines) - len(damaged))
+    if n_lost > 0 and (damaged or not lines):
+        what = f"line {damaged[0]} is damaged" if damaged else "it has no entries"
+        raise DataError(
+            f"{path} has lost an entry of the {n_finished} epochs that are trained: {what}. Restore the file"
+            f"{', or delete the line and continue without it' if damaged else ', or train again'}."
+        )
 
 
 def _step_of(line: str) -> float:

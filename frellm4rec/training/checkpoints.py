@@ -135,10 +135,28 @@ class CheckpointFolder:
             record = TrainingRecord.from_dict(content["record"])
             return Progress(**{**content, **uncounted, "record": record}, generators=generators)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"The checkpoint {folder} cannot be read ({error}). Delete it to train from the start of the run."
-            ) from error
+            raise _unreadable(folder, error) from error
+
+    def n_finished_epochs(self) -> int:
+        """Return how many epochs the newest checkpoint has behind it; 0 if there is none.
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint is damaged.
+        """
+        checkpoints = self._checkpoints()
+        try:
+            return int(read_json(checkpoints[-1] / STATE, _PROGRESS)["epoch"]) - 1 if checkpoints else 0
+        except (OSError, ValueError) as error:
+            raise _unreadable(checkpoints[-1], error) from error
 
     def _checkpoints(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
         return sorted(self.path.glob("step-*"))
+
+
+def _unreadable(checkpoint: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"The checkpoint {checkpoint} cannot be read ({error}). Delete it to train from the start of the run."
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
-from frellm4rec.models.config import LARGEST, identity_of, later
+from frellm4rec.models.config import LARGEST, LARGEST_FLOAT, identity_of, later
 from spectral_probe.errors import ConfigError, check_known, did_you_mean
 from spectral_probe.storage.reading import check_shape
 from spectral_probe.types import MOST_SEED
@@ -111,18 +111,24 @@ class TrainingConfig:
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             if isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be a number; got {getattr(self, name)!r}. Correct it.")
-        if not isinstance(self.learning_rate, (int, float)) or not 0.0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}. Try 1e-3.")
-        if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay must be 0 or above and finite; got {self.weight_decay!r}.")
+        most = LARGEST_FLOAT
+        if not isinstance(self.learning_rate, (int, float)) or not 0.0 < self.learning_rate <= most:
+            raise ConfigError(
+                f"learning_rate must be above 0, and at most {most:g}; got {self.learning_rate!r}. Try 1e-3."
+            )
+        if not isinstance(self.weight_decay, (int, float)) or not 0.0 <= self.weight_decay <= most:
+            raise ConfigError(f"weight_decay must be at least 0, and at most {most:g}; got {self.weight_decay!r}.")
         is_number = isinstance(self.decay_factor, (int, float)) and not isinstance(self.decay_factor, bool)
         if not is_number or not 0.0 < self.decay_factor <= 1.0:
             raise ConfigError(f"decay_factor must lie in (0, 1]; got {self.decay_factor!r}. 0.1 is common.")
         if not isinstance(self.gradient_checkpointing, bool):
             raise ConfigError(f"gradient_checkpointing must be true or false; got {self.gradient_checkpointing!r}.")
         clip = self.max_grad_norm
-        if clip is not None and (not isinstance(clip, (int, float)) or not clip > 0.0):
-            raise ConfigError(f"max_grad_norm must be above 0, or null for no clipping; got {self.max_grad_norm}.")
+        is_off = clip in (None, float("inf"))
+        if not is_off and (not isinstance(clip, (int, float)) or not 0.0 < clip <= most):
+            raise ConfigError(
+                f"max_grad_norm must be above 0, and at most {most:g}, or null for no clipping; got {clip!r}."
+            )
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:

@@ -201,13 +201,11 @@ class TrainingLoop:
             n = min(self.config.n_negatives, self.model.config.n_items)
             negatives = torch.randperm(self.model.config.n_items, generator=self.draws)[:n].to(self.device)
         n_parts = self.config.accumulation * self.accelerator.num_processes
-        parts = [np.arange(part, len(samples), n_parts) for part in range(n_parts)]
+        parts = [np.arange(part, len(samples), n_parts) for part in range(min(n_parts, len(samples)))]  # others: empty
         expected = self._n_targets(samples)
         self.optimizer.zero_grad(set_to_none=True)
         total, n_targets, n_tokens = 0.0, 0, 0
         for part, rows in list(enumerate(parts))[self.accelerator.process_index :: self.accelerator.num_processes]:
-            if not len(rows):
-                continue
             batch = make_batch(samples.select(rows), self.supervision, self.device, negatives)
             value, n = self._backward(batch, part, expected, epoch, step)
             total, n_targets, n_tokens = total + value, n_targets + n, n_tokens + int(batch.lengths.sum())

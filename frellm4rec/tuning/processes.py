@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from spectral_probe import errors
-from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, SpectralProbeError
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, SpectralProbeError, user_error
 from spectral_probe.runs import interruptions
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,12 @@ def attempt(call: Callable[..., None], *arguments: Any) -> tuple[str, float]:
     try:
         call(*arguments)
     except Exception as error:
-        if not isinstance(error, SpectralProbeError):
+        if (ours := user_error(error)) is None:
             logger.exception("%s failed.", call.__name__)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}", time.monotonic() - began
+        return in_one_line(ours or error), time.monotonic() - began
     return "", time.monotonic() - began
+
+
+def in_one_line(error: Exception) -> str:
+    """Return kind and message of an error, as tables hold it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import yaml
 
+from frellm4rec.models.config import LARGEST
 from frellm4rec.runs.recipe import Recipe
 from frellm4rec.runs.records import TrainingSummary
 from frellm4rec.runs.train import build_model, identity, train_recipe
@@ -36,6 +37,9 @@ _TRIAL = re.compile(r"(.+)-(own|same)-(\d{2,})")
 NEXT_STEP = "Choose another --out, or free some space; the same command then goes on."
 _DECAY = "training.decay_every"
 RUNS_FOLDER, TRIALS_FOLDER, SETTINGS_FILE = "runs", "trials", "search.json"
+
+#: Longest time of a trial, 11 days: its epochs of a millisecond can still be counted.
+MOST_SECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,14 @@ class Budget:
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.seconds, (int, float)) and not isinstance(self.seconds, bool)
-        if not is_number or not 0.0 < self.seconds < float("inf"):
-            raise ConfigError(f"--seconds must be above 0 and finite; got {self.seconds!r}. Try 600.")
+        if not is_number or not 0.0 < self.seconds <= MOST_SECONDS:
+            raise ConfigError(f"--seconds must be above 0, and at most {MOST_SECONDS}; got {self.seconds!r}. Try 600.")
         for name, option in (("n_validations", "--validations"), ("patience", "--patience")):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{option} must be a whole number of at least 1; got {value!r}. Leave it out.")
+            if value > LARGEST:
+                raise ConfigError(f"{option} must be at most {LARGEST}; got {value!r}. Leave it out.")
         check_seed(self.seed)
         check_threads(self.threads)
 

@@ -11,12 +11,13 @@ from typing import Literal
 from tqdm import tqdm
 
 from spectral_probe.analysis.controls import random_weights, shuffle_history
+from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
 from spectral_probe.analysis.split_graph import capture_name, user_halves
 from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.errors import ConfigError, ResourceError
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
+from spectral_probe.interactions.sequences import ProbeSequences
 from spectral_probe.recording.capture import capture, selected_layers
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.analysis_run import AnalysisRun
@@ -50,11 +51,6 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
         If the Grams do not fit into this machine's memory; raised before the model runs.
     """
 
-    def sequences(part: Literal["train", "valid", "full"]) -> ProbeSequences:
-        return probe_sequences(
-            dataset, part=part, max_length=options.max_length, max_users=options.users, seed=options.seed
-        )
-
     layers = model.layers()
     selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
     if "random-weights" in options.controls and getattr(model, "is_spread", False):
@@ -62,7 +58,7 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
             f"random-weights copies the model, and {model.name!r} is spread over devices. Leave out the control, or "
             "load the model without device_map."
         )
-    probe = sequences(options.sequence)
+    probe = probe_of(dataset, options)
     tasks = [CaptureTask(MAIN, lambda: model, probe)]
     if "random-weights" in options.controls:
         tasks.append(CaptureTask("random-weights", lambda: random_weights(model, seed=options.seed), probe))
@@ -70,7 +66,13 @@ def plan_captures(model: LayeredModel, dataset: Dataset, options: AnalysisOption
         tasks.append(CaptureTask("shuffled-history", lambda: model, shuffle_history(probe, seed=options.seed)))
     if options.preset == "paper":
         tasks.append(
-            CaptureTask("paper", lambda: model, sequences("full"), _published_state_norm(model), has_pilot=False)
+            CaptureTask(
+                "paper",
+                lambda: model,
+                probe_of(dataset, options, "full"),
+                _published_state_norm(model),
+                has_pilot=False,
+            )
         )
     if "split-graph" in options.controls and getattr(model, "has_graph", False):
         on_graph: Callable[..., LayeredModel] = model.on_graph  # type: ignore[attr-defined]

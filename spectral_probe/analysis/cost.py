@@ -10,14 +10,15 @@ from typing import Any, Literal
 import pandas as pd
 
 from spectral_probe.analysis.captures import capture_names, check_memory
+from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.requests import (
+    check_id_inputs,
     check_language_model,
     check_options,
     check_plugin,
     check_saved,
     has_own_code,
-    training_rows,
 )
 from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
@@ -26,9 +27,8 @@ from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, ModelError
-from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.plugins.registry import load_plugin, plugin_names
+from spectral_probe.plugins.registry import plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
 from spectral_probe.recording.capture import selected_layers
 from spectral_probe.recording.pilot import PILOT_POSITIONS
@@ -313,9 +313,8 @@ def plan_analysis(
     """
     data = resolve_dataset(dataset, from_dir)
     check_options(model, options)
-    probe = probe_sequences(
-        data, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
-    )
+    probe = probe_of(data, options)
+    check_measurable(probe, data.train.user_items, options)
     captures = capture_names(options)
     rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
     head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
@@ -346,5 +345,5 @@ def plan_analysis(
     check_language_model(model, data, options, sizes.width)
     check_memory(len(probe), probe.inputs.shape[1], sizes.n_states, len(captures) + n_treated)
     if options.embeddings is None and options.inputs != "text":
-        head += training_rows(load_plugin("inputs", "id"), data, options)[0]
+        head += check_id_inputs(data, options, sizes.width)
     return [*head, *(row for row in sizes.to_frame().to_dict("records") if row["quantity"] != "n_users")]

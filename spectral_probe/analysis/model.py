@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy.typing as npt
 from torch import nn
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.requests import check_options, check_plugin, titles_of
+from spectral_probe.analysis.requests import check_id_inputs, check_options, check_plugin, titles_of
 from spectral_probe.backbones import HFDecoder, LayeredModel, load_backbone
 from spectral_probe.backbones.devices import parse_device
 from spectral_probe.backbones.protocol import refuse_without_layers
 from spectral_probe.errors import ConfigError
 from spectral_probe.inputs.item_vectors import id_inputs, joint_inputs, scaled_inputs, text_inputs
-from spectral_probe.inputs.vector_files import load_embeddings
+from spectral_probe.inputs.vector_files import read_embeddings
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
@@ -64,10 +65,24 @@ def resolve_model(model: str | nn.Module | LayeredModel, dataset: Dataset, optio
     )
 
 
-def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> str:
-    """Set the item vectors of a language model; return the name of the inputs in the output.
+@dataclass(frozen=True)
+class GivenInputs:
+    """What a model reads.
 
-    A model with its own item table is unchanged; the name is ``own``.
+    Attributes
+    ----------
+    name : str
+        In the output: ``own``, ``id``, ``text``, ``id+text`` or ``file:NAME``.
+    is_by_position : bool
+        Whether vectors came without ids, so that row i was taken as that of item i.
+    """
+
+    name: str
+    is_by_position: bool = False
+
+
+def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions) -> GivenInputs:
+    """Set the item vectors of a language model; a model with its own item table is unchanged.
 
     Raises
     ------
@@ -75,12 +90,14 @@ def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions)
         If the vectors cannot be loaded or computed, or do not fit the model.
     """
     if not isinstance(model, HFDecoder):
-        return "own"
+        return GivenInputs("own")
     if options.embeddings is not None:
         path = Path(options.embeddings).expanduser()
-        vectors = load_embeddings(path, dataset.n_items, item_ids=dataset.item_ids)
+        vectors, is_by_position = read_embeddings(path, dataset.n_items, item_ids=dataset.item_ids)
         model.set_item_embeddings(scaled_inputs(model, vectors, seed=options.seed))
-        return f"file:{path.name}"
+        return GivenInputs(f"file:{path.name}", is_by_position)
+    if options.inputs != "text":
+        check_id_inputs(dataset, options, model.width)
     if options.inputs == "id":
         table = id_inputs(model, _id_vectors(dataset, options), seed=options.seed)
     elif options.inputs == "text":
@@ -88,7 +105,7 @@ def give_inputs(model: LayeredModel, dataset: Dataset, options: AnalysisOptions)
     else:
         table = joint_inputs(model, _id_vectors(dataset, options), titles_of(dataset), seed=options.seed)
     model.set_item_embeddings(table)
-    return options.inputs
+    return GivenInputs(options.inputs)
 
 
 def _id_vectors(dataset: Dataset, options: AnalysisOptions) -> npt.NDArray[np.float32]:

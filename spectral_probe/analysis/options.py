@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 from collections.abc import Iterable
@@ -231,7 +232,10 @@ def _plain(name: str, value: Any) -> Any:
     if name in ("tau", "whole_tau"):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise ConfigError(f"{name} must be a number; got {value!r}.")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # refused with the other values that are too large
     return value
 
 

@@ -16,9 +16,11 @@ from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
 from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items, item_vectors
+from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.requests import check_options
 from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
@@ -36,6 +38,8 @@ from spectral_probe.storage.atomic import disk_errors
 from spectral_probe.storage.cache import cache_root
 
 logger = logging.getLogger("spectral_probe")
+#: Caveat of a run whose item vectors came without ids.
+BY_POSITION = "vectors-by-position"
 
 
 def analyze(
@@ -110,10 +114,12 @@ def run_analysis(
     if out is not None:
         try_root(out)
     data = resolve_dataset(dataset, from_dir)
+    check_options(model, options)
+    check_measurable(probe_of(data, options), data.train.user_items, options)
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
     inputs = give_inputs(layered, data, options)
-    labels, config = _identity(layered, data, options, inputs)
+    labels, config = _identity(layered, data, options, inputs.name)
     tasks = plan_captures(layered, data, options)
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
@@ -121,7 +127,9 @@ def run_analysis(
     with nullcontext() if run is None else run.at_work(logger, "An analysis", **_request(model, dataset, from_dir)):
         if run is not None and (left_over := getattr(layered, "left_over", ())):
             run.write_state("running", left_over=list(left_over))
-        logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
+        if run is not None and inputs.is_by_position:
+            run.write_state("running", vectors_by_position=True)
+        logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs.name)
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
             with disk_errors(run.path):
@@ -136,6 +144,8 @@ def run_analysis(
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
         profile = _with_users(profile, captures, data)
+        if inputs.is_by_position:
+            profile = replace(profile, caveats=(*profile.caveats, BY_POSITION))
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
@@ -259,7 +269,8 @@ def _like_source(
         if (old := before.to_dict()[name]) != new and name != "controls"
     }
     protocol = {**profile.protocol, "differs_from_source": differing}
-    caveats, per_user = profile.caveats, profile.per_user
+    by_position = (BY_POSITION,) if source.state().get("vectors_by_position") else ()
+    caveats, per_user = (*profile.caveats, *by_position), profile.per_user
     users = captures[MAIN].users
     names = source.load_user_ids(n_users)
     if names is not None and users is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.backbones.adapters import check_adapter
@@ -28,7 +29,6 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.inputs.item_vectors import check_width
 from spectral_probe.inputs.vector_files import load_embeddings
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import SavedModel, find_saved_model
 from spectral_probe.recording.capture import selected_layers
@@ -183,13 +183,33 @@ def check_language_model(model: str, dataset: Dataset, options: AnalysisOptions,
             read_tokenizer(model, str(source) if kind == "a folder" else None, HubAccess(), options.trust_remote_code)
 
 
-def training_rows(plugin: Any, dataset: Dataset, options: AnalysisOptions) -> tuple[list[dict[str, Any]], Any]:
-    """Return the row ``training`` of a plug-in that trains a model first, and the model before that, if it says so."""
+def check_id_inputs(dataset: Dataset, options: AnalysisOptions, width: int) -> list[dict[str, Any]]:
+    """Refuse, before the model of the ID vectors is trained, vectors wider than the language model.
+
+    Returns
+    -------
+    list of {"quantity", "value", "text"}
+        The row of their training, if there will be one.
+
+    Raises
+    ------
+    ConfigError, MissingDependencyError
+    """
+    rows, plan = _training_plan(load_plugin("inputs", "id"), dataset, options)
+    if (n_features := plan.get("width")) is not None:
+        check_width(n_features, width)
+    return rows
+
+
+def _training_plan(
+    plugin: Any, dataset: Dataset, options: AnalysisOptions
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the row ``training`` of a plug-in that trains a model first, and its plan; both empty if it has none."""
     if not hasattr(plugin, "plan"):
-        return [], None
+        return [], {}
     plan = plugin.plan(dataset, seed=options.seed)
     text = plan["training"]
-    return [{"quantity": "training", "value": text, "text": text}] if text else [], plan["model"]
+    return [{"quantity": "training", "value": text, "text": text}] if text else [], plan
 
 
 def check_plugin(name: str, dataset: Dataset, options: AnalysisOptions) -> list[dict[str, Any]]:
@@ -204,15 +224,14 @@ def check_plugin(name: str, dataset: Dataset, options: AnalysisOptions) -> list[
     ------
     ConfigError
     """
-    rows, model = training_rows(load_plugin("models", name), dataset, options)
+    rows, plan = _training_plan(load_plugin("models", name), dataset, options)
+    model = plan.get("model")
     parse_device(options.device)
     if model is not None:
         layers = model.layers()
         selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
-        probe = probe_sequences(
-            dataset, part=options.sequence, max_length=options.max_length, max_users=options.users, seed=options.seed
-        )
-        _check_length(model.name, getattr(model.config, "max_length", None), probe.inputs.shape[1])
+        longest = probe_of(dataset, options).inputs.shape[1]
+        _check_length(model.name, getattr(model.config, "max_length", None), longest)
     return rows
 
 

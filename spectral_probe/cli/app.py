@@ -10,15 +10,13 @@ import typer
 from spectral_probe import __version__
 from spectral_probe.cli.streams import drop_output, flush_or_drop, lossy, open_closed_streams
 from spectral_probe.cli.terminal import say
-from spectral_probe.errors import ResourceError, SpectralProbeError
+from spectral_probe.errors import ResourceError, SpectralProbeError, user_error
 from spectral_probe.runs import interruptions
 from spectral_probe.storage.cache import give_home
 from spectral_probe.storage.plain_text import shortened
 
 USAGE = 2
 INTERRUPTED = 130
-#: What PyTorch and C++ say when an allocation fails, whatever the type of their error.
-_OUT_OF_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "cannot allocate memory")
 
 
 def new_app(name: str, text: str) -> typer.Typer:
@@ -103,27 +101,13 @@ def _check_folder() -> None:
 
 def _code_of_resource(error: Exception) -> int:
     """Return the exit code of an error of memory, disk or system; anything else is a bug and is raised again."""
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-        _report(
-            f"error: Out of memory ({type(error).__name__}: {_first_line(error)}). Take a smaller batch, model or data "
-            "set, fewer users, or a machine with more memory; --resume goes on from what is saved."
-        )
-        return ResourceError.exit_code
-    if "I/O error" in str(error) and type(error).__name__ == "SafetensorError":  # no OSError, although a disk is full
-        _report(f"error: A file of weights failed: {_first_line(error)}. Free some space; what is saved stays.")
-        return ResourceError.exit_code
-    if isinstance(error, OSError) and error.errno is not None:
-        if error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC):
-            return _code_of_output(error)
-        named = f" {error.filename}" if error.filename else ""
-        if error.errno == errno.ENAMETOOLONG:
-            _report(f"error: The name{named} is too long. Choose a shorter one.")
-            return USAGE
-        _report(
-            f"error: The system refused a file{named}: {error.strerror}. Check its path, its permissions and the free "
-            "space; what is saved stays."
-        )
-        return ResourceError.exit_code
+    if isinstance(error, OSError) and (
+        error.errno == errno.EPIPE or (error.filename is None and error.errno == errno.ENOSPC)
+    ):
+        return _code_of_output(error)
+    if (ours := user_error(error)) is not None:
+        _report(f"error: {ours}")
+        return ours.exit_code
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         _report(f"error: A path begins with ~, and there is no such home folder ({error}). Write it out.")
         return USAGE
@@ -142,7 +126,3 @@ def _code_of_output(error: OSError) -> int:
 def _report(message: str) -> None:
     """Print an error; a long value in it is cut."""
     say(shortened(message), err=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or "no details"

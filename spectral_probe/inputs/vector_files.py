@@ -52,6 +52,13 @@ def load_embeddings(
     MissingDependencyError
         If the file is Parquet and pyarrow is not installed.
     """
+    return read_embeddings(path, n_items, item_ids)[0]
+
+
+def read_embeddings(
+    path: str | Path, n_items: int, item_ids: npt.ArrayLike | Sequence[Any] | None = None
+) -> tuple[npt.NDArray[np.float32], bool]:
+    """Return what :func:`load_embeddings` does, and whether the file has no ids: row i is then of item i."""
     path = Path(path)
     if path.suffix.lower() not in _READERS:
         raise DataError(f"Item embeddings are read from {', '.join(_READERS)}; got {path.name!r}. Convert the file.")
@@ -88,7 +95,7 @@ def load_embeddings(
             "`frellm4rec data DATASET --export-items FILE`, or store the ids with the vectors.",
             path.name,
         )
-    return embeddings
+    return embeddings, ids is None
 
 
 def _refuse_row_names(vectors: npt.NDArray[Any], path: Path) -> None:
@@ -215,6 +222,12 @@ def _csv_table(path: Path, labels: list[str]) -> VectorTable:
     lines = _csv_rows(path)
     if not lines:
         raise DataError(f"Item embeddings are read one item per line; {path.name!r} is empty.")
+    for _, row in lines[:2]:
+        if len(row) == 1 and len(cells := row[0].split()) > 1 and is_number(cells[-1]):
+            raise DataError(
+                f"The cells of item embeddings are separated by commas, semicolons or tabs; {path.name!r} has none of "
+                f"them in the line {row[0].strip()[:60]!r}. Write commas in place of the spaces."
+            )
     has_header = _is_header(lines[0][1], set(labels), n_rows=len(lines) - 1)
     names = [cell.strip() for cell in lines[0][1]] if has_header else []
     width, lines = len(lines[0][1]), lines[has_header:]

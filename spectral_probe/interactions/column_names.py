@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from spectral_probe.errors import ConfigError, DataError, did_you_mean
@@ -41,6 +42,10 @@ def plain_name(column: object) -> str:
     return "".join(c for c in str(column).strip().strip("\ufeff").lower() if c not in " _-")
 
 
+#: A quote after the equals sign, as a shell takes it: the comma behind it is not protected.
+_QUOTED_NAME = re.compile(r'=\s*"')
+
+
 def parse_columns(text: str) -> dict[str, str]:
     """Return the columns named in ``user=…,item=…,time=…,title=…``, by role.
 
@@ -57,10 +62,10 @@ def parse_columns(text: str) -> dict[str, str]:
         role, equals, column = part.partition("=")
         role = role.strip()
         if not equals or not column.strip() or role not in ROLES or role in named:
-            raise ConfigError(
-                f"Columns are named as user=…,item=…,time=…,title=…, each once; got {part!r}."
-                f"{did_you_mean(role, ROLES)} Write for example --columns user=userId,item=movieId,time=ts."
-            )
+            advice = f"{did_you_mean(role, ROLES)} Write for example --columns user=userId,item=movieId,time=ts."
+            if _QUOTED_NAME.search(text):  # the quotes of a cell begin at its beginning
+                advice = " A name with a comma is quoted together with its role: --columns '\"user=the, user\",item=b'."
+            raise ConfigError(f"Columns are named as user=…,item=…,time=…,title=…, each once; got {part!r}.{advice}")
         named[role] = column.strip()
     if not named:
         raise ConfigError(f"Columns are named as user=…,item=…,time=…,title=…; got {text!r}. Name at least one.")

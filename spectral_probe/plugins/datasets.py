@@ -38,30 +38,31 @@ def resolve_dataset(dataset: str | Dataset | pd.DataFrame, from_dir: Path | None
         table with the columns ``user_id``, ``item_id``, ``timestamp`` and, if there are titles, ``title``, or with
         other usual names of these.
     from_dir : Path, optional
-        Folder with the raw files of a named data set.
+        Folder with the raw files of a named data set, or from which the path of a file begins.
 
     Raises
     ------
     ConfigError
-        If no plug-in has the name.
+        If no plug-in has the name, or ``from_dir`` would be ignored.
     DataError
         If the data are missing, malformed or empty.
     """
-    if isinstance(dataset, Dataset):
-        return dataset
-    if isinstance(dataset, pd.DataFrame):
-        return _from_frame(dataset)
+    if not isinstance(dataset, str):
+        if from_dir is not None:
+            raise ConfigError(f"A data set in memory reads no files; got from_dir={str(from_dir)!r}. Leave it out.")
+        return dataset if isinstance(dataset, Dataset) else _from_frame(dataset)
     known = plugin_names("datasets")
     name, _, argument = dataset.partition(":")
+    path = Path(from_dir or "", Path(dataset).expanduser())
     if name in known:
         data = load_plugin("datasets", name)(argument or None, from_dir=from_dir)
-    elif Path(dataset).expanduser().is_file():
+    elif path.is_file():
         data = load_plugin("datasets", "table")(str(Path(dataset).expanduser()), from_dir=from_dir)
-    elif Path(dataset).expanduser().exists():
-        check_regular(Path(dataset).expanduser())
+    elif path.exists():
+        check_regular(path)
         raise DataError(f"{dataset} must be a regular file. Name a file, or one of the data sets {known}.")
     elif Path(dataset).suffix or "/" in dataset:
-        raise DataError(f"There is no file {dataset!r}. Give a file, or one of the data sets {known}.")
+        raise DataError(f"There is no file {str(path)!r}. Give a file, or one of the data sets {known}.")
     else:
         raise ConfigError(
             f"Unknown data set {dataset!r}; known: {known}.{did_you_mean(name, known)} A file is accepted too."
@@ -102,12 +103,18 @@ def with_columns(dataset: str, columns: str | None) -> str:
     return f"{TABLE}:{split_columns(dataset)[0]},{format_columns(named)}"
 
 
-def split_columns(argument: str) -> tuple[str, str]:
-    """Return the file and the columns of ``FILE,user=…,item=…``; an existing file of the whole name has no columns."""
-    match = _COLUMNS.search(argument)
-    if match is None or Path(argument).expanduser().exists():
-        return argument, ""
-    return argument[: match.start()], argument[match.end() :]
+def split_columns(argument: str, folder: Path | None = None) -> tuple[str, str]:
+    """Return the file and the columns of ``FILE,user=…,item=…``; the longest name of an existing file is the file.
+
+    Relative names begin in ``folder``.
+    """
+    ends = [(len(argument), len(argument)), *((match.start(), match.end()) for match in _COLUMNS.finditer(argument))]
+    ends.sort(reverse=True)
+    for end, begin in ends:
+        if Path(folder or "", argument[:end]).expanduser().exists():
+            return argument[:end], argument[begin:]
+    end, begin = ends[-1] if len(ends) > 1 else ends[0]
+    return argument[:end], argument[begin:]
 
 
 def _from_frame(frame: pd.DataFrame) -> Dataset:

@@ -43,6 +43,10 @@ CAVEATS = {
     "few-users": "Fewer than 200 users are on the curve; intervals of so few are less certain than they look.",
     "no-swap-null": "The swap null needs 21 users who are long enough; without it there is no excess and no verdict.",
     "no-long-histories": "No user is measured on 12 targets, so the control long-histories is left out.",
+    "vectors-by-position": (
+        "The file of item vectors has no ids, so row i was taken as the vector of item i. If the rows are in another "
+        "order, the numbers mean nothing."
+    ),
     "truncated-users": "Only a seeded draw of the users was probed.",
     "random-weights-model": "The weights are random: the curve shows an architecture, not a trained model.",
 }

@@ -39,6 +39,8 @@ __all__ = ["MIN_TARGETS", "NULLS", "SpectralEnergy", "spectral_energy"]
 
 NULLS = ("swap", "permutation", "cyclic")
 MIN_TARGETS = 4
+#: Reason of a user who is left out.
+EDGELESS = "local graph without an edge"
 
 
 def spectral_energy(
@@ -307,21 +309,32 @@ def _valid_users(
     """Return who is on the curve, and how many are not, by the first reason that applies; ``least`` is of lengths."""
     last = np.maximum(local.lengths - 1, 0)
     has_energy = is_usable[np.arange(len(lengths)), last] if is_usable.shape[1] else np.zeros(len(lengths), dtype=bool)
-    too_short = lengths < least
-    edgeless = ~too_short & ~local.has_edges
-    flat = ~too_short & ~edgeless & ~has_energy
+    is_short = lengths < least
+    edgeless = ~is_short & ~local.has_edges
+    flat = ~is_short & ~edgeless & ~has_energy
     skipped = {
-        f"fewer than {min_targets} targets": int(too_short.sum()),
-        "local graph without an edge": int(edgeless.sum()),
+        too_short(min_targets): int(is_short.sum()),
+        EDGELESS: int(edgeless.sum()),
         "no variation over positions at some layer": int(flat.sum()),
     }
-    is_valid = ~(too_short | edgeless | flat)
+    is_valid = ~(is_short | edgeless | flat)
     if not is_valid.any():
-        raise DataError(
-            f"None of the {len(lengths)} users can be measured: {skipped}. "
-            "Probe longer histories, or check that the states differ between positions."
-        )
+        raise nobody_measured(len(lengths), skipped)
     return is_valid, skipped
+
+
+def too_short(min_targets: int) -> str:
+    """Return the reason of a user who is left out for a short history."""
+    return f"fewer than {min_targets} targets"
+
+
+def nobody_measured(n_users: int, skipped: Mapping[str, int]) -> DataError:
+    """Return the error of a probe in which nobody can be measured, with the number of users by reason."""
+    reasons = ", ".join(f"{reason} ({n})" for reason, n in skipped.items() if n)
+    return DataError(
+        f"None of the {n_users} users can be measured: {reasons}. "
+        "Lower --min-targets, probe longer histories, or check that the states differ between positions."
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,9 @@ from spectral_probe.errors import DataError
 from spectral_probe.storage.regular import check_regular
 
 #: First bytes of packed files.
-GZIP_MAGIC, BZIP2_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
+GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
+_BZIP2_MAGIC = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
+_ENDINGS = {".gz": "gzip", ".bz2": "bzip2", ".zip": "zip"}
 _PACKED = re.compile(r"\.(gz|bz2|zip)$", re.IGNORECASE)
 #: A packed file may unpack to this many bytes, or to this many times its size if that is more. Logs reach 30 times.
 MAX_UNPACKED, MAX_RATIO = 2**28, 200
@@ -54,7 +56,24 @@ def limited(stream: _Readable, packed_size: int, where: str) -> BinaryIO:
 
 def gunzip(content: bytes, where: str) -> bytes:
     """Return what gzipped bytes unpack to, within the limit of :func:`limited`."""
-    return limited(gzip.GzipFile(fileobj=io.BytesIO(content)), len(content), where).read()
+    return _unpacked(gzip.GzipFile(fileobj=io.BytesIO(content)), len(content), where).read()
+
+
+def _unpacked(stream: _Readable, packed_size: int, where: str) -> BinaryIO:
+    """Return a limited stream of unpacked bytes; DataError if they are those of another packed file."""
+    unpacked = limited(stream, packed_size, where)
+    if packing := packing_of(unpacked.peek(10)):  # type: ignore[attr-defined]
+        raise DataError(f"{where} is packed twice: what it unpacks to is a {packing} file. Unpack it once.")
+    return unpacked
+
+
+def packing_of(content: bytes) -> str:
+    """Return how the file is packed that begins with these bytes: gzip, bzip2 or zip; empty if it is not."""
+    if content.startswith(GZIP_MAGIC):
+        return "gzip"
+    if _BZIP2_MAGIC.match(content):
+        return "bzip2"
+    return "zip" if content.startswith(ZIP_MAGIC) else ""
 
 
 def stem(path: Path) -> str:
@@ -82,17 +101,18 @@ def open_unpacked(path: Path) -> Iterator[BinaryIO]:
     """
     check_regular(path)
     with _errors_of(path), path.open("rb") as raw:
-        size, magic = path.stat().st_size, raw.read(4)
+        size = path.stat().st_size
+        packing = packing_of(raw.read(10)) or _ENDINGS.get(path.suffix.lower(), "")
         raw.seek(0)
-        if magic.startswith(GZIP_MAGIC) or path.suffix.lower() == ".gz":
+        if packing == "gzip":
             with gzip.GzipFile(fileobj=raw) as stream:
-                yield limited(stream, size, str(path))
-        elif magic.startswith(BZIP2_MAGIC) or path.suffix.lower() == ".bz2":
+                yield _unpacked(stream, size, str(path))
+        elif packing == "bzip2":
             with bz2.BZ2File(raw) as packed:
-                yield limited(packed, size, str(path))
-        elif magic.startswith(ZIP_MAGIC) or path.suffix.lower() == ".zip":
+                yield _unpacked(packed, size, str(path))
+        elif packing == "zip":
             with zipfile.ZipFile(raw) as archive, archive.open(_member(archive, path)) as member:
-                yield limited(member, size, str(path))
+                yield _unpacked(member, size, str(path))
         else:
             yield raw
 

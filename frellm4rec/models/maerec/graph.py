@@ -17,9 +17,10 @@ from spectral_probe.interactions.log import Interactions
 
 def transition_edges(log: Interactions, reach: int) -> torch.Tensor:
     """Return the pairs of items at most ``reach`` apart in a sequence, (2, n_edges) int; i < j, each pair once."""
-    users = np.repeat(np.arange(log.n_users), log.lengths())
+    lengths = log.lengths()
+    users = np.repeat(np.arange(log.n_users), lengths)
     keys: list[npt.NDArray[np.int64]] = []
-    for distance in range(1, reach + 1):
+    for distance in range(1, min(reach + 1, int(lengths.max(initial=0)))):
         first, second = log.events[:-distance], log.events[distance:]
         is_edge = (users[:-distance] == users[distance:]) & (first != second)
         low, high = np.minimum(first, second)[is_edge], np.maximum(first, second)[is_edge]

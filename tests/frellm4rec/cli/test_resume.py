@@ -284,6 +284,24 @@ def test_a_damaged_line_of_the_log_does_not_stop_a_run(recipe, tmp_path, monkeyp
     assert [entry["epoch"] for entry in metrics(path)] == [1, 2, 3, 4]
 
 
+def test_a_lost_entry_of_the_log_is_named_before_a_run_goes_on(recipe, tmp_path, monkeypatch, capsys):
+    """The last line is cut, and no epoch to come would write it again."""
+    path = train_recipe(Recipe.from_yaml(recipe), out=tmp_path / "runs").path
+    log, state = path / "metrics.jsonl", path / "run.json"
+    whole = log.read_text()
+    log.write_text(whole[:-20])
+    code, _, err = run(monkeypatch, capsys, "train", path, "--resume")
+    assert (code, "metrics.jsonl, line 4: " in err, "restore the file" in err) == (3, True, True)
+    state.write_text(state.read_text().replace('"finished"', '"interrupted"'))
+    for text, says in ((whole[:-20], "of the 4 epochs that are trained: line 4 is damaged"), ("", "it has no entries")):
+        log.write_text(text)
+        code, _, err = run(monkeypatch, capsys, "train", path, "--resume")
+        assert (code, says in " ".join(err.split()), log.read_text()) == (3, True, text)
+    log.write_text(whole)
+    assert run(monkeypatch, capsys, "train", path, "--resume")[0] == 0
+    assert log.read_text() == whole
+
+
 def test_a_request_that_is_no_mapping_is_named(recipe, tmp_path, monkeypatch, capsys):
     path = stopped_run(recipe, tmp_path, monkeypatch)
     state = json.loads((path / "run.json").read_text())

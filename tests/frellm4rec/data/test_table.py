@@ -1,4 +1,5 @@
 import gzip
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from frellm4rec.data import read_s3rec, read_table
 from frellm4rec.data.datasets import table
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.plugins.datasets import resolve_dataset
 
 CSV = 'user_id,item_id,timestamp,name\nu1,007,3,\nu1,7,1,"Seven, or so"\nu2,007,2,Bond\nu1,8,2,Eight\nu2,8,9,Other\n'
 
@@ -169,3 +171,20 @@ def test_plugin_tells_kinds_apart_and_takes_titles_where_they_are(write, tmp_pat
         table(None)
     with pytest.raises(DataError, match="does not exist"):
         table("absent.csv", from_dir=tmp_path)
+
+
+def test_a_folder_of_raw_files_is_used_or_refused(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write("log.csv", CSV)
+    (tmp_path / "inside").mkdir()
+    inside = path.rename(tmp_path / "inside" / "log.csv")
+    assert resolve_dataset("log.csv", Path("inside")).n_items == table(str(inside)).n_items
+    for name in (str(inside), f"table:{inside}"):
+        with pytest.raises(ConfigError, match="is an absolute path, which does not begin in --from-dir inside"):
+            resolve_dataset(name, Path("inside"))
+    with pytest.raises(ConfigError, match="demo is built in and reads no files; got --from-dir inside"):
+        resolve_dataset("demo", Path("inside"))
+    with pytest.raises(ConfigError, match="A data set in memory reads no files; got from_dir='inside'"):
+        resolve_dataset(table(str(inside)), Path("inside"))
+    with pytest.raises(DataError, match=r"There is no file 'inside/other\.csv'"):
+        resolve_dataset("other.csv", Path("inside"))

@@ -277,14 +277,24 @@ def test_an_interrupted_cell_is_resumed_to_the_same_numbers(finished, trainings,
     pd.testing.assert_frame_equal(again_tables.cells[columns], first[columns].reset_index(drop=True))
 
 
-def test_a_bug_in_one_cell_is_recorded_too(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero"),
+        (MemoryError("3 GB"), 6, "ResourceError: Out of memory (MemoryError: 3 GB). "),
+    ],
+)
+def test_what_stops_one_cell_is_recorded(error, code, line, finished, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise error
+
     run, _, _ = finished
-    monkeypatch.setattr(runner, "train_recipe", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(runner, "train_recipe", stop)
     broken = ExperimentRun.open(run.experiment, replace(run.request, n_seeds=1, variants=("full",)), tmp_path)
     tables = broken.run()
-    assert broken.exit_code == 1
+    assert broken.exit_code == code
     assert tables.cells["status"].tolist() == ["finished", "finished", "failed"]
-    assert tables.cells["error"].iloc[-1] == "ZeroDivisionError: division by zero"
+    assert tables.cells["error"].iloc[-1].startswith(line)
     assert "No cell has finished" not in (tmp_path / "table.md").read_text()
 
 
@@ -489,6 +499,7 @@ def test_the_command(finished, patched, log, tmp_path, monkeypatch, capsys, trai
         (("ablation",), 2, "needs a data set"),
         (("own", "absent.yaml", "--dataset", "demo"), 3, "cannot be read"),
         (("ablation", "--dataset", "demo", "--set", "training.n_epoch=1"), 2, "training.n_epochs"),
+        (("ablation", "--dataset", "demo", "--set", "seed=1", "--set", "seed=2"), 2, "seed is named twice"),
         (("ablation", "--dataset", "demo", "--mode", "causl"), 2, "causal"),
         (("ablation", "--dataset", "demo", "--ranking", "best"), 2, "99+1"),
         (("ablation", "--dataset", "demmo"), 2, "Did you mean 'demo'"),

@@ -84,6 +84,7 @@ def test_the_graph_of_two_sequences():
     log = Interactions.from_sequences([np.array([0, 1, 2, 3, 1]), np.array([4, 0])], n_items=6)
     expected = [[0, 1], [0, 2], [0, 4], [1, 2], [1, 3], [2, 3]]
     assert transition_edges(log, 2).T.tolist() == expected
+    assert transition_edges(log, 2**31 - 1).equal(transition_edges(log, 4))  # no sequence is longer than 5
     assert transition_edges(log, 1).T.tolist() == [[0, 1], [0, 4], [1, 2], [1, 3], [2, 3]]
     graph = TransitionGraph(transition_edges(log, 2), 6)
     assert graph.neighbours.toarray()[5].tolist() == [0, 0, 0, 0, 0, 1], "an item without neighbours has itself"

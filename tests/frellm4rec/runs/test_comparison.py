@@ -195,6 +195,15 @@ def test_command_refuses_another_protocol_and_stale_lists(runs, capsys, monkeypa
     assert "differ in candidates" in err
 
 
+def test_a_catalogue_too_small_for_the_candidates_is_compared_on_all_items(runs, capsys, monkeypatch):
+    code, out, err = run(monkeypatch, capsys, "compare", runs[0], runs[2], "--json")
+    assert code == 0
+    assert "on log, full" in json.loads(out)["family"]
+    assert "note: all items are ranked, because 99+1 is missing. 99 negatives cannot be drawn" in " ".join(err.split())
+    code, _, err = run(monkeypatch, capsys, "compare", runs[0], runs[2], "--ranking", "99+1")
+    assert (code, "99 negatives cannot be drawn" in err) == (3, True)
+
+
 def test_command_failures(runs, log, tmp_path, capsys, monkeypatch):
     for arguments, code, message in (
         ((runs[0],), 2, "at least two runs"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from benchmarks.pages import sasrec_quality
 from frellm4rec import plugins
@@ -14,6 +15,7 @@ from frellm4rec.runs import pretrained, weight_cache
 from frellm4rec.training import TrainingConfig
 from frellm4rec.training.checkpoints import CheckpointFolder
 from spectral_probe.errors import ConfigError, ModelError
+from spectral_probe.storage.lock import LOCK
 from tests.frellm4rec.conftest import make_ring
 
 FAST = TrainingConfig(n_epochs=2, validate_every=1)
@@ -48,12 +50,13 @@ def test_trains_once_per_log_settings_and_seed(random_log, runs, tmp_path):
     assert all({path.name for path in folder.iterdir()} == names for folder in folders)
 
 
-def test_a_catalogue_smaller_than_the_list_of_the_recipe_has_a_shorter_list(runs, monkeypatch):
-    small = make_ring(n_items=8, length=6)
+@pytest.mark.parametrize("n_items", [8, 10])  # the list of FAST has 10
+def test_a_catalogue_no_larger_than_the_list_of_the_recipe_has_a_shorter_list(n_items, runs, monkeypatch):
+    small = make_ring(n_items=n_items, length=6)
     monkeypatch.setattr(pretrained, "TrainingConfig", SimpleNamespace(from_dict=lambda _: FAST))
     model = pretrained.pretrained("sasrec", small)
     assert runs == [0]
-    assert model.config.n_items == 8
+    assert model.config.n_items == n_items
     with pytest.raises(ConfigError, match="below the number of items"):
         pretrained.pretrained("sasrec", small, training=FAST)
 
@@ -108,6 +111,19 @@ def test_damaged_checkpoints_cost_time_only(random_log, runs, tmp_path, caplog):
     (damaged / "state.json").write_text("{")
     assert pretrained.pretrained("sasrec", random_log, training=FAST).revision == expected.revision
     assert "training from the beginning" in caplog.text
+
+
+def test_a_training_that_another_process_does_is_done_beside_it(random_log, runs, tmp_path, caplog):
+    expected = pretrained.pretrained("sasrec", random_log, training=FAST)
+    (folder,) = (tmp_path / "cache" / "sasrec").iterdir()
+    shutil.rmtree(folder)
+    unfinished = weight_cache.unfinished_folder(folder)
+    unfinished.mkdir()
+    with FileLock(unfinished / LOCK):
+        assert pretrained.pretrained("sasrec", random_log, training=FAST).revision == expected.revision
+        assert not list(unfinished.glob("step-*"))
+    assert "A training has" in caplog.text
+    assert "training from the beginning without them" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(random_log, runs, tmp_path, monkeypatch, caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from frellm4rec.tuning.processes import exit_code_of, is_for_good, side_by_side
+from frellm4rec.tuning.processes import attempt, exit_code_of, is_for_good, side_by_side
 
 SCRIPT = """
 import sys, time
@@ -72,3 +72,20 @@ def test_what_an_error_of_another_process_means():
     assert (exit_code_of("ResourceError: x"), is_for_good("ResourceError: x")) == (6, False)
     assert (exit_code_of("KeyError: x"), is_for_good("KeyError: x")) == (1, False)
     assert (exit_code_of(""), is_for_good("")) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        OSError(28, "No space left on device"),
+        PermissionError(13, "Permission denied", "weights"),
+    ],
+)
+def test_a_task_without_memory_or_disk_ends_with_6(error):
+    def task():
+        raise error
+
+    line, _ = attempt(task)
+    assert (line.startswith("ResourceError: "), exit_code_of(line), is_for_good(line)) == (True, 6, False)

@@ -380,8 +380,10 @@ def test_settings_that_are_no_json_are_named(search):
     [
         (["sasrec", "--device", "nothing"], 2, "nothing"),
         (["sasrec", "--threads", "999999"], 2, "at most 1024"),
+        (["sasrec", "--patience", "99999999999"], 2, "--patience must be at most 2147483647"),
         (["sasrec", "--seed", "99999999999999999999"], 2, "0 to 4294967295"),
         (["sasrec", "--set", "dataset=demo"], 2, "use the option for it"),
+        (["sasrec", *("--set", "training.batch_size=7") * 2], 2, "training.batch_size is named twice"),
         (["sasrec", "--set", "training.learning_rate=1e30"], NonFiniteStateError.exit_code, "must stay finite"),
     ],
 )
@@ -390,6 +392,13 @@ def test_what_a_search_ends_with_follows_from_its_errors(words, code, message, l
     result = command(monkeypatch, capsys, *line)
     assert result[0] == code
     assert message in result[1] + result[2]
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, 1e308, float("inf"), float("nan"), True, 10**400])
+def test_a_time_out_of_range_is_refused(seconds):
+    with pytest.raises(ConfigError, match="--seconds must be above 0, and at most 1000000; got "):
+        Budget(seconds)
+    assert Budget(1_000_000).seconds == 1_000_000
 
 
 def test_the_workers_of_a_killed_search_end_too(log, tmp_path):

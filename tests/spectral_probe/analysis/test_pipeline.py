@@ -390,8 +390,9 @@ def test_one_pass_of_a_two_sided_model_is_leaky_and_gets_no_verdict(dataset: Dat
 
 def test_log_of_one_long_user_cannot_be_measured() -> None:
     lonely = Dataset.from_interactions(Interactions.from_sequences([np.arange(9)], n_items=9))
-    with pytest.raises(DataError, match="without an edge"):
-        analyze(MixingModel(9), lonely)
+    with pytest.raises(DataError, match=r"measured: local graph without an edge \(1\)\."):
+        analyze(object(), lonely)  # refused before the model is looked at
+    assert analyze(MixingModel(9), lonely, own_user="keep").users["measured"] == 1
 
 
 def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_references(dataset: Dataset) -> None:

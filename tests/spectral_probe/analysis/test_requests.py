@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.analysis.pipeline import analyze, reanalyze
 from spectral_probe.analysis.requests import check_options, options_by_model
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.cli import main as cli
@@ -38,6 +38,7 @@ def inputs(frame, tmp_path_factory) -> Path:
     np.save(folder / "wide.npy", np.ones((N_ITEMS, 65), dtype=np.float32))
     np.save(folder / "short.npy", np.ones((3, 8), dtype=np.float32))
     tiny("llama").save_pretrained(folder / "llama")
+    tiny("llama", hidden_size=32).save_pretrained(folder / "narrow")
     tiny("llama").save_pretrained(folder / "longer")
     config = json.loads((folder / "longer" / "config.json").read_text())
     (folder / "longer" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
@@ -81,12 +82,14 @@ FOLDER = ["--model", "./llama", "--embeddings", "vectors.npy"]
         ([*TINY, "--inputs", "text"], 2, "take the place of the inputs"),
         ([*TINY, "--layers", "block 99"], 2, "block 99"),
         ([*TINY, "--seed", "1" * 30], 2, "seed must be at most"),
+        ([*TINY, "--min-targets", "99"], 3, "None of the 60 users can be measured: fewer than 99 targets (60). Lower"),
         ([*TINY, "--dtype", "float17"], 2, "Did you mean 'float16'"),
         ([*TINY, "--device", "cuda:7"], 2, "cuda:7"),
         ([*TINY, "--adapter", "nowhere"], 4, "is neither"),
         ([*FOLDER, "--adapter", "./llama"], 4, "no readable adapter_config.json"),
         ([*FOLDER, "--max-length", "100"], 0, ""),
         (["--model", "./llama", "--embeddings", "wide.npy"], 2, "65"),
+        (["--model", "./narrow"], 2, "width 32 < 50"),
         (["--model", "./llama", "--embeddings", "short.npy"], 3, "one row per item"),
         (["--model", "./llama", "--inputs", "text"], 3, "no item titles"),
         (["--model", "./longer", "--embeddings", "vectors.npy"], 4, "layers.2.input_layernorm.weight"),
@@ -103,7 +106,7 @@ def test_a_dry_run_and_the_run_refuse_the_same(arguments, code, says, inputs, tm
     assert (dry, says in err) == (code, True), err
     if code:
         real, err = run(command, monkeypatch, capsys)
-        assert (real, says in err) == (code, True), err
+        assert (real, says in err, "Training" in err) == (code, True, False), err
     assert not (tmp_path / "runs").exists()
 
 
@@ -180,10 +183,11 @@ def test_values_of_other_types_are_those_of_the_command_line(name, value, plain)
     [
         *[("users", "5"), ("users", 5.5), ("seed", True), ("tau", "1"), ("layers", 3), ("embeddings", np.ones(3))],
         *[("allow_pickle", "yes"), ("inputs", ["id"]), ("controls", [3]), ("seed", 2**63)],
+        *[("tau", 1e308), ("tau", 10**400), ("whole_tau", 501)],
     ],
 )
 def test_values_of_a_wrong_type_are_refused(name, value) -> None:
-    with pytest.raises(ConfigError, match=name):
+    with pytest.raises(ConfigError, match=name.removeprefix("whole_")):
         AnalysisOptions(**{name: value})
 
 
@@ -224,3 +228,20 @@ def test_a_folder_without_weights_is_no_plan(tmp_path, inputs) -> None:
     options = AnalysisOptions(embeddings=str(inputs / "vectors.npy"))
     with pytest.raises(ModelError, match="no weights"):
         plan_analysis(str(tmp_path / "m"), str(inputs / "log.csv"), options)
+
+
+def test_vectors_without_ids_are_a_caveat_of_the_run(inputs, frame, tmp_path) -> None:
+    fast = {"n_bootstrap": 100, "n_pseudo": 2, "max_length": 8}
+    by_position = analyze("tiny-random:llama", frame, embeddings=inputs / "vectors.npy", out=tmp_path, **fast)
+    assert "vectors-by-position" in by_position.caveats
+    (path,) = tmp_path.iterdir()
+    assert json.loads((path / "run.json").read_text())["vectors_by_position"] is True
+    assert "has no ids, so row i was taken" in (path / "report.html").read_text(encoding="utf-8")
+    assert "vectors-by-position" in reanalyze(path, {"tau": 2.0}).profile.caveats
+    ids = pd.DataFrame({"item_id": sorted(frame["item_id"].unique())})
+    named = ids.join(pd.DataFrame(np.load(inputs / "vectors.npy")))
+    named.to_csv(tmp_path / "named.csv", index=False)
+    assert (
+        "vectors-by-position"
+        not in analyze("tiny-random:llama", frame, embeddings=tmp_path / "named.csv", **fast).caveats
+    )

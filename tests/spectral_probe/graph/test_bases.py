@@ -9,7 +9,7 @@ import scipy.linalg
 
 from spectral_probe.errors import ConfigError, ShapeError
 from spectral_probe.graph.bases import GraphBases
-from spectral_probe.graph.filters import graph_operator, heat_kernel
+from spectral_probe.graph.filters import graph_operator, heat_kernel, heat_operator
 from spectral_probe.graph.item_graph import ItemGraph
 from tests.spectral_probe.worlds import World, slow_eigenspaces, slow_laplacian
 
@@ -155,7 +155,8 @@ def test_the_heat_kernel_is_one_at_zero_falls_and_is_zero_in_the_padding():
     np.testing.assert_allclose(h, [1.0, np.exp(-1), np.exp(-5), np.exp(-10), 0.0])
 
 
-@pytest.mark.parametrize("tau", [0, -1.0, np.inf, np.nan])
-def test_a_diffusion_time_that_is_not_positive_is_refused(tau):
-    with pytest.raises(ConfigError, match=r"tau must be a positive number; got "):
-        heat_kernel(np.zeros(2), tau)
+@pytest.mark.parametrize("tau", [0, -1.0, 501.0, 1e308, np.inf, np.nan])
+def test_a_diffusion_time_out_of_range_is_refused(tau):
+    for operator, argument in ((heat_kernel, np.zeros(2)), (heat_operator, np.ones((2, 2)))):
+        with pytest.raises(ConfigError, match="tau must be a positive number of at most 500; got "):
+            operator(argument, tau)

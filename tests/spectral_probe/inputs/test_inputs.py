@@ -203,6 +203,8 @@ def test_embeddings_from_csv(text, item_ids, tmp_path):
         ("0.5,-1\n2\n3,4\n", "line 2"),
         ("x,y\n0.5,-1\n2\n3,4\n", "line 3"),
         ("0.5,-1\n2,nan\n3,4\n", "first for item 1"),
+        ("a1 2 0.25\n9 3 4\nrecord7 0.5 -1\n", "none of them in the line 'a1 2 0.25'. Write commas"),
+        ("item_id x y\na1 2 0.25\n9 3 4\nrecord7 0.5 -1\n", "none of them in the line 'a1 2 0.25'"),
         ("0.5,-1\n2,oops\n3,4\n", "a cell that is not a number"),
         ("", "is empty"),
         ("x,y\n", "no item"),
@@ -262,6 +264,7 @@ def test_ids_may_be_in_any_column_and_written_in_any_way(tmp_path):
         ("0,2,0\n1,3,4\n2,0,1\n", "'0', which is not"),
         ("x,y,z\n2,9,0\n3,8,4\n0,7,1\n", None),
         ("x,n\n2,1\n0.5,2\n7,9\n", "holds ids or row numbers"),
+        ("item_id,x,n\n3,2,1\n1,0.5,2\n2,7,3\n", "'n' .* holds ids or row numbers.* the ids are in column 'item_id'"),
         ("item_id,movieId,x\n1,1,2\n2,2,3\n3,3,4\n", "could hold the ids"),
         ("index,item_id,x\n0,3,2\n1,1,3\n2,2,4\n", "holds ids or row numbers"),
         ('item_id,x\n1,"2\n2",3\n3,4\n', "begins in line 2 ends in line 3"),
@@ -283,6 +286,17 @@ def test_row_numbers_are_no_feature(tmp_path):
         load_embeddings(tmp_path / "v.csv", 3, IDS)
     frame.to_csv(tmp_path / "ok.csv", index=False)
     np.testing.assert_array_equal(load_embeddings(tmp_path / "ok.csv", 3, IDS), VECTORS)
+
+
+def test_numbers_that_count_from_1_name_the_rows_and_from_2_do_not(tmp_path):
+    for start in (0, 1, 2):
+        rows = [f"{label},{row},{row / 2}" for row, label in enumerate("abc", start=start)]
+        path = write(tmp_path / "v.csv", "\n".join(["item_id,n,x", *rows]) + "\n")
+        if start == 2:
+            assert load_embeddings(path, 3, list("abc"))[:, 0].tolist() == [2, 3, 4]
+            continue
+        with pytest.raises(DataError, match=r"Column 'n' of 'v\.csv' holds ids or row numbers"):
+            load_embeddings(path, 3, list("abc"))
 
 
 def test_pandas_column_numbers_are_a_header(tmp_path):

@@ -86,10 +86,24 @@ def test_other_data_than_those_of_the_training_are_refused(model, dataset, log, 
     assert other.n_items == dataset.n_items
     with pytest.raises(DataError, match="trained on other histories"):
         analyze(str(run.path), other, **FAST)
+    with pytest.raises(DataError, match="trained on other histories"):
+        plan_analysis(str(run.path), "demo", AnalysisOptions())
     folder = model.save_pretrained(tmp_path / "kept")
     smaller = make_world(4, n_users=60, n_items=30).dataset
     with pytest.raises(DataError, match=f"has {dataset.n_items} items, and this data set has {smaller.n_items}"):
         analyze(str(folder), smaller, **FAST)
+
+
+def test_a_saved_model_is_probed_on_as_many_items_as_it_reads(dataset, log, tmp_path) -> None:
+    longest = max(len(history) for history in dataset.sequences) - 2  # the last is no input, the test item no target
+    for max_length in (longest, longest - 1):
+        config = SASRecConfig(n_items=dataset.n_items, max_length=max_length, n_features=8, n_inner=8)
+        folder = str(SASRec(config).save_pretrained(tmp_path / str(max_length)))
+        if max_length == longest:
+            assert plan_analysis(folder, str(log), AnalysisOptions())
+            continue
+        with pytest.raises(ConfigError, match=f"reads at most {max_length} items; got {longest}"):
+            plan_analysis(folder, str(log), AnalysisOptions())
 
 
 def test_a_kind_that_nobody_reads_is_an_error_with_the_next_step(tmp_path, dataset) -> None:

@@ -2,6 +2,8 @@
 
 import getpass
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -54,3 +56,17 @@ def test_a_link_of_that_name_is_refused(nobody, tmp_path):
 def test_a_named_folder_is_taken(nobody, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "mine"))
     assert cache_root() == tmp_path / "mine"
+
+
+def test_what_stands_in_for_a_cache_is_deleted_when_the_process_ends(tmp_path):
+    (tmp_path / "file").write_text("")
+    script = (
+        "from spectral_probe.storage.cache import cache_root\n"
+        "folder = cache_root()\n(folder / 'weights').write_text('x')\nprint(folder, folder == cache_root())"
+    )
+    environment = {**os.environ, CACHE_VARIABLE: str(tmp_path / "file" / "cache"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    folder, is_same = done.stdout.split()
+    assert (Path(folder).parent, is_same) == (tmp_path, "True"), done.stderr
+    assert "until this process ends" in done.stderr
+    assert not Path(folder).exists()

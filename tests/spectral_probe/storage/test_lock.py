@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from threading import Thread
 
 import pytest
 
@@ -41,3 +42,41 @@ def test_the_folder_is_free_after_an_error(tmp_path):
         raise ValueError("inside")
     with only_process(tmp_path, "A run"):
         pass
+
+
+def refused_elsewhere(folder) -> bool:
+    """Return whether another thread is refused."""
+    errors = []
+
+    def hold():
+        try:
+            with only_process(folder, "A run"):
+                pass
+        except ConfigError as error:
+            errors.append(error)
+
+    thread = Thread(target=hold)
+    thread.start()
+    thread.join()
+    return bool(errors)
+
+
+def test_the_same_thread_may_hold_a_folder_again_and_lets_go_at_the_outer_end(tmp_path):
+    with only_process(tmp_path, "A search"):
+        with only_process(tmp_path / ".." / tmp_path.name, "A run"):
+            assert refused_elsewhere(tmp_path)
+        assert refused_elsewhere(tmp_path)
+    assert not refused_elsewhere(tmp_path)
+
+
+def test_a_new_folder_stays_only_if_something_was_written(tmp_path):
+    with only_process(tmp_path / "empty", "A run"):
+        pass
+    assert not (tmp_path / "empty").exists()
+    for name in ("old", "new"):
+        if name == "old":
+            (tmp_path / name).mkdir()
+        with only_process(tmp_path / name, "A run"):
+            if name == "new":
+                (tmp_path / name / "result").write_text("")
+        assert (tmp_path / name).is_dir()

@@ -119,6 +119,26 @@ def test_columns_are_named_in_the_name_of_the_data_set(tmp_path):
     assert histories(resolve_dataset(with_columns(str(path), "user=2,item=1,time=3"))) == EXPECTED
 
 
+def test_an_existing_file_with_the_name_of_a_column_in_its_name_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "inside"):
+        path = tmp_path / folder / "with,user=x.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(lines("a,b,c,d"))
+        name = with_columns("with,user=x.csv", "user=a,item=b,time=d")
+        assert split_columns(name.removeprefix("table:")) == ("with,user=x.csv", "user=a,item=b,time=d")
+        assert with_columns(name, "user=a,item=b,time=d") == name
+        assert histories(resolve_dataset(name)) == EXPECTED
+    (tmp_path / "with,user=x.csv").unlink()
+    assert histories(resolve_dataset(name, tmp_path / "inside")) == EXPECTED
+
+
+def test_a_quote_after_the_equals_sign_is_explained():
+    with pytest.raises(ConfigError, match="is quoted together with its role: --columns '\"user=the, user\",item=b'"):
+        parse_columns('user="the, user",item=b')
+    assert parse_columns('"user=the, user",item=b') == {"user": "the, user", "item": "b"}
+
+
 def test_columns_that_cannot_be_meant_are_refused():
     for text in ("user", "user=", "users=a", "user=a,user=b", "user=a,item=a", "", "=a"):
         with pytest.raises(ConfigError):
@@ -220,6 +240,18 @@ def test_packed_files(name, tmp_path):
     path.write_bytes(path.read_bytes()[:-25])
     with pytest.raises(DataError, match="Fetch it again"):
         resolve_dataset(str(path))
+
+
+@pytest.mark.parametrize(("name", "inner"), [("log.csv.zip", "gz"), ("log.csv.gz", "gz"), ("log.csv.bz2", "zip")])
+def test_a_file_that_is_packed_twice_is_called_so(name, inner, tmp_path):
+    content = packed(tmp_path, f"inner.{inner}", lines("userId,movieId,rating,timestamp").encode()).read_bytes()
+    with pytest.raises(DataError, match=rf"is packed twice: .* a {'gzip' if inner == 'gz' else 'zip'} file"):
+        resolve_dataset(str(packed(tmp_path, name, content)))
+
+
+def test_a_text_that_begins_like_bzip2_is_text(tmp_path):
+    (tmp_path / "log.csv").write_text("BZhang_user,item_id\na,b\n")
+    assert text_files.read_text(tmp_path / "log.csv").startswith("BZhang_user")
 
 
 def test_a_zip_of_several_files_is_refused_with_their_names(tmp_path):

@@ -117,6 +117,19 @@ def test_a_long_text_that_nobody_asked_for_is_no_error(name, tmp_path):
     assert read_table(tmp_path / name, title=None).log.n_events == 4
 
 
+def test_a_swallowed_row_with_quotes_of_its_own_is_seen(tmp_path):
+    """Its fields are right only where its quotes are read as such."""
+    rows = ['u1,a,"See,x', 'u1,b,Bee,",y"', "u2,a,Ay,z"]
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,title,note\n" + "\n".join(rows[:1] + rows[2:]).replace('"', "") + "\n"
+    )
+    assert read_table(tmp_path / "log.csv").log.n_events == 2
+    rows[0] = 'u1,a,"See'
+    (tmp_path / "log.csv").write_text("user_id,item_id,title,note\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"line 2 of .* ends in line 3, and line 3 is a row of its own"):
+        read_table(tmp_path / "log.csv")
+
+
 def test_bytes_that_are_not_utf8_matter_only_where_they_are_read(tmp_path):
     rows = [(*fields, note) for fields, note in zip(ROWS, ["", "caf\u00e9", "", ""], strict=True)]
     lines = ["user_id,item_id,timestamp,title,note", *(",".join(map(str, row)) for row in rows)]
