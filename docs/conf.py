@@ -3,7 +3,7 @@
 from spectral_probe import __version__
 
 project, author, release = "Spectral Probe", "the maintainers of Spectral Probe", __version__
-copyright = f"2026, {author}"  # noqa: A001
+copyright = f"2026, {author}"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 html_theme, html_title = "furo", "Spectral Probe"
