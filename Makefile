@@ -15,7 +15,7 @@ demo: $(VENV)/.demo smollm2
 	$(BIN)/spectral-probe analyze --dtype bfloat16
 
 test: lint smollm2
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The documentation site, in build/docs; a warning is an error.
 docs: install
