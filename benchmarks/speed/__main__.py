@@ -116,7 +116,7 @@ def page(rows: list[dict[str, Any]], before: str = "", arguments: str = "--page 
             shown[name] = f"| {' | '.join(map(str, cells))} |"
     return "\n".join(
         [
-            "# Benchmarks",
+            "# Benchmarks on a CUDA device" if set(shown) <= set(GPU_CASES) else "# Benchmarks",
             "",
             f"<!-- Written by `python -m benchmarks.speed --lastfm DIR {arguments}`; do not edit. -->",
             "",
