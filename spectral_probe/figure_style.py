@@ -169,7 +169,10 @@ def label_line_end(ax: Axes, x: float, y: float, label: str, color: str) -> None
         annotation_clip=False,
         parse_math=False,
         gid=LINE_LABEL,
-        arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 1.0, "shrinkB": 2.0, "alpha": 0.7},
+        arrowprops={
+            **{"arrowstyle": "-", "color": color, "linewidth": 0.5, "alpha": 0.7},
+            **{"shrinkA": 1.0, "shrinkB": 2.0, "relpos": (0.0, 0.5)},
+        },
     )
 
 
@@ -185,7 +188,7 @@ def say_where_it_starts(ax: Axes, axis: str = "y", factor: float = 1.0) -> None:
         return
     label = f"axis starts at {low * factor:.2g}"
     if axis == "x":
-        ax.set_xlabel(f"{ax.get_xlabel()} ({label})".strip())
+        ax.set_xlabel(f"{ax.get_xlabel()} ({label})" if ax.get_xlabel() else label)
     else:
         ax.set_ylabel("\n".join(part for part in (ax.get_ylabel(), label) if part))
 
@@ -245,6 +248,12 @@ def write_caption(stem: Path, caption: str, table: pd.DataFrame) -> None:
     """Write the caption of a figure, ``stem.txt``, and its numbers as a LaTeX table (booktabs), ``stem.tex``."""
     write_text(stem.with_suffix(".txt"), textwrap.fill(caption, 100))
     write_text(stem.with_suffix(".tex"), booktabs(table))
+
+
+def save_table(stem: Path, caption: str, table: pd.DataFrame) -> None:
+    """Write a table of texts, ``stem.csv``, with its caption, ``.txt``, and as a LaTeX table, ``.tex``."""
+    write_csv(stem.with_suffix(".csv"), table)
+    write_caption(stem, caption, table)
 
 
 def booktabs(table: pd.DataFrame) -> str:

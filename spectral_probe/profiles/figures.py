@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -91,7 +91,7 @@ def decay_figure(
         titles = {"share": _TITLES["share"], "excess": f"Excess over the {null} null\n× 1000"}
     is_random = has_components(table) and bool((table["control"] == "random-weights").any())
     dashed = RANDOM if is_random else "" if has_components(table) else f"{null} null"
-    return _panels(drawn, titles, models_of(table), width, dashed=dashed, shared=shared)
+    return panels_figure(drawn, titles, models_of(table), width, dashed=dashed, shared=shared, thousandfold={"excess"})
 
 
 def excess_figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:
@@ -99,20 +99,20 @@ def excess_figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:
     nulls = nulls_of(table)
     drawn: dict[str, Draw] = {null: _excess(table, null) for null in nulls}
     titles = {null: f"Excess over {null}, × 1000\n{NULLS_IN_WORDS[null]}" for null in nulls}
-    return _panels(drawn, titles, models_of(table), width, shared=tuple(nulls))
+    return panels_figure(drawn, titles, models_of(table), width, shared=tuple(nulls), thousandfold=nulls)
 
 
 def foreseen_figure(foreseen: Mapping[str, pd.DataFrame], *, width: int = DEFAULT_WIDTH) -> Figure:
     """Return the figure of the taste that is foreseen of the next item."""
     drawn: dict[str, Draw] = {"foreseen": lambda ax: foreseen_curve(foreseen, ax=ax, is_labelled=True)}
-    return _panels(drawn, _TITLES, list(foreseen), width)
+    return panels_figure(drawn, _TITLES, list(foreseen), width)
 
 
 def published_figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:
     """Return the published curve alone, smaller than what corrects it."""
     rows = table[table["control"] == "paper"]
     drawn: dict[str, Draw] = {"published": lambda ax: published_curve(rows, ax=ax, is_labelled=True)}
-    return _panels(drawn, _TITLES, models_of(rows), width, least=34.0)
+    return panels_figure(drawn, _TITLES, models_of(rows), width, least=34.0)
 
 
 def heat_figure(maps: Mapping[str, pd.DataFrame], *, null: str, width: int = DEFAULT_WIDTH) -> Figure:
@@ -175,7 +175,7 @@ def _excess(table: pd.DataFrame, null: str) -> Draw:
     return lambda ax: excess_curve(table, null=null, ax=ax, is_labelled=True)
 
 
-def _panels(
+def panels_figure(
     drawn: Mapping[str, Draw],
     titles: Mapping[str, str],
     models: Sequence[str],
@@ -183,15 +183,40 @@ def _panels(
     *,
     dashed: str = "",
     shared: Sequence[str] = (),
+    thousandfold: Collection[str] = (),
     least: float = 44.0,
+    n_columns: int = 2,
+    legend: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Return a figure of panels: side by side on both columns of a page, one below the other on one."""
-    is_wide = width == max(WIDTHS)
+    """Return a figure of panels: side by side on both columns of a page, one below the other on one.
+
+    Parameters
+    ----------
+    drawn : {name: function}
+        Draws a panel on the axes it is given.
+    titles : {name: str}
+    models : sequence of str
+        The labels beside the lines.
+    width : int
+        85 or 178, in mm.
+    dashed : str
+        What the dashed lines are; empty if there are none.
+    shared : sequence of str
+        Panels on one scale.
+    thousandfold : collection of str
+        Panels whose values are shown times 1000.
+    least : float
+        Height of the axes in mm at least.
+    n_columns : int
+        Panels side by side at most, at 178 mm.
+    legend : {text: handle}, optional
+        Further entries of the legend.
+    """
     names = list(drawn)
-    n_columns = min(len(names), 2) if is_wide else 1
+    n_columns = min(len(names), n_columns) if width == max(WIDTHS) else 1
     rows = [names[start : start + n_columns] for start in range(0, len(names), n_columns)]
     with paper_style():
-        figure = new_figure(width, (panel_height(models, least) + 16) * len(rows) + 6)
+        figure = new_figure(width, (panel_height(models, least) + 16) * len(rows) + 6 + 4 * len(legend or ()))
         mosaic: Any = [[*row, *["."] * (n_columns - len(row))] for row in rows]
         lowest = {next(name for name in reversed(column) if name != ".") for column in zip(*mosaic, strict=True)}
         grid = figure.subplot_mosaic(mosaic)
@@ -199,18 +224,19 @@ def _panels(
             ax = grid[name]
             draw(ax)
             style_axes(ax)
-            ax.set_title(titles[name])
+            ax.set_title(titles[name], parse_math=False)
             ax.set_ylabel("")
-            if name in NULLS_IN_WORDS or name == "excess":
+            if name in thousandfold:
                 ax.yaxis.set_major_formatter(thousandths())
         for name in shared[1:]:
             grid[name].sharey(grid[shared[0]])
         for name, ax in grid.items():
             ax.autoscale(axis="y")
             ax.set_xlabel(ax.get_xlabel().replace(" (", "\n(") if name in lowest else "")
-            say_where_it_starts(ax)
-        entries = {INTERVAL: band_proxy(), **({dashed: proxy(linestyle="--")} if dashed else {})}
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2)
+            say_where_it_starts(ax, factor=1000 if name in thousandfold else 1)
+        entries = {INTERVAL: band_proxy(), **({dashed: proxy(linestyle="--")} if dashed else {}), **(legend or {})}
+        n_entries = 3 if width == max(WIDTHS) else 2 if not legend else 1
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=n_entries)
         return finish(figure)
 
 
