@@ -269,7 +269,7 @@ def _right_edge(ax: Axes) -> Any:
     """Return the coordinates of a label: the right edge of the axes and a gap, and data units upwards."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-    scale = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    scale = ax.figure.dpi_scale_trans
     return blended_transform_factory(ax.transAxes + ScaledTranslation(_LABEL_GAP / 72, 0, scale), ax.transData)
 
 

@@ -177,5 +177,20 @@ def test_runs_measured_otherwise_are_refused(runs, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "both").exists()
 
 
+def test_the_width_of_the_figures_is_an_option_of_the_commands_that_draw(runs, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["report", runs[1], "--figure-width", "85"], monkeypatch, capsys)
+    assert code == 0, err
+    for name in ("decay", "excess", "foreseen", "heatmap"):
+        svg = (Path(runs[1]) / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert 'width="240.9' in svg, f"85 mm in points, {name}"
+        caption = (Path(runs[1]) / "figures" / f"{name}.txt").read_text(encoding="utf-8")
+        assert "users" in caption
+        assert "\\toprule" in (Path(runs[1]) / "figures" / f"{name}.tex").read_text(encoding="utf-8")
+    for command in (["analyze", "-m", "absent"], ["report", runs[0]], ["compare", *runs]):
+        code, _, err = run_probe([*command, "--figure-width", "90"], monkeypatch, capsys)
+        assert code == 2
+        assert "got 90. Choose --figure-width 85 or 178." in " ".join(err.split())
+
+
 def test_only_a_comparison_writes_its_figure(runs) -> None:
     assert not (Path(runs[0]) / "figures" / "comparison.png").exists()
