@@ -216,9 +216,8 @@ def panels_figure(
     n_columns = min(len(names), n_columns) if width == max(WIDTHS) else 1
     rows = [names[start : start + n_columns] for start in range(0, len(names), n_columns)]
     with paper_style():
-        figure = new_figure(width, (panel_height(models, least) + 16) * len(rows) + 6 + 4 * len(legend or ()))
+        figure = new_figure(width, (panel_height(models, least) + 18) * len(rows) + 4 + 4 * len(legend or ()))
         mosaic: Any = [[*row, *["."] * (n_columns - len(row))] for row in rows]
-        lowest = {next(name for name in reversed(column) if name != ".") for column in zip(*mosaic, strict=True)}
         grid = figure.subplot_mosaic(mosaic)
         for name, draw in drawn.items():
             ax = grid[name]
@@ -230,14 +229,23 @@ def panels_figure(
                 ax.yaxis.set_major_formatter(thousandths())
         for name in shared[1:]:
             grid[name].sharey(grid[shared[0]])
+        _label_depth(mosaic, grid)
         for name, ax in grid.items():
             ax.autoscale(axis="y")
-            ax.set_xlabel(ax.get_xlabel().replace(" (", "\n(") if name in lowest else "")
             say_where_it_starts(ax, factor=1000 if name in thousandfold else 1)
         entries = {INTERVAL: band_proxy(), **({dashed: proxy(linestyle="--")} if dashed else {}), **(legend or {})}
         n_entries = 3 if width == max(WIDTHS) else 2 if not legend else 1
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=n_entries)
         return finish(figure)
+
+
+def _label_depth(mosaic: Sequence[Sequence[str]], grid: Mapping[str, Axes]) -> None:
+    """Leave the label of the x axis to panels above none with the same label, in two lines."""
+    labels = {name: ax.get_xlabel() for name, ax in grid.items()}
+    for column in zip(*mosaic, strict=True):
+        names = [name for name in column if name != "."]
+        for name, below in zip(names, [*names[1:], ""], strict=True):
+            grid[name].set_xlabel("" if labels[name] == labels.get(below) else labels[name].replace(" (", "\n("))
 
 
 def thousandths() -> Any:

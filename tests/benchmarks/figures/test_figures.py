@@ -50,6 +50,8 @@ def test_the_published_form_and_what_is_carried_are_the_committed_curves(width) 
         taste = select_curve(rows, component="taste", nodes="carried").query("state == 'block'")["retention"]
         np.testing.assert_allclose(lines_of(panels["taste"], model)[0].get_ydata(), taste)
     assert len(line_labels(panels["published"])) == len(models)
+    assert "number of entries" in panels["published"].get_xlabel()
+    assert "number of blocks" in panels["popularity"].get_xlabel(), "another axis than that of the panel below"
     assert made.table["model"].tolist() == models
     (grey,) = [patch for patch in panels["published"].patches if patch.get_alpha()]
     assert grey.get_y() + grey.get_height() == pytest.approx(1 - curves.PUBLISHED_LOSS), "what the paper says of Fig. 4"
