@@ -67,6 +67,21 @@ def _write_comparisons(
 
 
 def write_figures(folder: Path, profiles: Sequence[DecayProfile], *, width: int = DEFAULT_WIDTH) -> None:
-    """Write the figures of profiles into ``figures/``: png, pdf, svg, csv, caption (txt) and table (tex) of each."""
-    for name, figure in run_figures(profiles, width=width).items():
+    """Write the figures of profiles into ``figures/``: png, pdf, svg, csv, caption (txt) and table (tex) of each.
+
+    Profiles that were read back have no energies: their heat map is drawn from the numbers that lie beside it.
+    """
+    for name, figure in run_figures(
+        profiles, width=width, maps=_saved_maps(folder / "figures" / "heatmap.csv")
+    ).items():
         figure.save(folder / "figures" / name)
+
+
+def _saved_maps(path: Path) -> dict[str, pd.DataFrame]:
+    """Return the maps of a heat map that was written before, by model; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": str, "layer": str})
+    return {
+        str(model): rows.drop(columns="model").set_index("layer") for model, rows in table.groupby("model", sort=False)
+    }

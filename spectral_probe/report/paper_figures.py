@@ -32,24 +32,29 @@ _INTERVALS = "Shaded bands and bars: 95 % bootstrap intervals over users."
 _ENDS = "“input” is what the first block reads, “norm” the states after the final norm."
 
 
-def run_figures(profiles: Sequence[DecayProfile], *, width: int = DEFAULT_WIDTH) -> dict[str, PaperFigure]:
+def run_figures(
+    profiles: Sequence[DecayProfile],
+    *,
+    width: int = DEFAULT_WIDTH,
+    maps: Mapping[str, pd.DataFrame] | None = None,
+) -> dict[str, PaperFigure]:
     """Return the figures of one or several profiles by the name of their file.
 
     ``decay``: taste and popularity that are carried (of a profile without components the share). ``excess``: the whole
     excess over every null. ``foreseen``: taste that is foreseen. ``published``: the published curve. ``heatmap``: the
-    excess by graph frequency. A figure without data is left out.
+    excess by graph frequency, of profiles with energies, else of ``maps``. A figure without data is left out.
     """
     table = pd.concat([profile.to_frame() for profile in profiles], ignore_index=True)
     null = next((profile.null for profile in profiles if profile.null is not None), "swap")
     foreseen = {name_of(p): p.foreseen for p in profiles if p.foreseen is not None and len(p.foreseen)}
     figures = curve_figures(table, foreseen, null=null, width=width)
-    maps = {
+    measured = {
         name_of(profile): frequency_table(profile.energy, null)
         for profile in profiles
         if profile.energy is not None and null in profile.energy.null_energy
     }
-    if maps:
-        figures["heatmap"] = _heatmap(maps, table, null, width)
+    if drawn := measured or maps:
+        figures["heatmap"] = _heatmap(drawn, table, null, width)
     return figures
 
 
