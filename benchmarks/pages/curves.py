@@ -17,9 +17,8 @@ from typing import Any
 import pandas as pd
 
 from spectral_probe.comparison.comparison import with_distinct_names
-from spectral_probe.figure_style import save_figure
-from spectral_probe.profiles.figures import decay_figure
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.report.paper_figures import curve_figures
 from spectral_probe.runs.folder import RunFolder
 from spectral_probe.storage.atomic import write_csv, write_text
 
@@ -51,15 +50,17 @@ def collect(runs: Sequence[Path], folder: Path) -> None:
 
 
 def draw(folder: Path) -> None:
-    """Draw the figure of a data set from its tables."""
-    table, foreseen = load(folder)
-    for name, models in (("decay", list(table["model"].unique())), ("headline", HEADLINE)):
-        if not set(models) <= set(table["model"]):
-            continue
-        shown = table[table["model"].isin(models)]
-        curves = {model: foreseen[foreseen["model"] == model] for model in models}
-        save_figure(decay_figure([shown], foreseen=curves), folder / name, shown)
-        (folder / f"{name}.csv").unlink()  # curves.csv has the data of the figure
+    """Draw what all models carry, their excess over every null, and what those of the README's figure carry."""
+    table, _ = load(folder)
+    models = list(table["model"].unique())
+    for name, part, shown in (
+        ("decay", "decay", models),
+        ("excess", "excess", models),
+        ("headline", "decay", HEADLINE),
+    ):
+        if set(shown) <= set(models):
+            curve_figures(table[table["model"].isin(shown)], {})[part].save(folder / name)
+            (folder / f"{name}.csv").unlink()  # curves.csv has the data of the figures
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -19,7 +19,20 @@ import pandas as pd
 
 from frellm4rec.experiments.definitions import model_title
 from frellm4rec.experiments.grid import short_name
-from spectral_probe.figure_style import PALETTE, save_figure
+from spectral_probe.figure_style import (
+    DEFAULT_WIDTH,
+    NULL_GREY,
+    WIDTHS,
+    PaperFigure,
+    band_proxy,
+    finish,
+    label_line_end,
+    model_styles,
+    new_figure,
+    panel_height,
+    paper_style,
+    style_axes,
+)
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.runs.folder import RunFolder
 
@@ -33,13 +46,13 @@ COLUMNS = [
     *("model", "component", "control", "layer", "layer_name", "state", "depth", "n_users", "n_effective"),
     *("excess", "excess_low", "excess_high", "retention", "retention_low", "retention_high"),
 ]
-_STYLES = ("-", "--", ":")
+_LAST_COLUMNS = ("taste left", "with random weights", "popularity left", "popularity, random weights")
 
 
 def collect(runs: Sequence[Path], folder: Path) -> None:
     """Write ``everything.csv`` of finished analyses on one data set, and draw it."""
     table = pd.concat([rows_of(DecayProfile.load(path), backbone_of(path)) for path in runs], ignore_index=True)
-    save_figure(figure(table), folder / NAME, table)
+    draw(table).save(folder / NAME)
 
 
 def backbone_of(run: Path) -> str:
@@ -64,29 +77,46 @@ def rows_of(profile: DecayProfile, backbone: str = "") -> pd.DataFrame:
     return rows.assign(model=label, depth=rows["layer"] / rows["layer"].max())[COLUMNS]
 
 
-def figure(table: pd.DataFrame) -> Figure:
+def figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:
     """Return the figure: a panel per component, a curve per model with its 95 % interval, 1 at the input."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(10.4, 4.0), layout="constrained")
     models = list(dict.fromkeys(table["model"]))
-    axes = drawn.subplots(1, len(COMPONENTS), sharex=True)
-    for ax, (component, (_, title)) in zip(axes, COMPONENTS.items(), strict=True):
-        ax.axhline(1.0, color="#B0B0B0", linewidth=0.8)
-        rows = table[(table["component"] == component) & (table["control"] == "none")]
-        for number, model in enumerate(models):
-            curve = rows[rows["model"] == model].sort_values("layer")
-            color, style = PALETTE[number % len(PALETTE)], _STYLES[number // len(PALETTE)]
-            ax.plot(curve["depth"], curve["retention"], style, marker="o", markersize=3.5, color=color, label=model)
-            ax.fill_between(
-                curve["depth"], curve["retention_low"], curve["retention_high"], color=color, alpha=0.15, linewidth=0
-            )
-        ax.set(title=f"{title} that is carried", xlabel="relative depth (0: input of the first block, 1: last layer)")
-        ax.grid(True, color="#E4E4E4")
-        ax.set_axisbelow(True)
-    axes[0].set_ylabel("share of the input's excess that is left")
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    return drawn
+    styles = model_styles(models)
+    with paper_style():
+        shape = (1, len(COMPONENTS)) if width == max(WIDTHS) else (len(COMPONENTS), 1)
+        drawn = new_figure(width, (panel_height(models, 50.0) + 16) * shape[0] + 4)
+        axes = drawn.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
+        for ax, (component, (_, title)) in zip(axes, COMPONENTS.items(), strict=True):
+            ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
+            ax.axhline(1.0, color=NULL_GREY, linewidth=0.8, linestyle=":")
+            rows = table[(table["component"] == component) & (table["control"] == "none")]
+            for model in models:
+                curve = rows[rows["model"] == model].sort_values("layer")
+                color, mark = styles[model]
+                ax.plot(curve["depth"], curve["retention"], marker=mark, markersize=3, color=color, label=model)
+                low, high = curve["retention_low"], curve["retention_high"]
+                ax.fill_between(curve["depth"], low, high, color=color, alpha=0.15, linewidth=0)
+                if len(curve):
+                    label_line_end(ax, curve["depth"].iloc[-1], curve["retention"].iloc[-1], model, color)
+            style_axes(ax)
+            ax.tick_params(labelleft=True)
+            ax.set_title(f"{title.capitalize()} carried\nas a part of that at the input")
+            ax.set_xticks([0, 0.5, 1], ["input", "0.5", "1"])
+        for ax in axes if shape[0] == 1 else axes[-1:]:
+            ax.set_xlabel("relative depth (1: last layer)")
+        drawn.legend([band_proxy()], ["95 % interval over users"], loc="outside lower center")
+        return finish(drawn)
+
+
+def draw(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> PaperFigure:
+    """Return the figure with its caption and a table of the last layers."""
+    caption = (
+        "Taste and popularity that every probed recommender carries, as a part of that at its input, over relative "
+        f"depth. Bands: 95 % bootstrap intervals over users. {int(table['n_users'].max()):,} users; one training each."
+    )
+    rows = []
+    for model, cells in last_layers(table):
+        rows.append(dict(zip(("model", *_LAST_COLUMNS), (model, *cells), strict=True)))
+    return PaperFigure(figure(table, width=width), table, caption, pd.DataFrame(rows))
 
 
 def section(folder: Path) -> list[str]:
@@ -112,20 +142,27 @@ def section(folder: Path) -> list[str]:
     ]
 
 
-def _last_layers(table: pd.DataFrame) -> list[str]:
-    lines = [
-        "| model | taste left | with random weights | popularity left | with random weights | users |",
-        "|---|---|---|---|---|---|",
-    ]
-    for model, rows in table.groupby("model", sort=False):
-        last = rows[rows["layer"] == rows["layer"].max()].set_index(["component", "control"])
+def last_layers(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return each model with what is left of taste and popularity at its last layer, trained and random."""
+    rows = []
+    for model, part in table.groupby("model", sort=False):
+        last = part[part["layer"] == part["layer"].max()].set_index(["component", "control"])
         values = [
             _value(last.loc[(component, control)].to_dict() if (component, control) in last.index else None)
             for component in COMPONENTS
             for control in ("none", "random-weights")
         ]
-        lines.append(f"| {model} | {' | '.join(values)} | {int(rows['n_users'].iloc[0]):,} |")
-    return lines
+        rows.append((str(model), values))
+    return rows
+
+
+def _last_layers(table: pd.DataFrame) -> list[str]:
+    lines = [f"| model | {' | '.join(_LAST_COLUMNS)} | users |", "|---|---|---|---|---|---|"]
+    users = table.groupby("model", sort=False)["n_users"].first()
+    return [
+        *lines,
+        *(f"| {model} | {' | '.join(cells)} | {int(users[model]):,} |" for model, cells in last_layers(table)),
+    ]
 
 
 def _value(row: dict[str, Any] | None) -> str:

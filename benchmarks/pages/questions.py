@@ -239,6 +239,8 @@ def _nulls(probed: list[Probed]) -> list[str]:
         "last block, under each null. Permutation and cyclic leave smoothness in time in the excess.",
         "",
     ]
+    for data in probed:
+        lines += [f"![excess over every null on {data.title}](../figures/{data.folder.name}/excess.png)", ""]
     nulls = ("swap", "cyclic", "permutation")
 
     def cells(_data: Probed, entry: dict[str, Any]) -> list[str]:

@@ -20,14 +20,14 @@ import pandas as pd
 
 from frellm4rec.data.datasets import lastfm
 from frellm4rec.experiments.definitions import Experiment, experiment_names, load_experiment
-from frellm4rec.experiments.figures import experiment_figure, figure_rows
+from frellm4rec.experiments.figures import figure_rows
 from frellm4rec.experiments.markdown import markdown
+from frellm4rec.experiments.report import paper_figure
 from frellm4rec.experiments.tables import ExperimentTables, join_folders
 from frellm4rec.modules.glpf import GraphLowPassFilter
 from frellm4rec.runs.pretrained import pretrained_item_table
 from frellm4rec.theory.strength import glpf_strength, spectrum_near_one
 from spectral_probe.errors import DataError
-from spectral_probe.figure_style import save_figure
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import write_csv
@@ -45,9 +45,8 @@ def collect(runs: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     joined.save(folder)
     for experiment in _experiments(joined):
-        rows = figure_rows(experiment, joined)
-        if not rows.empty:
-            save_figure(experiment_figure(experiment, joined), folder / experiment.name, rows)
+        if not figure_rows(experiment, joined).empty:
+            paper_figure(experiment, joined).save(folder / experiment.name)
             # means.csv already contains the data of the figure.
             (folder / f"{experiment.name}.csv").unlink()
 

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from frellm4rec.experiments.system_figure import learning_curves
+from frellm4rec.experiments.system_figure import learning_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment, load_definition
-from spectral_probe.figure_style import save_figure
 from spectral_probe.storage.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +42,7 @@ def collect(dataset: str, run: Path) -> None:
     folder = FIGURES / dataset / FOLDER
     tables = SystemTables.load(run)
     tables.save(folder)
-    save_figure(learning_curves(experiment(tables), tables), folder / "curves", tables.search.curves)
-    (folder / "curves.pdf").unlink()
+    learning_figure(experiment(tables), tables).save(folder / "curves")
 
 
 def page(figures: Path = FIGURES) -> str:

@@ -12,13 +12,24 @@ from frellm4rec.evaluation.contrasts import MIN_SEEDS, USERS_AND_TRAININGS
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.labels import LEAKY, in_order, mode_label, modes_in_order, ranking_label, rows_of
 from frellm4rec.experiments.tables import METRICS, NAMES, ExperimentTables, is_baseline
-from spectral_probe.figure_style import NULL_GREY, PALETTE
+from spectral_probe.figure_style import (
+    DEFAULT_WIDTH,
+    GRID,
+    NULL_GREY,
+    PALETTE,
+    WIDTHS,
+    finish,
+    new_figure,
+    paper_style,
+    say_where_it_starts,
+    style_axes,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GRID = "#E4E4E4"
 COLORS = {"prefix": PALETTE[0], "causal": PALETTE[1], LEAKY: PALETTE[3]}
 #: Distance of "off" from the last value of a sweep; distance between the modes of a row.
 _OFF_STEP, _DODGE = 0.14, 0.22
@@ -34,39 +45,68 @@ def figure_rows(experiment: Experiment, tables: ExperimentTables, ranking: str |
     return means[means["ranking"] == (ranking or means["ranking"].iloc[0])]
 
 
-def experiment_figure(experiment: Experiment, tables: ExperimentTables, *, ranking: str | None = None) -> Figure:
-    """Return the figure: NDCG and recall side by side, one row of axes per backbone, one colour per mode."""
-    from matplotlib.figure import Figure
+def experiment_figure(
+    experiment: Experiment, tables: ExperimentTables, *, ranking: str | None = None, width: int = DEFAULT_WIDTH
+) -> Figure:
+    """Return the figure: NDCG and recall side by side, one row of axes per backbone, one colour per mode.
 
+    On one column of a page (85 mm) recall is below NDCG.
+    """
     means = figure_rows(experiment, tables, ranking)
     trained = means[~is_baseline(means)]
     panels = list(trained[["dataset", "backbone", "settings"]].drop_duplicates().itertuples(index=False, name=None))
     panels = panels or [("", "", "")]
-    height = 3.3 if experiment.sweep else 1.4 + 0.42 * max(2, trained["variant"].nunique())
-    figure = Figure(figsize=(9.2, height * len(panels) + 0.9), layout="constrained")
-    is_sweep = experiment.sweep is not None
-    grid = figure.subplots(
-        len(panels),
-        len(METRICS),
-        squeeze=False,
-        sharex=False if is_sweep else "col",
-        sharey=False if is_sweep else "row",
-    )
+    is_sweep, is_wide = experiment.sweep is not None, width == max(WIDTHS)
     modes = modes_in_order(trained)
-    for line, (dataset, backbone, settings) in zip(grid, panels, strict=True):
-        part = rows_of(means[means["dataset"] == dataset], backbone, settings)
-        for ax, metric in zip(line, METRICS, strict=True):
+    with paper_style():
+        n_rows, n_columns = (len(panels), len(METRICS)) if is_wide else (len(panels) * len(METRICS), 1)
+        rows_of_panel = [_part(means, panel) for panel in panels]
+        heights = [
+            52.0 if is_sweep else _dots_height(part) for part in rows_of_panel for _ in range(n_rows // len(panels))
+        ]
+        figure = new_figure(width, sum(heights) + 12)
+        grid = figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+        pairs = [(panel, part, metric) for panel, part in zip(panels, rows_of_panel, strict=True) for metric in METRICS]
+        for ax, (panel, part, metric) in zip(grid, pairs, strict=True):
             rows = part[part["metric"] == metric]
             draw = sweep_curve if is_sweep else variant_dots
             draw(experiment, rows, modes=modes, ax=ax)
-            label = f"{NAMES[metric]}@{int(rows['k'].iloc[0])}" if len(rows) else NAMES[metric]
-            (ax.set_ylabel if is_sweep else ax.set_xlabel)(label)
-        if len(panels) > 1:
-            line[0].set_title(backbone + (f", {settings}" if settings else ""), fontsize=10, loc="left")
-    handles = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.suptitle(_title(experiment, trained), fontsize=11)
-    return figure
+            name = f"{NAMES[metric]}@{int(rows['k'].iloc[0])}" if len(rows) else NAMES[metric]
+            _name_axes(ax, name, panel if len(panels) > 1 else ("", "", ""), is_sweep=is_sweep, is_wide=is_wide)
+        handles = {label: handle for ax in grid for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4 if is_wide else 2)
+        return finish(figure)
+
+
+def experiment_caption(experiment: Experiment, tables: ExperimentTables, ranking: str | None = None) -> str:
+    """Return the caption of the figure: what is varied, on which data, over which seeds, and what is drawn."""
+    means = figure_rows(experiment, tables, ranking)
+    rows = means[~is_baseline(means)]
+    drawn = "points with 95 % intervals" if experiment.sweep is None else "means with 95 % intervals"
+    text = f"{experiment.title} ({experiment.source} of the paper): {drawn}. {_conditions(rows)}"
+    if len(rows) < len(means):
+        text += " Grey: models evaluated alone, with their intervals."
+    return text
+
+
+def _part(means: pd.DataFrame, panel: tuple[str, str, str]) -> pd.DataFrame:
+    dataset, backbone, settings = panel
+    return rows_of(means[means["dataset"] == dataset], backbone, settings)
+
+
+def _dots_height(part: pd.DataFrame) -> float:
+    """Return the height in mm of a panel of dots."""
+    return 18.0 + 6.0 * max(2, part.loc[~is_baseline(part), "variant"].nunique())
+
+
+def _name_axes(ax: Axes, name: str, panel: tuple[str, str, str], *, is_sweep: bool, is_wide: bool) -> None:
+    """Write what is measured, of which backbone, and where an axis without 0 starts."""
+    _, backbone, settings = panel
+    heading = f"{name}, {backbone}" + (f", {settings}" if settings else "") if backbone else name
+    ax.set_title(wrapped(heading.replace("training.", "").replace("architecture.", ""), 30), parse_math=False)
+    if is_wide and not is_sweep and ax.get_subplotspec().colspan.start > 0:  # type: ignore[union-attr]
+        ax.tick_params(labelleft=False)  # the rows are named on the left
+    say_where_it_starts(ax, "y" if is_sweep else "x")
 
 
 def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[str], ax: Axes | None = None) -> Axes:
@@ -84,18 +124,18 @@ def sweep_curve(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[s
         points = points.assign(x=[values[name] for name in points["variant"]])
         curve = points[points["x"].notna()].sort_values("x")
         ax.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.16, linewidth=0)
-        ax.plot(curve["x"], curve["value"], color=color, marker="o", markersize=4.5, label=mode_label(mode), zorder=3)
+        ax.plot(curve["x"], curve["value"], color=color, marker="o", markersize=3.5, label=mode_label(mode), zorder=3)
         x_off = off + 0.25 * (off - max(numbers)) * (list(modes).index(mode) - (len(modes) - 1) / 2)
         for row in points[points["x"].isna()].itertuples():
-            ax.vlines(x_off, row.low, row.high, color=color, linewidth=2.2, alpha=0.55)
-            ax.plot(x_off, row.value, marker="D", markersize=5.5, color=color, zorder=4)
+            ax.vlines(x_off, row.low, row.high, color=color, linewidth=1.6, alpha=0.55)
+            ax.plot(x_off, row.value, marker="D", markersize=4, color=color, zorder=4)
     ticks = {value: f"{value:g}" for value in numbers}
     if any(value is None for value in values.values()):
         ax.axvline(max(numbers) + (off - max(numbers)) / 2, color=GRID, linewidth=1)
         ticks[off] = "off"
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set_xlabel(experiment.sweep.label)
-    _style_axes(ax, "y")
+    style_axes(ax, grid="y")
     return ax
 
 
@@ -109,13 +149,13 @@ def variant_dots(experiment: Experiment, rows: pd.DataFrame, *, modes: Sequence[
     for number, (mode, color) in enumerate(_coloured(modes)):
         dots = rows[(rows["mode"] == mode) & ~is_baseline(rows)]
         y = np.array([names.index(name) for name in dots["variant"]]) + _DODGE * (number - (len(modes) - 1) / 2)
-        ax.hlines(y, dots["low"], dots["high"], color=color, linewidth=2.2, alpha=0.55)
-        ax.plot(dots["value"], y, marker="o", markersize=6, linestyle="none", color=color, label=mode_label(mode))
+        ax.hlines(y, dots["low"], dots["high"], color=color, linewidth=1.6, alpha=0.55)
+        ax.plot(dots["value"], y, marker="o", markersize=4, linestyle="none", color=color, label=mode_label(mode))
     labels = {variant.name: variant.label for variant in experiment.variants}
     ax.set_yticks(range(len(names)), [labels[name] for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    _style_axes(ax, "x")
+    style_axes(ax, grid="x")
     return ax
 
 
@@ -134,19 +174,10 @@ def _coloured(modes: Sequence[str]) -> list[tuple[str, str]]:
     return [(mode, COLORS.get(mode, PALETTE[-1])) for mode in modes]
 
 
-def _style_axes(ax: Axes, axis: str) -> None:
-    ax.grid(axis=axis, color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color("#555555")
-
-
-def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
+def _conditions(rows: pd.DataFrame) -> str:
     if rows.empty:
-        return experiment.title
-    parts = [", ".join(dict.fromkeys(rows["dataset"]))]
+        return ""
+    parts = [f"Data set: {', '.join(dict.fromkeys(rows['dataset']))}"]
     if rows["backbone"].nunique() == 1 and (backbone := rows["backbone"].iloc[0]):
         parts.append(f"backbone {backbone}")
     ranking: Any = rows["ranking"].iloc[0]
@@ -155,6 +186,6 @@ def _title(experiment: Experiment, rows: pd.DataFrame) -> str:
     seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
     kinds = set(rows["covers"])
     covers = "users and trainings" if kinds == {USERS_AND_TRAININGS} else "users"
-    covers += f"; trainings from {MIN_SEEDS} seeds on" if len(kinds) > 1 else ""
-    parts.append(f"mean over {seeds}, 95 % CI over {covers}")
-    return f"{experiment.title}\n{', '.join(parts)}"
+    covers += f" (and trainings, from {MIN_SEEDS} seeds on)" if len(kinds) > 1 else ""
+    parts.append(f"mean over {seeds}, 95 % intervals over {covers}")
+    return "; ".join(parts) + "."

@@ -8,41 +8,78 @@ import pandas as pd
 
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
-from spectral_probe.figure_style import PALETTE
+from spectral_probe.figure_style import (
+    DEFAULT_WIDTH,
+    NULL_GREY,
+    WIDTHS,
+    PaperFigure,
+    finish,
+    label_line_end,
+    model_styles,
+    new_figure,
+    panel_height,
+    paper_style,
+    proxy,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TITLES = {"own": "loss of its paper", "same": "softmax over all items"}
-_STYLES = ("-", "--", ":")
+_RISING = "best at the last validation"
 
 
-def learning_curves(experiment: TunedExperiment, tables: SystemTables) -> Figure:
+def learning_curves(experiment: TunedExperiment, tables: SystemTables, *, width: int = DEFAULT_WIDTH) -> Figure:
     """Return the figure: a panel per column, a curve per system, a ring where the curve was still rising."""
-    from matplotlib.figure import Figure
-
     chosen = tables.systems[tables.systems["is_trained"].astype(bool) & tables.systems["trial"].notna()]
     columns = [column for column in _TITLES if column in set(chosen["column"])] or ["own"]
-    models = [row.model for row in experiment.rows]
-    figure = Figure(figsize=(4.6 * len(columns) + 1.6, 3.8), layout="constrained")
-    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for ax, column in zip(grid, columns, strict=True):
-        for row in chosen[chosen["column"] == column].to_dict("records"):
-            number = models.index(row["model"])
-            curve = curve_of(tables, row["model"], column, int(row["trial"]))
-            style = _STYLES[number // len(PALETTE) % len(_STYLES)]
-            color = PALETTE[number % len(PALETTE)]
-            ax.plot(curve["time"], curve["ndcg"], style, color=color, label=experiment.row(row["model"]).title)
-            if bool(row["is_still_rising"]):
-                ax.plot(curve["time"].iloc[-1:], curve["ndcg"].iloc[-1:], "o", mfc="none", color=color)
-        ax.set(title=_TITLES[column], xlabel="seconds of training and validating")
-        ax.grid(True, color="#E4E4E4")
-        ax.set_axisbelow(True)
-    grid[0].set_ylabel("validation NDCG@10, full ranking")
-    handles = {label: handle for ax in grid for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    shown = [row.title for row in experiment.rows if row.title in handles]
-    figure.legend([handles[title] for title in shown], shown, loc="outside right center", frameon=False)
-    return figure
+    styles = model_styles([row.title for row in experiment.rows])
+    is_wide = width == max(WIDTHS)
+    with paper_style():
+        shape = (1, len(columns)) if is_wide else (len(columns), 1)
+        titles = [experiment.row(model).title for model in chosen["model"].unique()]
+        figure = new_figure(width, (panel_height(titles, 56.0) + 14) * shape[0] + 6)
+        grid = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
+        for ax, column in zip(grid, columns, strict=True):
+            for row in chosen[chosen["column"] == column].to_dict("records"):
+                title = experiment.row(row["model"]).title
+                curve = curve_of(tables, row["model"], column, int(row["trial"]))
+                color, mark = styles[title]
+                ax.plot(curve["time"], curve["ndcg"], color=color, marker=mark, markersize=2, label=title)
+                end = curve.iloc[-1]
+                label_line_end(ax, end["time"], end["ndcg"], title, color)
+                if bool(row["is_still_rising"]):
+                    ax.plot(end["time"], end["ndcg"], "o", mfc="none", color=color, markersize=6)
+            style_axes(ax)
+            ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
+            ax.set_title(f"Validation NDCG@10, full ranking\n{_TITLES[column]}")
+        for ax in grid if is_wide else grid[-1:]:
+            ax.set_xlabel("seconds of training and validating")
+        if chosen["is_still_rising"].astype(bool).any():
+            figure.legend([proxy(marker="o", mfc="none", markersize=6)], [_RISING], loc="outside lower center")
+        return finish(figure)
+
+
+def learning_figure(experiment: TunedExperiment, tables: SystemTables, *, width: int = DEFAULT_WIDTH) -> PaperFigure:
+    """Return the learning curves with every validation of every trial, a caption and a table of what was chosen."""
+    datasets = ", ".join(dict.fromkeys(tables.systems["dataset"]))
+    caption = (
+        "Validation NDCG@10 (full ranking) of the chosen trial of every system against the time of training and "
+        f"validating. Data set: {datasets}. A ring: the best validation was the last one, so the curve may still rise."
+    )
+    chosen = tables.systems[tables.systems["is_trained"].astype(bool) & tables.systems["trial"].notna()]
+    rows = [
+        {
+            "system": experiment.row(row["model"]).title,
+            "loss": _TITLES[row["column"]],
+            "validation NDCG@10": f"{row['validation_ndcg']:.4f}",
+            "best epoch": f"{row['best_epoch']:.0f} of {row['n_epochs']:.0f}",
+        }
+        for row in chosen.to_dict("records")
+    ]
+    figure = learning_curves(experiment, tables, width=width)
+    return PaperFigure(figure, tables.search.curves, caption, pd.DataFrame(rows))
 
 
 def curve_of(tables: SystemTables, model: str, column: str, trial: int) -> pd.DataFrame:

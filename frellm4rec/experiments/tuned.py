@@ -13,7 +13,7 @@ from frellm4rec.evaluation import stored_candidates
 from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.runner import ExperimentRun
-from frellm4rec.experiments.system_figure import learning_curves
+from frellm4rec.experiments.system_figure import learning_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
 from frellm4rec.experiments.systems import TunedExperiment
@@ -24,7 +24,6 @@ from frellm4rec.tuning.search import NEXT_STEP, Budget, Search
 from frellm4rec.tuning.tables import FINISHED, SearchTables, changed_settings
 from frellm4rec.tuning.trials import LOSS_KEY, System
 from spectral_probe.errors import ConfigError, DataError
-from spectral_probe.figure_style import save_figure
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.storage.atomic import disk_errors, write_text
@@ -234,7 +233,7 @@ class TunedRun:
             content.save(self.folder)
             write_text(self.folder / "table.md", system_page(self.experiment, content).rstrip("\n"))
             if not content.search.curves.empty:
-                save_figure(learning_curves(self.experiment, content), self.folder / "curves", content.search.curves)
+                learning_figure(self.experiment, content).save(self.folder / "curves")
         return content
 
 

@@ -26,6 +26,7 @@ from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
 from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
@@ -107,6 +108,7 @@ def run_analysis(
     resume: bool = False,
     from_dir: Path | None = None,
     progress: bool = False,
+    figure_width: int = DEFAULT_WIDTH,
 ) -> Analysis:
     """Do the work of :func:`analyze`; return the profile with its run."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
@@ -150,7 +152,7 @@ def run_analysis(
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            write_results(run, profile)
+            write_results(run, profile, figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
 
@@ -184,7 +186,9 @@ def _request(model: Any, dataset: Any, from_dir: Path | None) -> dict[str, Any]:
     return {"request": {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}}
 
 
-def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
+def reanalyze(
+    path: Path, changes: dict[str, Any], *, out: Path | None = None, figure_width: int = DEFAULT_WIDTH
+) -> Analysis:
     """Analyse the saved Grams of a run again with other options, without model and data set.
 
     Parameters
@@ -195,6 +199,8 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         Options that differ from those of the run. :data:`CAPTURE_OPTIONS` cannot change.
     out : Path, optional
         Folder for the new run folder; its ``run.json`` names the old run, which has the Grams.
+    figure_width : int
+        85 or 178, in mm.
 
     Raises
     ------
@@ -231,7 +237,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            write_results(run, profile)
+            write_results(run, profile, figure_width=figure_width)
     return Analysis(profile, run)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns, Flag, given, split, with_flags
+from spectral_probe.cli.flags import Columns, FigureWidth, Flag, given, split, with_flags
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say
 from spectral_probe.errors import ConfigError
@@ -73,6 +73,7 @@ def analyze(
     from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
     columns: Columns = None,
     out: Annotated[Path | None, typer.Option(help="Folder in which run folders are made.  [default: runs]")] = None,
+    figure_width: FigureWidth = 178,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -91,7 +92,7 @@ def analyze(
         from spectral_probe.analysis.pipeline import reanalyze
 
         out = out or DEFAULT_OUT
-        _finish([reanalyze(run, settings, out=out)], out, as_json)
+        _finish([reanalyze(run, settings, out=out, figure_width=figure_width)], out, as_json, figure_width)
         return
     request = (
         _resumed(run, settings, columns)
@@ -117,10 +118,11 @@ def analyze(
             resume=resume,
             from_dir=request.from_dir,
             progress=sys.stderr.isatty(),
+            figure_width=figure_width,
         )
         for name, options in zip(request.models, request.options, strict=True)
     ]
-    _finish(results, request.out, as_json)
+    _finish(results, request.out, as_json, figure_width)
 
 
 def _refuse_beside_a_run(run: Path, options: dict[str, Any]) -> None:
@@ -223,12 +225,13 @@ def _print_plans(request: _Request, as_json: bool) -> None:
         print_rows([{"quantity": str(row["quantity"]), "value": str(row["text"])} for row in rows])
 
 
-def _finish(results: list[Analysis], out: Path, as_json: bool) -> None:
+def _finish(results: list[Analysis], out: Path, as_json: bool, figure_width: int) -> None:
     """Draw several models on one axis, and print what was measured."""
     from spectral_probe.cli.printing import print_analyses
     from spectral_probe.report.folder import write_overlay
 
-    overlay = write_overlay(out, [result.profile for result in results]) if len(results) > 1 else None
+    profiles = [result.profile for result in results]
+    overlay = write_overlay(out, profiles, figure_width=figure_width) if len(results) > 1 else None
     if not as_json:
         print_analyses(results, overlay)
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spectral_probe.cli.flags import FigureWidth
 from spectral_probe.errors import ConfigError
 
 
@@ -16,6 +17,7 @@ def compare(
         list[Path], typer.Argument(help="Finished runs on one data set; the first is the base of the comparison.")
     ],
     out: Annotated[Path, typer.Option(help="Folder in which the comparison is made.")] = Path("runs"),
+    figure_width: FigureWidth = 178,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
 ) -> None:
     """Draw finished runs on one axis, and say what changes from the first to each other.
@@ -36,7 +38,7 @@ def compare(
 
     profiles = with_distinct_names([DecayProfile.load(AnalysisRun.open(path).path) for path in runs])
     comparisons = compare_profiles(profiles)
-    overlay = write_overlay(out, profiles, comparisons, runs=runs)
+    overlay = write_overlay(out, profiles, comparisons, runs=runs, figure_width=figure_width)
     if not as_json:
         print_comparison(profiles, comparisons, overlay)
         return

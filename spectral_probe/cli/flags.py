@@ -76,6 +76,19 @@ def given(flags: Iterable[Flag], options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _figure_width(value: int) -> int:
+    from spectral_probe.figure_style import check_width
+
+    return check_width(value)
+
+
+#: The option of every command that draws figures.
+FigureWidth = Annotated[
+    int,
+    typer.Option(
+        metavar="85|178", help="Width of the figures in mm: one column of a paper, or both.", callback=_figure_width
+    ),
+]
 #: The option of every command that reads a data set.
 Columns = Annotated[
     str | None,

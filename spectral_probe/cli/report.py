@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from spectral_probe.cli.flags import FigureWidth
 from spectral_probe.cli.terminal import say
 
 
-def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="A finished run.")], figure_width: FigureWidth = 178) -> None:
     """Write the figures and report.html of a finished run anew, and print where it lies."""
     from spectral_probe.profiles.profile import DecayProfile
     from spectral_probe.report.folder import write_figures
@@ -22,5 +23,5 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run.")]) -> None
     opened = AnalysisRun.open(run)
     profile = DecayProfile.load(opened.path)
     with disk_errors(opened.path), only_process(opened.path, "A report"):
-        write_figures(opened.path, [profile])
+        write_figures(opened.path, [profile], width=figure_width)
         say(write_report(opened.path, [profile], opened.state().get("versions")))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.bootstrap import ROUNDING, Interval
-from spectral_probe.profiles.figures import share_curve
+from spectral_probe.profiles.drawing import share_curve
 from spectral_probe.profiles.files import load_profile, save_profile
 from spectral_probe.profiles.tables import curve_table, select_curve, user_table
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge

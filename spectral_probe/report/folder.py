@@ -10,21 +10,19 @@ from pathlib import Path
 import pandas as pd
 
 from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
-from spectral_probe.comparison.figure import comparison_figure, comparison_table
-from spectral_probe.figure_style import save_figure
-from spectral_probe.profiles.figures import decay_figure, heat_figure
+from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.report.html import write_report
+from spectral_probe.report.paper_figures import compared_figure, run_figures
 from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
-def write_results(run: AnalysisRun, profile: DecayProfile) -> None:
-    """Write all output of one analysis and mark its run as finished."""
+def write_results(run: AnalysisRun, profile: DecayProfile, *, figure_width: int = DEFAULT_WIDTH) -> None:
+    """Write all output of one analysis and mark its run as finished; figures are 85 or 178 mm wide."""
     with disk_errors(run.path):
         profile.save(run.path)
-        write_figures(run.path, [profile])
+        write_figures(run.path, [profile], width=figure_width)
         write_report(run.path, [profile], run.state().get("versions"))
     run.finish()
 
@@ -35,11 +33,13 @@ def write_overlay(
     comparisons: Sequence[ProfileComparison] | None = None,
     *,
     runs: Sequence[Path] = (),
+    figure_width: int = DEFAULT_WIDTH,
 ) -> AnalysisRun:
     """Write several profiles into a new run folder under ``out``: figures on one axis, a joint table and a report.
 
     With comparisons, their figure and ``comparison.json`` are written too. ``runs``, the folders of the profiles, are
-    stored in ``run.json``, so that the settings and the model of each profile can be found.
+    stored in ``run.json``, so that the settings and the model of each profile can be found. Figures are 85 or 178 mm
+    wide.
     """
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
@@ -48,9 +48,9 @@ def write_overlay(
     run = AnalysisRun.create(out, kind=COMPARISON, model=names, dataset=dataset, config=config)
     with disk_errors(run.path):
         write_csv(run.path / "bands.csv", pd.concat([profile.to_frame() for profile in profiles]))
-        write_figures(run.path, profiles)
+        write_figures(run.path, profiles, width=figure_width)
         if comparisons is not None:
-            _write_comparisons(run.path, profiles, comparisons)
+            _write_comparisons(run.path, profiles, comparisons, figure_width)
         write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
@@ -59,26 +59,29 @@ def write_overlay(
 
 
 def _write_comparisons(
-    folder: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]
+    folder: Path, profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison], width: int
 ) -> None:
     numbers = json.dumps([comparison.to_dict() for comparison in comparisons], indent=2)
     write_text(folder / "comparison.json", numbers)
-    figure = comparison_figure(profiles, comparisons)
-    save_figure(figure, folder / "figures" / "comparison", comparison_table(profiles, comparisons))
+    compared_figure(profiles, comparisons, width=width).save(folder / "figures" / "comparison")
 
 
-def write_figures(folder: Path, profiles: Sequence[DecayProfile]) -> None:
-    """Write ``figures/decay`` and, for profiles with energies, ``figures/heatmap``: png, pdf and csv of each."""
-    tables = [profile.to_frame() for profile in profiles]
-    null = next((profile.null for profile in profiles if profile.null is not None), "swap")
-    data = pd.concat(tables, ignore_index=True)
-    foreseen = {name_of(profile): profile.foreseen for profile in profiles if profile.foreseen is not None}
-    save_figure(decay_figure(tables, null=null, foreseen=foreseen), folder / "figures" / "decay", data)
-    maps = {
-        str(profile.table["model"].iloc[0]): frequency_table(profile.energy, null)
-        for profile in profiles
-        if profile.energy is not None and null in profile.energy.null_energy
+def write_figures(folder: Path, profiles: Sequence[DecayProfile], *, width: int = DEFAULT_WIDTH) -> None:
+    """Write the figures of profiles into ``figures/``: png, pdf, svg, csv, caption (txt) and table (tex) of each.
+
+    Profiles that were read back have no energies: their heat map is drawn from the numbers that lie beside it.
+    """
+    for name, figure in run_figures(
+        profiles, width=width, maps=_saved_maps(folder / "figures" / "heatmap.csv")
+    ).items():
+        figure.save(folder / "figures" / name)
+
+
+def _saved_maps(path: Path) -> dict[str, pd.DataFrame]:
+    """Return the maps of a heat map that was written before, by model; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": str, "layer": str})
+    return {
+        str(model): rows.drop(columns="model").set_index("layer") for model, rows in table.groupby("model", sort=False)
     }
-    if maps:
-        data = pd.concat(maps, names=["model", "layer"]).reset_index()
-        save_figure(heat_figure(maps, null=null), folder / "figures" / "heatmap", data)

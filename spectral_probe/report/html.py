@@ -29,22 +29,8 @@ from spectral_probe.report.words import (
 )
 from spectral_probe.storage.atomic import write_text
 
-FIGURES = {
-    "comparison.png": (
-        "Top row, from the left: the low-pass share of raw states, as in the paper's Fig. 4; the corrected share "
-        "(solid) and that of other users' states on the same graph (dashed: the effect of smoothing alone); the "
-        "changes against the first model at the last block. Bottom row: the excess over each null. A filter in time "
-        "raises the excess over permutation by construction, and that over cyclic if it smooths unevenly; over swap it "
-        "cancels. Shaded bands and bars: 95 % bootstrap intervals over users. “Prefix by prefix”: every prefix of a "
-        "history was run separately, so that no state contains the item to be predicted."
-    ),
-    "decay.png": (
-        "What the layers carry of the items they read, and foresee of the items to come, by depth. Carried: excess of "
-        "taste and of popularity, as a part of that at the input; dashed: the same model with random weights. Whole: "
-        "popularity, lag profile and taste together. Shaded: 95 % bootstrap intervals over users."
-    ),
-    "heatmap.png": "Mean whole excess share over the null (one-sided), by layer and graph frequency.",
-}
+#: Figures of the page in their order; the caption of each lies beside it.
+FIGURES = ("comparison", "decay", "excess", "foreseen", "published", "heatmap")
 N_USERS_SHOWN = 5
 
 
@@ -65,11 +51,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=", ".join(str(profile.table["model"].iloc[0]) for profile in profiles),
         dataset=str(profiles[0].table["dataset"].iloc[0]),
-        figures=[
-            (caption, base64.b64encode((folder / "figures" / name).read_bytes()).decode())
-            for name, caption in FIGURES.items()
-            if (folder / "figures" / name).is_file()
-        ],
+        figures=_figures(folder / "figures"),
         profiles=[_content(profile) for profile in profiles],
         comparisons=[_comparison(comparison) for comparison in comparisons],
         versions=dict(versions or {}),
@@ -77,6 +59,17 @@ def write_report(
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _figures(folder: Path) -> list[tuple[str, str]]:
+    """Return the caption and the base64 of every figure of a run."""
+    figures = []
+    for name in FIGURES:
+        picture, caption = folder / f"{name}.png", folder / f"{name}.txt"
+        if picture.is_file() and caption.is_file():
+            words = " ".join(caption.read_text(encoding="utf-8").split())
+            figures.append((words, base64.b64encode(picture.read_bytes()).decode()))
+    return figures
 
 
 def _content(profile: DecayProfile) -> dict[str, Any]:

@@ -108,12 +108,7 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
         )
     if component not in profile.retention or (verdict.label == "inconclusive" and not _is_known(profile, component)):
         return f"On {component} the verdict is {verdict}."
-    retention = profile.retention[component]
-    amount = f"{100 * retention.value:.0f} % (95 % CI {100 * retention.low:.0f} to {100 * retention.high:.0f} %)"
-    beginning = (
-        f"The {name} that {model} carries is, as a share of the energy of its states, {amount} of the input's at "
-        f"{profile.retention_layer}"
-    )
+    beginning = _amount_in_words(profile, model, component)
     if verdict.label == "inconclusive":
         needed = verdict.users_needed
         more = f"; effectively about {needed} would be needed" if needed else ""
@@ -122,6 +117,17 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
     depends = f" This word depends on: {', '.join(verdict.depends_on)}." if verdict.depends_on else ""
     note = f", {verdict.note}" if verdict.note else ""
     return f"{beginning}: {verdict.label}{note}.{depends}"
+
+
+def _amount_in_words(profile: DecayProfile, model: str, component: str) -> str:
+    """Return how much of a component is carried; no percentage where that is not measurably above 0."""
+    name, retention, layer = COMPONENTS_IN_WORDS[component], profile.retention[component], profile.retention_layer
+    if retention.low <= 0:
+        low, high = (f"{value:z.2f}".replace("-", "−") for value in (retention.low, retention.high))
+        return f"At {layer} {model} carries no measurable {name}; the 95 % CI of its retention is {low} to {high}"
+    amount = f"{100 * retention.value:.0f} % (95 % CI {100 * retention.low:.0f} to {100 * retention.high:.0f} %)"
+    amount = f"{amount} of the input's at {layer}"
+    return f"The {name} that {model} carries is, as a share of the energy of its states, {amount}"
 
 
 def _is_known(profile: DecayProfile, component: str) -> bool:

@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.pages import everything
 from benchmarks.pages.results import LASTFM
+from spectral_probe.figure_style import line_labels
+from tests.conftest import assert_print_ready
 
 
 class Profile:
@@ -54,6 +56,8 @@ def test_a_curve_per_model_in_either_panel(table):
         assert set(lines) == {"SASRec", "GRU4Rec"}
         assert lines["SASRec"].get_ydata().tolist() == pytest.approx([factor, 0.5 * factor, 0.25 * factor])
         assert lines["SASRec"].get_xdata().tolist() == [0.0, 0.5, 1.0]
+        assert {text.get_text() for text in line_labels(ax)} == {"SASRec", "GRU4Rec"}
+    assert_print_ready(drawn, 178)
 
 
 def test_the_section_states_the_last_layer(table, tmp_path):

@@ -70,6 +70,9 @@ def test_what_was_run_apart_is_collected_and_compared(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [
         "ablation.pdf",
         "ablation.png",
+        "ablation.svg",
+        "ablation.tex",
+        "ablation.txt",
         "cells.csv",
         "differences.csv",
         "means.csv",

@@ -23,7 +23,7 @@ from frellm4rec.experiments.definitions import (
     load_experiment,
     read_definition,
 )
-from frellm4rec.experiments.figures import experiment_figure
+from frellm4rec.experiments.figures import experiment_caption, experiment_figure
 from frellm4rec.experiments.grid import ExperimentRequest, cells_of, short_name
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.paper import paper_numbers, paper_value
@@ -34,6 +34,7 @@ from frellm4rec.runs import pretrained
 from frellm4rec.runs.train import train_recipe
 from frellm4rec.training import TrainingConfig
 from spectral_probe.errors import ConfigError, DataError
+from tests.conftest import assert_print_ready
 from tests.frellm4rec.tiny_recommenders import run as command
 
 SASREC = "sasrec"
@@ -360,8 +361,15 @@ def test_the_page_and_the_figure_are_written_from_the_tables_alone(finished):
     np.testing.assert_allclose(dots["prefix"].get_xdata(), expected["value"])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Full", "No TFM"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SASRec", "prefix"]
-    for name in ("figure.png", "figure.pdf", "figure.csv"):
-        assert (run.folder / name).stat().st_size > 0
+    for width in (85, 178):
+        assert_print_ready(experiment_figure(run.experiment, tables, width=width), width)
+    for ending in ("png", "pdf", "svg", "csv", "txt", "tex"):
+        assert (run.folder / f"figure.{ending}").stat().st_size > 0
+    caption = " ".join((run.folder / "figure.txt").read_text(encoding="utf-8").split())
+    assert caption == experiment_caption(run.experiment, tables)
+    first = expected.iloc[0]
+    cell = f"{first['value']:.4f} [{first['low']:.4f}, {first['high']:.4f}]"
+    assert cell in (run.folder / "figure.tex").read_text(encoding="utf-8")
 
 
 def renamed(tables, **values):

@@ -20,6 +20,8 @@ from frellm4rec.models.registry import model_names
 from frellm4rec.tuning.search import Budget
 from frellm4rec.tuning.tables import SearchTables
 from spectral_probe.errors import ConfigError
+from spectral_probe.figure_style import line_labels
+from tests.conftest import assert_print_ready
 from tests.frellm4rec.tiny_recommenders import run as command
 from tests.frellm4rec.tiny_recommenders import write_log
 
@@ -212,7 +214,7 @@ def test_the_page_follows_from_the_tables(finished):
     means = tables.final.means
     value = means[(means["variant"] == "sasrec-own") & (means["ranking"] == "full") & (means["metric"] == "ndcg")]
     assert f"{value['value'].iloc[0]:.4f}" in text
-    for suffix in ("png", "pdf", "csv"):
+    for suffix in ("png", "pdf", "svg", "csv", "txt", "tex"):
         assert (run.folder / f"curves.{suffix}").stat().st_size > 0
 
 
@@ -221,17 +223,19 @@ def test_the_curves_show_every_validation_of_the_chosen_trials(finished):
 
     run, tables = finished
     figure = learning_curves(run.experiment, tables)
-    assert [ax.get_title() for ax in figure.axes] == ["loss of its paper", "softmax over all items"]
+    titles = [ax.get_title("left").splitlines()[1] for ax in figure.axes]
+    assert titles == ["loss of its paper", "softmax over all items"]
     chosen = tables.systems[tables.systems["is_trained"]]
     for ax, column in zip(figure.axes, ("own", "same"), strict=True):
         lines = {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
-        assert set(lines) == {"Small SASRec", "GRU4Rec"}
+        assert set(lines) == {"Small SASRec", "GRU4Rec"} == {text.get_text() for text in line_labels(ax)}
         row = chosen[(chosen["model"] == "sasrec") & (chosen["column"] == column)].iloc[0]
         curves = tables.search.curves
         expected = curves[
             (curves["model"] == "sasrec") & (curves["column"] == column) & (curves["trial"] == row["trial"])
         ]
         assert lines["Small SASRec"].get_ydata().tolist() == expected["ndcg"].tolist()
+    assert_print_ready(figure, 178)
 
 
 def test_an_opening_is_noted_before_test_is_read(opened, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from frellm4rec.experiments import runner
 from frellm4rec.experiments.definitions import Experiment
-from frellm4rec.experiments.figures import experiment_figure
+from frellm4rec.experiments.figures import experiment_caption
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.markdown import markdown
 from frellm4rec.experiments.runner import ExperimentRun
@@ -67,7 +67,7 @@ def test_variants_without_a_backbone(run):
     page = markdown(run.experiment, tables)
     assert "( " not in page
     assert "backbone" not in page.split("Families")[0]
-    assert "backbone" not in experiment_figure(run.experiment, tables).get_suptitle()
+    assert "backbone" not in experiment_caption(run.experiment, tables)
     assert "| Popularity |" in page
     assert "popularity does not read the history" in page
 

@@ -21,7 +21,6 @@ from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
-from spectral_probe.profiles.figures import decay_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import COLUMNS, select_curve
 from spectral_probe.recording.capture import capture
@@ -190,8 +189,8 @@ def test_a_re_analysis_says_what_changed_and_loses_nothing(dataset: Dataset, tmp
     assert again.run is not None
     assert "tau (1.0 → 2.0), own_user (drop → keep)" in changes_in_words(again.profile)
     assert "tau (1.0 → 2.0)" in (again.run.path / "report.html").read_text(encoding="utf-8")
-    title = decay_figure([again.profile.to_frame()], null="swap").get_suptitle()
-    assert title.endswith("τ = 2; the user's own co-occurrences kept")
+    caption = (again.run.path / "figures" / "decay.txt").read_text(encoding="utf-8")
+    assert " ".join(caption.split()).endswith("τ = 2; the user's own co-occurrences kept.")
     third = reanalyze(again.run.path, {"weights": "equal"}, out=tmp_path)
     assert third.profile.protocol["differs_from_source"] == {"weights": "graph → equal"}
     (first.path / "summary.json").unlink()  # as in a run that was stopped before it was measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from spectral_probe.comparison.comparison import compare
 from spectral_probe.comparison.figure import ROWS, comparison_figure, comparison_table
 from spectral_probe.comparison.paired import EXCESS, SHARE
 from spectral_probe.errors import DataError
-from spectral_probe.figure_style import PALETTE
+from spectral_probe.figure_style import PALETTE, line_labels
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.profiles.figures import select_curve
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import select_curve
 from spectral_probe.runs.analysis_run import AnalysisRun
+from tests.conftest import assert_print_ready
 from tests.spectral_probe.tiny_models import MixingModel
 from tests.spectral_probe.worlds import make_world, run_probe
 
@@ -72,47 +74,28 @@ def lines(ax, label):
 LABELS = ["mixing", "two-sided (prefix by prefix)"]
 
 
-def test_every_null_has_its_panel_and_prefixes_are_said(profiles) -> None:
-    axes = panels(comparison_figure(profiles, compare(profiles)))
-    assert set(axes) == {"raw", "share", "changes", "cyclic", "permutation", "swap"}
-    for null in ("cyclic", "permutation", "swap"):
-        for profile, label in zip(profiles, LABELS, strict=True):
-            curve = select_curve(profile.table, null=null).query("state == 'block'")
-            (line,) = lines(axes[null], label)
-            np.testing.assert_allclose(line.get_ydata(), curve["excess"])
-        assert axes[null].get_ylim() == axes["swap"].get_ylim()
-    colors = {line.get_color() for label in LABELS for line in lines(axes["swap"], label)}
-    assert colors == set(PALETTE[:2])
-
-
-def test_the_upper_panels_show_raw_and_corrected_shares_and_the_swap_null(profiles) -> None:
-    figure = comparison_figure(profiles, compare(profiles))
+@pytest.mark.parametrize("width", [85, 178])
+def test_what_is_carried_and_the_corrected_share_with_its_null_are_drawn_in_the_models_colour(profiles, width) -> None:
+    figure = comparison_figure(profiles, compare(profiles), width=width)
     axes = panels(figure)
+    assert set(axes) == {"taste", "popularity", "share", "changes"}
     for profile, label, color in zip(profiles, LABELS, PALETTE, strict=False):
-        raw = select_curve(profile.controls["raw"].table, null=None, control="raw").query("state == 'block'")
-        np.testing.assert_allclose(lines(axes["raw"], label)[0].get_ydata(), raw["share"])
+        for component in ("taste", "popularity"):
+            curve = select_curve(profile.table, component=component, nodes="carried").query("state == 'block'")
+            (line,) = lines(axes[component], label)
+            np.testing.assert_allclose(line.get_ydata(), curve["excess"])
         curve = select_curve(profile.table, null="swap").query("state == 'block'")
         np.testing.assert_allclose(lines(axes["share"], label)[0].get_ydata(), curve["share"])
         dashed = [line for line in axes["share"].lines if line.get_linestyle() == "--" and line.get_color() == color]
         np.testing.assert_allclose(dashed[0].get_ydata(), curve["null_share"])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()][:2] == LABELS
+    ends = [text.get_text().replace("\n", " ") for text in line_labels(axes["share"])]
+    assert ends == LABELS  # that every prefix was run separately is said
+    assert_print_ready(figure, width)
 
 
-def test_the_published_quantity_is_drawn_where_every_run_has_it(profiles) -> None:
-    def with_paper(profile: DecayProfile) -> DecayProfile:
-        paper = profile.table.query("band == '1' and null == 'swap' and nodes == 'carried'").assign(
-            control="paper", null="none"
-        )
-        return replace(profile, controls={**profile.controls, "paper": replace(profile, table=paper)})
-
-    both = [with_paper(profile) for profile in profiles]
-    axes = panels(comparison_figure(both, compare(both)))
-    assert "as published" in axes["raw"].get_title()
-    paper = both[0].controls["paper"].table
-    np.testing.assert_allclose(lines(axes["raw"], LABELS[0])[0].get_ydata(), paper["share"])
-    mixed = [both[0], profiles[1]]
-    assert "as published" not in panels(comparison_figure(mixed, compare(mixed)))["raw"].get_title()
+def test_profiles_without_components_are_compared_by_their_share(profiles) -> None:
+    whole = [replace(p, table=p.table[p.table["component"] == "whole"]) for p in profiles]
+    assert set(panels(comparison_figure(whole, compare(profiles)))) == {"share", "changes"}
 
 
 def test_the_changes_are_drawn_with_their_intervals(profiles) -> None:
@@ -124,12 +107,14 @@ def test_the_changes_are_drawn_with_their_intervals(profiles) -> None:
     intervals = {tuple(segment[:, 0]) for bars in ax.collections for segment in bars.get_segments()}
     assert intervals == {(at[key].difference.low, at[key].difference.high) for key in ROWS}
     assert {text.get_text() for text in ax.texts} == set(ROWS.values())
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_one_profile_alone_can_be_drawn(profiles) -> None:
     axes = panels(comparison_figure(profiles[:1], []))
-    assert "nothing to compare with" in axes["changes"].get_title()
-    assert lines(axes["swap"], "mixing")
+    assert "nothing to compare with" in axes["changes"].get_title("left")
+    assert lines(axes["share"], "mixing")
 
 
 def test_the_table_holds_the_curves_and_the_changes(profiles) -> None:
@@ -150,11 +135,11 @@ def test_the_command_says_which_of_the_two_it_is(runs, profiles, tmp_path, monke
     assert " ".join(expected.words.split()) in " ".join(out.split())
     assert "prefix by prefix" in expected.words
     (folder,) = tmp_path.iterdir()
-    for ending in ("png", "pdf", "csv"):
+    for ending in ("png", "pdf", "svg", "csv", "txt", "tex"):
         assert (folder / "figures" / f"comparison.{ending}").stat().st_size > 0
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count('class="comparison"') == 1
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4
     assert "two-sided against mixing" in page
     stored = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert stored == [expected.to_dict()]
@@ -190,6 +175,21 @@ def test_runs_measured_otherwise_are_refused(runs, tmp_path, monkeypatch, capsys
     assert code == 2
     assert "tau is 1.0 for mixing and 2.0 for two-sided" in err.replace("\n", " ")
     assert not (tmp_path / "both").exists()
+
+
+def test_the_width_of_the_figures_is_an_option_of_the_commands_that_draw(runs, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["report", runs[1], "--figure-width", "85"], monkeypatch, capsys)
+    assert code == 0, err
+    for name in ("decay", "excess", "foreseen", "heatmap"):
+        svg = (Path(runs[1]) / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert 'width="240.9' in svg, f"85 mm in points, {name}"
+        caption = (Path(runs[1]) / "figures" / f"{name}.txt").read_text(encoding="utf-8")
+        assert "users" in caption
+        assert "\\toprule" in (Path(runs[1]) / "figures" / f"{name}.tex").read_text(encoding="utf-8")
+    for command in (["analyze", "-m", "absent"], ["report", runs[0]], ["compare", *runs]):
+        code, _, err = run_probe([*command, "--figure-width", "90"], monkeypatch, capsys)
+        assert code == 2
+        assert "got 90. Choose --figure-width 85 or 178." in " ".join(err.split())
 
 
 def test_only_a_comparison_writes_its_figure(runs) -> None:

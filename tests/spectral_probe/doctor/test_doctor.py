@@ -44,15 +44,15 @@ def test_everything_that_is_asked_for_is_there_and_fits_json():
 
 def test_packages_are_held_against_their_floors(monkeypatch):
     def version(name):
-        if name in ("seaborn", "peft"):
+        if name in ("matplotlib", "peft"):
             raise doctor.PackageNotFoundError(name)
         return "2.0.1" if name == "torch" else "999"
 
     monkeypatch.setattr(doctor, "version", version)
     assert named("package torch").status == "fail"
     assert named("package torch").advice == 'Run: pip install "torch>=2.11"'
-    assert named("package seaborn").value == "not installed"
-    assert named("package seaborn").status == "fail"
+    assert named("package matplotlib").value == "not installed"
+    assert named("package matplotlib").status == "fail"
     assert named("optional peft").status == "ok"
     assert "spectral-probe[lora]" in named("optional peft").advice
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -12,21 +13,28 @@ from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 from matplotlib.figure import Figure
 
-from spectral_probe.figure_style import NULL_GREY, PALETTE, save_figure
-from spectral_probe.profiles.figures import (
+from spectral_probe.errors import ConfigError
+from spectral_probe.figure_style import PALETTE, line_labels, save_figure
+from spectral_probe.profiles.drawing import (
+    EMBED_DEPTH,
     FINAL_NORM_DEPTH,
-    NULL_STYLES,
-    decay_figure,
     excess_curve,
     foreseen_curve,
-    heat_figure,
-    nulls_curve,
     published_curve,
     relative_depth,
     retention_curve,
     share_curve,
 )
+from spectral_probe.profiles.figures import (
+    NULLS_IN_WORDS,
+    decay_figure,
+    excess_figure,
+    foreseen_figure,
+    heat_figure,
+    published_figure,
+)
 from spectral_probe.profiles.profile import DecayProfile
+from tests.conftest import assert_print_ready
 from tests.spectral_probe.worlds import with_excess
 
 
@@ -82,7 +90,7 @@ def test_embed_and_final_norm_are_single_marks_that_no_line_touches(profile, ax,
     draw(profile.to_frame(), null="swap", ax=ax)
     marks = [line for line in ax.lines if line.get_linestyle() == "None"]
     where = {line.get_marker(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in marks}
-    assert where["D"] == ([0.0], [curve.loc["embed", value]])
+    assert where["D"] == ([EMBED_DEPTH], [curve.loc["embed", value]])
     (x,), (y,) = where["X"]
     assert (x > 1, y) == (True, curve.loc["final_norm", value])
     joined = [line for line in ax.lines if line.get_linestyle() != "None" and line.get_label() == "toy"]
@@ -107,10 +115,10 @@ def test_ribbon_and_whiskers_are_the_intervals(profile, ax, draw, value):
         np.testing.assert_allclose(segment[:, 1], curve.loc[name, [f"{value}_low", f"{value}_high"]])
 
 
-def test_the_null_is_a_dashed_grey_line_over_the_blocks(profile, ax):
+def test_the_null_is_a_dashed_line_in_the_colour_of_its_model(profile, ax):
     share_curve(profile.to_frame(), null="swap", ax=ax)
     (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert dashed.get_color() == NULL_GREY
+    assert dashed.get_color() == line_of(ax, "toy").get_color() == PALETTE[0]
     np.testing.assert_allclose(dashed.get_xdata(), [1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(dashed.get_ydata(), low_curve(profile.table).loc[BLOCKS, "null_share"])
 
@@ -130,12 +138,12 @@ def test_zero_excess_is_marked(profile, ax):
 def test_selected_layers_stand_at_their_depth_and_not_at_equal_steps(profile):
     curve = profile.table.query("band == 'low'").copy()
     curve["layer"] = curve["layer"].map({0: 0, 1: 2, 2: 8, 3: 32, 4: 33})
-    np.testing.assert_allclose(relative_depth(curve), [0, 2 / 32, 8 / 32, 1, FINAL_NORM_DEPTH])
+    np.testing.assert_allclose(relative_depth(curve), [EMBED_DEPTH, 2 / 32, 8 / 32, 1, FINAL_NORM_DEPTH])
 
 
 def test_embed_alone_has_a_depth(profile):
     embed = profile.table.query("band == 'low' and state == 'embed'")
-    assert relative_depth(embed).tolist() == [0.0]
+    assert relative_depth(embed).tolist() == [EMBED_DEPTH]
 
 
 def test_layers_are_drawn_in_their_order_whatever_the_order_of_the_rows(profile, ax):
@@ -182,22 +190,21 @@ def test_the_published_curve_joins_every_entry_of_the_lowest_decile(profile, ax)
     np.testing.assert_allclose(line.get_ydata(), paper["share"])
 
 
-@pytest.mark.parametrize("has_published", [False, True])
-def test_the_figure_of_a_run_shows_shares_and_excess_and_the_published_curve_if_there_is_one(profile, has_published):
-    table = profile.table
-    if has_published:
-        table = pd.concat([table, table.query("band == '1'").assign(control="paper", null="none")])
-    figure = decay_figure([table], null="swap")
+@pytest.mark.parametrize("width", [85, 178])
+def test_without_components_the_figure_of_a_run_shows_shares_and_excess(profile, width):
+    figure = decay_figure([profile.table], null="swap", width=width)
     panels = {panel.get_label(): panel for panel in figure.axes}
-    assert set(panels) == {"share", "excess", *(["published"] if has_published else [])}
-    share, excess = panels["share"], panels["excess"]
-    np.testing.assert_allclose(line_of(share, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "share"])
-    np.testing.assert_allclose(line_of(excess, "toy").get_ydata(), low_curve(table).loc[BLOCKS, "excess"])
-    (legend,) = figure.legends
-    names = [text.get_text() for text in legend.get_texts()]
-    assert names == ["toy", "input of block 1 (embed)", "after the final norm", "swap null"]
-    assert figure.get_suptitle() == "data set: toys; item inputs: id"
+    assert set(panels) == {"share", "excess"}
+    for name in panels:
+        np.testing.assert_allclose(line_of(panels[name], "toy").get_ydata(), low_curve(profile.table).loc[BLOCKS, name])
+    assert legend_texts(figure) == ["95 % interval over users", "swap null"]
     assert plt.get_fignums() == [], "the figure belongs to the caller, not to pyplot"
+    assert_print_ready(figure, width)
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def component_rows(table: pd.DataFrame, component: str, factor: float = 1.0, control: str = "none") -> pd.DataFrame:
@@ -214,7 +221,7 @@ def components(profile) -> pd.DataFrame:
     table = profile.table
     parts = [component_rows(table, "taste"), component_rows(table, "popularity", 0.7)]
     parts += [component_rows(table, name, 0.3, "random-weights") for name in ("taste", "popularity")]
-    nulls = [table.assign(null=null, excess=table["excess"] * k) for k, null in enumerate(NULL_STYLES, start=1)]
+    nulls = [table.assign(null=null, excess=table["excess"] * k) for k, null in enumerate(NULLS_IN_WORDS, start=1)]
     return pd.concat([*parts, *nulls], ignore_index=True)
 
 
@@ -247,37 +254,97 @@ def test_what_is_foreseen_has_its_own_unit(ax):
     assert "carried at the input" in ax.get_ylabel()
 
 
-def test_every_null_has_a_style_of_its_own_and_final_norm_is_not_joined(profile, components, ax):
-    nulls_curve(components, ax=ax)
-    curve = low_curve(profile.table)
-    drawn = {line.get_linestyle(): line for line in ax.lines if len(set(line.get_ydata())) > 1}
-    assert set(drawn) == set(NULL_STYLES.values())
-    for factor, style in enumerate(NULL_STYLES.values(), start=1):
-        np.testing.assert_allclose(drawn[style].get_ydata(), factor * curve.loc[["embed", *BLOCKS], "excess"])
-
-
-@pytest.mark.parametrize("has_published", [False, True])
-def test_the_figure_of_a_run_with_components_has_a_panel_for_each_question(profile, components, has_published):
-    table = components
-    if has_published:
-        paper = profile.table.query("band == '1'").assign(control="paper", null="none")
-        table = pd.concat([table, paper])
-    figure = decay_figure([table])
+@pytest.mark.parametrize("width", [85, 178])
+def test_every_null_has_a_panel_on_one_scale(profile, components, width):
+    figure = excess_figure(components, width=width)
     panels = {panel.get_label(): panel for panel in figure.axes}
-    assert set(panels) == {"taste", "popularity", "foreseen", "nulls", *(["published"] if has_published else [])}
+    assert list(panels) == list(NULLS_IN_WORDS)
+    curve = low_curve(profile.table)
+    for factor, ax in enumerate(panels.values(), start=1):
+        np.testing.assert_allclose(line_of(ax, "toy").get_ydata(), factor * curve.loc[BLOCKS, "excess"])
+        assert ax.get_ylim() == panels["swap"].get_ylim()
+    assert_print_ready(figure, width)
+
+
+@pytest.mark.parametrize("width", [85, 178])
+def test_the_main_figure_of_a_run_shows_taste_and_popularity_on_one_scale(profile, components, width):
+    figure = decay_figure([components], width=width)
+    panels = {panel.get_label(): panel for panel in figure.axes}
+    assert set(panels) == {"taste", "popularity"}
     curve = low_curve(profile.table)
     for name, factor in (("taste", 1.0), ("popularity", 0.7)):
         np.testing.assert_allclose(line_of(panels[name], "toy").get_ydata(), factor * curve.loc[BLOCKS, "retention"])
-    if has_published:
-        (line,) = panels["published"].lines
-        np.testing.assert_allclose(line.get_ydata(), paper["share"])
-    (legend,) = figure.legends
-    names = [text.get_text() for text in legend.get_texts()]
-    assert names[:4] == ["toy", "input of block 1 (embed)", "after the final norm", "carried: random weights"]
-    assert names[4:] == [f"whole: over {null}" for null in NULL_STYLES]
-    without = decay_figure([table[table["control"] != "random-weights"]])
-    assert "carried: random weights" not in [text.get_text() for text in without.legends[0].get_texts()]
+    assert panels["taste"].get_ylim() == panels["popularity"].get_ylim()
+    assert legend_texts(figure) == ["95 % interval over users", "random weights"]
+    without = decay_figure([components[components["control"] != "random-weights"]])
+    assert legend_texts(without) == ["95 % interval over users"]
     assert plt.get_fignums() == []
+    assert_print_ready(figure, width)
+
+
+def test_the_published_curve_and_what_is_foreseen_have_figures_of_their_own(profile):
+    paper = profile.table.query("band == '1'").assign(control="paper", null="none")
+    published = published_figure(pd.concat([profile.table, paper]))
+    np.testing.assert_allclose(published.axes[0].lines[0].get_ydata(), paper["share"])
+    blocks = {"layer": [0, 1], "layer_name": ["embed", "block 1"], "state": ["embed", "block"], "component": "taste"}
+    curve = pd.DataFrame({**blocks, "value": [0.0, 0.2], "low": [-0.1, 0.1], "high": [0.1, 0.3]})
+    foreseen = foreseen_figure({"toy": curve})
+    np.testing.assert_allclose(line_of(foreseen.axes[0], "toy").get_ydata(), [0.2])
+    assert published.get_figheight() < foreseen.get_figheight(), "the published curve is the smaller one"
+    for figure in (published, foreseen):
+        assert_print_ready(figure, 178)
+    with_foreseen = decay_figure([component_rows(profile.table, "taste")], foreseen={"toy": curve})
+    assert "foreseen" in {panel.get_label() for panel in with_foreseen.axes}
+
+
+def many_models(profile: DecayProfile, n_blocks: int, n_models: int) -> pd.DataFrame:
+    """Return curves of taste and popularity of models that end at nearly the same height."""
+    names = ["embed", *(f"block {i}" for i in range(1, n_blocks + 1)), "final_norm"]
+    rows = profile.table.query("band == 'low' and null == 'swap'").iloc[[0]]
+    parts = []
+    for number in range(n_models):
+        curve = pd.concat([rows] * len(names), ignore_index=True)
+        curve = curve.assign(layer=range(len(names)), layer_name=names, model=f"model {number} of a long name")
+        curve["state"] = ["embed", *["block"] * n_blocks, "final_norm"]
+        value = np.linspace(1, 0.5 + 0.001 * number, len(names))
+        curve = curve.assign(retention=value, retention_low=value - 0.01, retention_high=value + 0.01)
+        parts += [curve.assign(component=name, nodes="carried") for name in ("taste", "popularity")]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("width", [85, 178])
+def test_labels_of_many_lines_stand_apart_beside_their_lines_in_the_order_of_their_ends(profile, width):
+    table = many_models(profile, 30, 9)
+    figure = decay_figure([table], width=width)
+    ax = figure.axes[0]
+    labels = line_labels(ax)
+    assert len(labels) == 9
+    heights = [text.get_window_extent().y0 for text in sorted(labels, key=lambda text: text.xy[1])]
+    assert heights == sorted(heights)
+    assert all(text.arrow_patch is not None for text in labels), "a thin line leads to the end of the line"
+    assert_print_ready(figure, width)
+
+
+def test_marks_at_the_input_stand_side_by_side(profile):
+    figure = decay_figure([many_models(profile, 30, 5)], width=178)
+    ax = figure.axes[0]
+    marks = [line for line in ax.lines if line.get_marker() == "D"]
+    x = sorted(ax.transData.transform((line.get_xdata()[0], 1))[0] for line in marks)
+    sizes = {line.get_markersize() * figure.dpi / 72 for line in marks}
+    assert len(marks) == 5
+    assert all(right - left >= 0.95 * max(sizes) for left, right in pairwise(x))
+    assert ax.transData.transform((1 / 30, 1))[0] > x[-1] + max(sizes), "clear of the first block"
+    ticks = dict(zip(ax.get_xticks(), (label.get_text() for label in ax.get_xticklabels()), strict=True))
+    assert (ticks[EMBED_DEPTH], ticks[FINAL_NORM_DEPTH]) == ("input", "norm")
+
+
+def test_a_model_without_a_measurable_input_has_no_curve_and_an_empty_panel_says_so(components):
+    noise = components.assign(excess_low=-1.0)
+    figure = decay_figure([noise])
+    for ax in figure.axes:
+        assert not line_labels(ax)
+        assert "no model's input carries" in ax.texts[0].get_text()
+    assert_print_ready(figure, 178)
 
 
 def test_the_share_of_a_component_is_what_is_left_of_its_input(components, ax):
@@ -292,7 +359,7 @@ def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files
     for folder in ("a", "b"):
         save_figure(figure, tmp_path / folder / "decay", profile.table)
     written = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert written == ["decay.csv", "decay.pdf", "decay.png"]
+    assert written == ["decay.csv", "decay.pdf", "decay.png", "decay.svg"]
     numbers = pd.read_csv(tmp_path / "a" / "decay.csv", dtype={"band": str})
     for column in ("share", "share_low", "excess", "retention"):
         np.testing.assert_allclose(numbers[column], profile.table[column], rtol=1e-9)
@@ -301,13 +368,32 @@ def test_the_numbers_of_a_figure_lie_beside_it_and_equal_figures_are_equal_files
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_every_layer_of_a_deep_map_has_a_label_that_can_be_read():
+def test_the_fonts_of_the_files_are_embedded_and_their_size_is_that_of_the_figure(profile, tmp_path):
+    save_figure(decay_figure([profile.table], null="swap", width=85), tmp_path / "decay", profile.table)
+    pdf = (tmp_path / "decay.pdf").read_bytes()
+    assert b"/FontFile2" in pdf, "TrueType, embedded"
+    assert b"/Type3" not in pdf, "journals refuse Type 3 fonts"
+    assert re.search(rb"/MediaBox \[ 0 0 240\.9\d* ", pdf), "85 mm in points"
+    svg = (tmp_path / "decay.svg").read_text(encoding="utf-8")
+    assert "<text" not in svg, "text is outlines, so that no font is needed"
+    assert 'width="240.9' in svg
+
+
+@pytest.mark.parametrize("width", [85, 178])
+def test_maps_share_one_scale_of_colours_and_the_layers_of_a_deep_one_can_be_read(width):
     names = ["embed", *(f"block {i}" for i in range(1, 31)), "final_norm"]
     deep = pd.DataFrame(np.zeros((32, 4)), index=names, columns=["0.1", "0.4", "0.6", "0.9"])
     deep.iloc[0, 0] = 1.0
-    figure = heat_figure({"deep": deep, "flat": deep.iloc[:3]}, null="swap")
-    figure.canvas.draw()
-    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
-    assert len(boxes) == 32
-    heights = sorted(boxes, key=lambda box: box.y0)
-    assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(heights))
+    figure = heat_figure({"deep": deep, "flat": 0.1 * deep.iloc[:3]}, null="swap", width=width)
+    maps = [ax for ax in figure.axes if ax.images]
+    assert {ax.images[0].get_clim() for ax in maps} == {(-1.0, 1.0)}
+    labels = [text.get_text() for text in maps[0].get_yticklabels() if text.get_visible()]
+    assert (labels[0], labels[-1]) == ("embed", "final_norm")
+    assert 5 <= len(labels) <= 12
+    assert [text.get_text() for text in maps[1].get_yticklabels()] == names[:3]
+    assert_print_ready(figure, width)
+
+
+def test_another_width_is_refused_with_the_two_that_there_are(profile):
+    with pytest.raises(ConfigError, match=r"85 mm .* or 178 mm .*got 90.*--figure-width 85 or 178"):
+        decay_figure([profile.table], width=90)

@@ -9,7 +9,7 @@ import pytest
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.report.words import nulls_in_words, retention_in_words
+from spectral_probe.report.words import nulls_in_words, retention_in_words, verdict_in_words
 from spectral_probe.spectrum.energy import SpectralEnergy, spectral_energy
 from tests.spectral_probe.worlds import World
 
@@ -40,3 +40,17 @@ def test_what_is_left_under_a_null_without_a_signal_is_not_available(energy) -> 
     assert profile.whole_retention()["cyclic"] is None
     assert "cyclic n/a" in nulls_in_words(profile)
     assert profile.whole_retention()["swap"] is not None
+
+
+@pytest.mark.parametrize(
+    ("low", "words"),
+    [
+        (0.02, "is, as a share of the energy of its states, 6 % (95 % CI 2 to 9 %) of the input's at"),
+        (-0.02, "carries no measurable popularity; the 95 % CI of its retention is −0.02 to 0.09: attenuated."),
+    ],
+)
+def test_what_is_not_measurably_above_0_is_no_percentage(low, words, energy) -> None:
+    profile = DecayProfile.from_energy(energy, component="whole")
+    retention = {"popularity": Interval(0.06, low, 0.09)}
+    verdict = replace(next(iter(profile.verdicts.values())), label="attenuated", depends_on=(), note="")
+    assert words in verdict_in_words(replace(profile, retention=retention, verdicts={"popularity": verdict}))

@@ -1,0 +1,1 @@
+"""The figures and tables of the paper, each beside its published form: ``python -m benchmarks.figures``."""
