@@ -105,7 +105,8 @@ def _search_words(tables: SystemTables, trained: pd.DataFrame, dataset: str) -> 
     return (
         f"Data set {dataset}. Every system had {' or '.join(map(str, n_trials))} trials of about "
         f"{trained['budget_seconds'].iloc[0]:g} seconds of computing on the CPU, or of the clock on a GPU: the "
-        f"settings of its recipe, then seeded draws from the recipe's grid.{ends} {chosen}"
+        "settings of its recipe, then seeded draws from the recipe's grid. A trial is at least one epoch, also where "
+        f"that takes longer.{ends} {chosen}"
     )
 
 
