@@ -59,7 +59,7 @@ def long_alone() -> tuple[Dataset, np.ndarray]:
 def test_nobody_leaves_because_the_others_are_short_and_the_numbers_agree(long_alone) -> None:
     dataset, taste = long_alone
     profile = analyze(knowing(dataset, taste), dataset, **FAST)
-    users, summary = profile.users, profile.summary()
+    users, summary = profile.user_counts, profile.summary()
     assert users["probed"] == 65 == users["measured"] + sum(users["skipped"].values())
     assert users["measured"] == profile.n_users == summary["n_users"] == profile.verdict.n_users
     assert set(profile.curve("taste")["n_users"]) == {users["measured"]}
@@ -84,19 +84,19 @@ def test_nobody_leaves_because_the_others_are_short_and_the_numbers_agree(long_a
 def test_users_keeps_the_longest_third(long_alone) -> None:
     dataset, taste = long_alone
     profile = analyze(knowing(dataset, taste), dataset, users=30, **FAST)
-    assert profile.users["probed"] == 30
-    assert profile.users["measured"] + sum(profile.users["skipped"].values()) == 30
+    assert profile.user_counts["probed"] == 30
+    assert profile.user_counts["measured"] + sum(profile.user_counts["skipped"].values()) == 30
     probe = probe_sequences(dataset, max_users=30, seed=0)
     longest = set(dataset.user_ids[probe.users[np.argsort(-probe.lengths)[:10]]].astype(str))
     assert longest <= set(profile.per_user["user_id"].astype(str))
-    assert profile.verdict.n_users == profile.users["measured"] >= 25
+    assert profile.verdict.n_users == profile.user_counts["measured"] >= 25
 
 
 @pytest.mark.parametrize(("n", "is_measurable"), [(20, False), (21, True)])
 def test_fewer_than_21_users_have_a_curve_and_an_inconclusive_verdict(n, is_measurable) -> None:
     dataset, taste = tastes([12] * n, n_items=60)
     profile = analyze(knowing(dataset, taste), dataset, **FAST)
-    assert profile.users["measured"] == n
+    assert profile.user_counts["measured"] == n
     assert {verdict.label == "inconclusive" for verdict in profile.verdicts.values()} == {not is_measurable}
     assert {verdict.n_users for verdict in profile.verdicts.values()} == {n}
     assert profile.curve("taste")["excess"].notna().all() == is_measurable
