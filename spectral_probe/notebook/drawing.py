@@ -19,5 +19,5 @@ def svg_source(figure: Figure) -> str:
     # same text, so a notebook that is run again does not change.
     settings: Any = {"svg.fonttype": "path", "svg.hashsalt": "spectral-probe"}
     with mpl.rc_context(settings):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        figure.canvas.print_figure(written, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(written.getvalue()).decode()}"

@@ -15,8 +15,8 @@ from spectral_probe.analysis.pipeline import Analysis, analyze, reanalyze, run_a
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
-from tests.spectral_probe.analysis.test_measure import knowing, tastes
-from tests.spectral_probe.tiny_models import MixingModel
+from tests.spectral_probe.tiny_models import MixingModel, knowing
+from tests.spectral_probe.worlds import tastes
 
 NUMBERS = ["excess", "excess_low", "excess_high", "retention", "retention_low", "retention_high"]
 FAST = {"n_bootstrap": 200, "n_pseudo": 4}

@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from spectral_probe.analysis.measure import Measurement, massive_positions, measure
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
@@ -22,32 +20,10 @@ from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.words import caveat_in_words, users_in_words
-from tests.spectral_probe.tiny_models import MixingModel
+from tests.spectral_probe.tiny_models import knowing
+from tests.spectral_probe.worlds import tastes
 
 FAST = {"n_bootstrap": 100, "n_pseudo": 4}
-
-
-def tastes(lengths: list[int], seed: int = 0, n_items: int = 120, n_tastes: int = 4) -> tuple[Dataset, np.ndarray]:
-    """Return users who read from one taste each, with histories of the given lengths, and the taste of each item."""
-    rng = np.random.default_rng(seed)
-    taste = rng.integers(0, n_tastes, n_items)
-    popularity = 1.0 / np.arange(1, n_items + 1) ** 0.5
-    histories = []
-    for length in lengths:
-        p = popularity * np.where(taste == rng.integers(0, n_tastes), 9.0, 1.0)
-        histories.append(rng.choice(n_items, size=length, replace=False, p=p / p.sum()))
-    log = Interactions.from_sequences(histories, n_items=n_items)
-    return Dataset.from_interactions(log, name="tastes"), taste
-
-
-def knowing(dataset: Dataset, taste: np.ndarray, strength: float = 1.5) -> MixingModel:
-    """Return a model whose item table knows the tastes, and whose blocks add noise of their own."""
-    model = MixingModel(dataset.n_items)
-    with torch.no_grad():
-        model.table.weight[:, : taste.max() + 1] += strength * torch.eye(int(taste.max()) + 1)[torch.from_numpy(taste)]
-        for block in model.blocks:
-            block.weight += torch.eye(12)
-    return model
 
 
 @pytest.fixture(scope="module")

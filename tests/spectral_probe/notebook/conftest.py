@@ -6,7 +6,8 @@ import pytest
 
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import Analysis, run_analysis
-from tests.spectral_probe.analysis.test_measure import knowing, tastes
+from tests.spectral_probe.tiny_models import knowing
+from tests.spectral_probe.worlds import tastes
 
 
 @pytest.fixture(scope="package")

@@ -7,11 +7,19 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from spectral_probe.analysis.exploration import Exploration
+from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.errors import ConfigError, MissingDependencyError
+from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.notebook import explorer as module
+from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.recording.layer_grams import LayerGrams
+from tests.spectral_probe.worlds import layer_labels
 
 pytest.importorskip("ipywidgets", reason="the extra notebook is not installed")
 
@@ -103,26 +111,31 @@ def test_unknown_nodes_are_refused(run) -> None:
 
 
 @pytest.mark.shared
-def test_a_change_is_redrawn_in_half_a_second_on_lastfm(shared_dir, tmp_path, monkeypatch) -> None:
-    """On 1,010 users, whatever the number of threads: a redraw is mostly one figure, drawn in one thread."""
-    from spectral_probe.analysis.options import AnalysisOptions
-    from spectral_probe.analysis.pipeline import run_analysis
+def test_a_change_is_redrawn_in_half_a_second_on_lastfm(shared_dir) -> None:
+    """On 1,010 users and 12 layers: sums over the users, a thousand resamples, one figure.
 
-    monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(tmp_path / "cache"))
-    source, model = shared_dir / "data" / "LastFM", str(shared_dir / "models" / "stories260K")
-    # Fewer pseudo-histories make the analysis faster; a redraw does not depend on their number.
-    options = AnalysisOptions(n_pseudo=1)
-    run = run_analysis(model, "lastfm", options, out=tmp_path / "runs", from_dir=source).run
-    explorer = DecayProfile.load(run.path).explore(taus=(1, 2))
-    assert explorer.exploration.energy.is_valid.sum() > 1000
+    In seconds of processor time, all threads together, because other programs may use the machine too.
+    """
+    import ipywidgets
+
+    data = resolve_dataset("lastfm", shared_dir / "data" / "LastFM")
+    probe, graph = probe_sequences(data), ItemGraph.from_interactions(data.train.user_items)
+    rng = np.random.default_rng(0)
+    states = [rng.standard_normal((data.n_items, 8), dtype=np.float32)[probe.inputs] for _ in range(12)]
+    names, kinds = layer_labels(len(states))
+    known = {"users": probe.users, "targets": probe.targets, "inputs": probe.inputs, "layer_states": kinds}
+    grams = LayerGrams.from_states(states, probe.lengths, names, **known)
+    # A redraw does not depend on the number of pseudo-histories, nor on the number of diffusion times.
+    exploration = Exploration.build(grams, graph, AnalysisOptions(n_pseudo=1), taus=(1, 2))
+    assert exploration.energy.is_valid.sum() > 1000
+    explorer = module.Explorer(exploration, ipywidgets)
     seconds = {}
     for name, value in (
         *(("tau", 2.0), ("weights", "equal"), ("component", "popularity"), ("nodes", (10, 40)), ("component", "whole")),
         *(("null", "cyclic"), ("bands", "deciles"), ("band", "3"), ("quantity", "excess")),
     ):
-        began = time.perf_counter()
+        began = time.process_time()
         explorer.controls[name].value = value
-        seconds[name] = time.perf_counter() - began
-    print({name: round(value, 3) for name, value in seconds.items()})
-    # The median: on a machine that others use too, a single redraw may wait.
-    assert sorted(seconds.values())[len(seconds) // 2] < 0.5, seconds
+        seconds[f"{name}={value}"] = round(time.process_time() - began, 3)
+    print(seconds)
+    assert max(seconds.values()) < 0.5, seconds
