@@ -317,7 +317,7 @@ def _path(module: nn.Module, part: str | nn.Module, what: str) -> str:
     """
     names = {path: value for path, value in module.named_modules() if path}
     if isinstance(part, nn.Module):
-        path = next((path for path, value in names.items() if value is part), None)
+        path: str | None = next((path for path, value in names.items() if value is part), None)
         if path is None:
             raise ConfigError(
                 f"{what} must be a part of the module; this {type(part).__name__} is no part of "
