@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ _ACTIONS = {"export": True, "source": False, "compiled": False, "editor": False}
 def profile_chart(profile: DecayProfile, components: Sequence[str]) -> Any:
     """Return the chart of some components of a profile; see :meth:`DecayProfile.chart`."""
     alt = require("altair", package="altair", extra="report", what="chart()")
-    require("vl_convert", package="vl-convert-python", extra="report", what="chart()")
+    vl_convert = require("vl_convert", package="vl-convert-python", extra="report", what="chart()")
     rows = chart_rows(profile, components)
     quantity = alt.param(
         name="quantity",
@@ -36,7 +37,7 @@ def profile_chart(profile: DecayProfile, components: Sequence[str]) -> Any:
         subtitle="Carried, layer by layer, with 95 % intervals. Retention: relative to the input.",
         anchor="start",
     )
-    chart = _offline(alt)(hconcat=panels, title=title).add_params(quantity)
+    chart = _offline(alt, vl_convert)(hconcat=panels, title=title).add_params(quantity)
     return chart.configure_view(strokeOpacity=0).configure_axis(grid=False)
 
 
@@ -117,7 +118,7 @@ def _label(profile: DecayProfile, column: str) -> str:
     return str(profile.table[column].iloc[0])
 
 
-def _offline(alt: Any) -> Any:
+def _offline(alt: Any, vl_convert: Any) -> Any:
     """Return a class of charts that a notebook shows without network: the library for it is in the output."""
 
     class OfflineChart(alt.HConcatChart):  # type: ignore[misc]
@@ -128,7 +129,10 @@ def _offline(alt: Any) -> Any:
             width = sum(int(panel["layer"][-1].get("width", panel.get("width", _WIDTH))) + 90 for panel in panels)
             page = html.escape(self.to_html(inline=True, embed_options={"actions": _ACTIONS}), quote=True)
             style = f"border: 0; width: 100%; min-width: {width}px; height: {_HEIGHT + 190}px; background: #fff"
+            picture = vl_convert.vegalite_to_png(self.to_dict(), scale=1.5)
             return {
+                # For a page that shows no frame: the chart as it stands.
+                "image/png": base64.b64encode(picture).decode(),
                 "text/html": f'<iframe title="Interactive chart" srcdoc="{page}" style="{style}"></iframe>',
                 "text/plain": repr(self),
             }
