@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.options import AnalysisOptions
@@ -87,6 +89,7 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
     }
     for variable in ("http_proxy", "https_proxy"):
         environment[variable] = "http://127.0.0.1:9"  # nobody answers there: every download fails at once
+    printed: dict[str, str] = {}
     for command, needs_network in commands:
         # `make` would install; that it knows the target and what it would do is enough here.
         run = command.replace("make ", f"make -n -C {ROOT} ", 1) if command.startswith("make ") else command
@@ -96,16 +99,63 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
         )
         assert done.returncode in ((3, 4) if needs_network else (0,)), f"{command}: {done.stderr[-600:]}"
         assert "Traceback" not in done.stderr, command
-    assert len(list((folder / "runs").glob("*/report.html"))) >= 5
+        printed[command] = done.stdout
+    assert len(list(folder.glob("*/**/report.html"))) >= 5
+    (compared,) = [text for command, text in printed.items() if command.startswith("spectral-probe compare probes/")]
+    quoted = re.search(r"<!-- paired:begin -->\n(.*?)<!-- paired:end -->", _read("README.md"), re.S).group(1)
+    assert_says(" ".join(compared.split()), " ".join(quoted.replace("> ", "").split()))
+
+
+#: A number with its sign.
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+
+
+def assert_says(text: str, quoted: str, tolerance: float = 0.05) -> None:
+    """Assert that a text has the quoted words, with the same signs and nearly the same numbers.
+
+    Trained weights depend on the processor in the last digits, and with them the third digit of what is measured.
+    """
+    pattern = re.escape(re.sub(NUMBER, "#", quoted)).replace(re.escape("#"), f"({NUMBER})")
+    found = re.search(pattern, text)
+    assert found is not None, f"not printed: {quoted}"
+    expected = re.findall(NUMBER, quoted)
+    assert len(expected) >= 6
+    for value, other in zip(found.groups(), expected, strict=True):
+        assert abs(float(value) - float(other)) <= tolerance, f"{value} for {other} in: {found.group(0)}"
+
+
+def test_a_quotation_with_another_sign_or_word_is_not_printed() -> None:
+    quoted = "keeps less: 0.49 against 0.93, difference -0.45 [-0.47, -0.43]. Of popularity: 0.10"
+    assert_says(f"before {quoted} after", quoted)
+    assert_says(quoted.replace("0.49", "0.50"), quoted)
+    for other in (quoted.replace("less", "more"), quoted.replace("-0.45", "+0.45"), quoted.replace("0.93", "1.93")):
+        with pytest.raises(AssertionError):
+            assert_says(other, quoted)
 
 
 def test_the_python_of_the_readme_runs(cache, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(cache))
-    code = re.search(r"```python\n(.*?)```", _read("README.md"), re.S).group(1)
-    assert len([line for line in code.splitlines() if line.strip()]) == 3
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out.strip()
+    three, four = re.findall(r"```python\n(.*?)```", _read("README.md"), re.S)
+    module = Encoder(400)  # that of the second block is the reader's own
+    for code in (three, four):
+        assert len([line for line in code.splitlines() if line.strip()]) == 3
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme", "module": module})
+        assert capsys.readouterr().out.strip()
+
+
+class Encoder(nn.Module):
+    """A module as a reader has it: an item table and causal blocks of torch."""
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        self.item = nn.Embedding(n_items, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(items.shape[1])
+        return self.encoder(self.item(items), mask=mask, is_causal=True)
 
 
 def plan_rows() -> str:

@@ -31,7 +31,10 @@ def profile_chart(profile: DecayProfile, components: Sequence[str]) -> Any:
         value="retention",
         bind=alt.binding_radio(options=["retention", "excess"], name="quantity: "),
     )
-    panels = [_panel(alt, rows[rows["component"] == component], component) for component in dict.fromkeys(components)]
+    panels = [
+        _panel(alt, rows[rows["component"] == component], _title(profile, component))
+        for component in dict.fromkeys(components)
+    ]
     title = alt.Title(
         f"{_label(profile, 'model')} on {_label(profile, 'dataset')}",
         subtitle="Carried, layer by layer, with 95 % intervals. Retention: relative to the input.",
@@ -67,13 +70,16 @@ def chart_rows(profile: DecayProfile, components: Sequence[str]) -> pd.DataFrame
     return pd.concat(frames, ignore_index=True)[columns].astype({"component": str, "layer_name": str, "state": str})
 
 
-def _panel(alt: Any, rows: pd.DataFrame, component: str) -> Any:
+def _title(profile: DecayProfile, component: str) -> str:
+    title = f"{COMPONENT_TITLES[component]} carried"
+    return title if profile.has_measurable_input(component) else f"{title}: none measurable at the input, see excess"
+
+
+def _panel(alt: Any, rows: pd.DataFrame, title: str) -> Any:
     """Return the panel of one component: line and ribbon of the blocks, marks for input and final norm."""
     order = list(dict.fromkeys(rows.sort_values("layer")["layer_name"]))
     base = (
-        alt.Chart(
-            rows, width=max(_WIDTH, 16 * len(order)), height=_HEIGHT, title=f"{COMPONENT_TITLES[component]} carried"
-        )
+        alt.Chart(rows, width=max(_WIDTH, 16 * len(order)), height=_HEIGHT, title=title)
         .transform_calculate(
             value="quantity == 'retention' ? datum.retention : datum.excess",
             low="quantity == 'retention' ? datum.retention_low : datum.excess_low",

@@ -9,8 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from spectral_probe.notebook.drawing import svg_source
+from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.figures import pair_of_curves
 from spectral_probe.profiles.profile import JUDGED, DecayProfile
+from spectral_probe.profiles.shown import thousandths
 from spectral_probe.profiles.verdict import NOT_MEASURABLE
 from spectral_probe.report.words import (
     NOT_AVAILABLE,
@@ -107,7 +109,8 @@ def _rows(profile: DecayProfile, components: list[str]) -> list[dict[str, Any]]:
         is_measurable = profile.has_measurable_input(component)
         curve = profile.curve(component, null=profile.null or "swap", nodes=_nodes(profile, component))
         for row in curve.to_dict("records"):
-            excess = f"{1000 * row['excess']:+.2f} [{1000 * row['excess_low']:.2f}, {1000 * row['excess_high']:.2f}]"
+            interval = Interval(*(row[name] for name in ("excess", "excess_low", "excess_high")))
+            excess = thousandths(interval).removesuffix(" × 10⁻³")
             retention = NOT_AVAILABLE
             if is_measurable and math.isfinite(row["retention"]):
                 retention = f"{row['retention']:.2f} [{row['retention_low']:.2f}, {row['retention_high']:.2f}]"

@@ -327,13 +327,14 @@ class DecayProfile(Shown):
         Parameters
         ----------
         ax : Axes, optional
-            Default: a new figure. Without ``component`` too it has a panel each for taste and popularity, and the
-            Axes of taste are returned.
+            Default: a new figure. Without ``component`` too it has a panel each for taste and popularity, without
+            one of which the input carries nothing measurable; the Axes of the first are returned.
         component : {"taste", "popularity", "lag", "whole"}, optional
             Default: that of the headline.
         """
         if ax is None and component is None and self.component in JUDGED:
-            return pair_of_curves(self.to_frame(), JUDGED)
+            measurable = [name for name in JUDGED if self.has_measurable_input(name)]
+            return pair_of_curves(self.to_frame(), measurable or JUDGED)
         return share_curve(self.to_frame(), component=component or self.component, null=self.null, ax=ax)
 
     def save(self, directory: str | os.PathLike[str]) -> None:

@@ -111,8 +111,14 @@ def _component_line(profile: Any, component: str) -> str:
     if profile.has_measurable_input(component) and component in profile.retention:
         numbers = f"{_short(profile.retention[component])} of the input's left at {profile.retention_layer}; "
     elif embed is not None:
-        numbers = f"excess at the input {embed}; no {COMPONENT_NAMES[component]} to keep; "
+        numbers = f"excess at the input {thousandths(embed)}; no {COMPONENT_NAMES[component]} to keep; "
     return f"{beginning}{numbers}{verdict}"
+
+
+def thousandths(interval: Interval) -> str:
+    """Return an excess with its interval in units of 10⁻³, without a negative zero."""
+    value, low, high = (round(1000 * x, 2) + 0.0 for x in (interval.value, interval.low, interval.high))
+    return f"{value:+.2f} [{low:.2f}, {high:.2f}] × 10⁻³"
 
 
 def _short(interval: Interval) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from spectral_probe.errors import ConfigError
 from spectral_probe.notebook.page import MARKS, mark_of
+from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import Verdict
 
@@ -143,8 +144,14 @@ def test_of_a_control_its_rows_alone(run) -> None:
         profile.users(nodes="both")
 
 
-def test_the_figure_has_taste_first(run) -> None:
-    ax = run.profile.plot()
+def test_the_figure_has_taste_first_and_no_ratio_without_a_denominator(run) -> None:
+    assert not run.profile.has_measurable_input("popularity")
+    alone = run.profile.plot().figure
+    assert [panel.get_title() for panel in alone.axes] == ["Taste carried"]
+    plt.close(alone)
+    excess = dict.fromkeys(("taste", "popularity"), Interval(0.02, 0.01, 0.03))
+    verdicts = {name: Verdict("preserved", 90) for name in excess}
+    ax = replace(run.profile, embed_excess=excess, verdicts=verdicts).plot()
     panels = ax.figure.axes
     assert ax is panels[0]
     assert [panel.get_title() for panel in panels] == ["Taste carried", "Popularity carried"]
