@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -183,3 +184,34 @@ def test_every_relative_link_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_every_notebook_stores_what_a_real_model_gave(path) -> None:
+    text = path.read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    sources = "\n".join("".join(cell["source"]) for cell in cells)
+    assert re.search(r"minilm|smollm2", sources)
+    assert "tiny-random" not in sources
+    assert any(
+        "image/png" in o.get("data", {}) or "<img" in "".join(o.get("data", {}).get("text/html", "")) for o in outputs
+    )
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert len(text) < 1_500_000
+    assert not re.search(r"/(tmp|home|root|work)/", text)
+
+
+@pytest.mark.parametrize("number", ["02", "03"])
+def test_both_notebooks_on_training_end_in_a_paired_change_with_its_interval(number) -> None:
+    (path,) = [path for path in NOTEBOOKS if path.name.startswith(number)]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    *_, last = [output for cell in cells for output in cell.get("outputs", [])]
+    table = "".join(last["data"]["text/html"])
+    for quantity in ("taste", "popularity", "retention_taste", "retention_popularity"):
+        assert f"<td>{quantity}</td>" in table or f"<th>{quantity}</th>" in table
+    for column in ("base", "other", "difference", "difference_low", "difference_high"):
+        assert f"<th>{column}</th>" in table
