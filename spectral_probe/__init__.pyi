@@ -1,6 +1,7 @@
 from .analysis.pipeline import analyze as analyze
 from .backbones.loading import load_backbone as load_backbone
 from .backbones.protocol import LayeredModel as LayeredModel
+from .backbones.wrapping import wrap as wrap
 from .comparison.comparison import compare as compare
 from .graph.bases import GraphBases as GraphBases
 from .graph.item_graph import ItemGraph as ItemGraph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.options import AnalysisOptions
@@ -87,6 +90,7 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
     }
     for variable in ("http_proxy", "https_proxy"):
         environment[variable] = "http://127.0.0.1:9"  # nobody answers there: every download fails at once
+    printed: dict[str, str] = {}
     for command, needs_network in commands:
         # `make` would install; that it knows the target and what it would do is enough here.
         run = command.replace("make ", f"make -n -C {ROOT} ", 1) if command.startswith("make ") else command
@@ -96,16 +100,63 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
         )
         assert done.returncode in ((3, 4) if needs_network else (0,)), f"{command}: {done.stderr[-600:]}"
         assert "Traceback" not in done.stderr, command
-    assert len(list((folder / "runs").glob("*/report.html"))) >= 5
+        printed[command] = done.stdout
+    assert len(list(folder.glob("*/**/report.html"))) >= 5
+    (compared,) = [text for command, text in printed.items() if command.startswith("spectral-probe compare probes/")]
+    quoted = re.search(r"<!-- paired:begin -->\n(.*?)<!-- paired:end -->", _read("README.md"), re.S).group(1)
+    assert_says(" ".join(compared.split()), " ".join(quoted.replace("> ", "").split()))
+
+
+#: A number with its sign.
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+
+
+def assert_says(text: str, quoted: str) -> None:
+    """Assert that a text has the quoted words, with nearly the same numbers.
+
+    Trained weights depend on the processor and the threads in the last digits, and with them what is measured.
+    """
+    pattern = re.escape(re.sub(NUMBER, "#", quoted)).replace(re.escape("#"), f"({NUMBER})")
+    match = re.search(pattern, text)
+    assert match is not None, f"not printed: {quoted}"
+    expected = re.findall(NUMBER, quoted)
+    assert len(expected) >= 6
+    for value, other in zip(match.groups(), expected, strict=True):
+        assert abs(float(value) - float(other)) <= 0.1 + 0.1 * abs(float(other)), match.group(0)
+
+
+def test_a_quotation_with_another_sign_or_word_is_not_printed() -> None:
+    quoted = "keeps less: 0.49 against 0.93, difference -0.45 [-0.47, -0.43]. Of popularity: 0.10"
+    assert_says(f"before {quoted} after", quoted)
+    assert_says(quoted.replace("0.49", "0.50"), quoted)
+    for other in (quoted.replace("less", "more"), quoted.replace("-0.45", "+0.45"), quoted.replace("0.93", "1.93")):
+        with pytest.raises(AssertionError):
+            assert_says(other, quoted)
 
 
 def test_the_python_of_the_readme_runs(cache, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPECTRAL_PROBE_CACHE", str(cache))
-    code = re.search(r"```python\n(.*?)```", _read("README.md"), re.S).group(1)
-    assert len([line for line in code.splitlines() if line.strip()]) == 3
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out.strip()
+    three, four = re.findall(r"```python\n(.*?)```", _read("README.md"), re.S)
+    module = Encoder(400)  # that of the second block is the reader's own
+    for code in (three, four):
+        assert len([line for line in code.splitlines() if line.strip()]) == 3
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme", "module": module})
+        assert capsys.readouterr().out.strip()
+
+
+class Encoder(nn.Module):
+    """A module as a reader has it: an item table and causal blocks of torch."""
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        self.item = nn.Embedding(n_items, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(items.shape[1])
+        return self.encoder(self.item(items), mask=mask, is_causal=True)
 
 
 def plan_rows() -> str:
@@ -133,3 +184,34 @@ def test_every_relative_link_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_every_notebook_stores_what_a_real_model_gave(path) -> None:
+    text = path.read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    sources = "\n".join("".join(cell["source"]) for cell in cells)
+    assert re.search(r"minilm|smollm2", sources)
+    assert "tiny-random" not in sources
+    assert any(
+        "image/png" in o.get("data", {}) or "<img" in "".join(o.get("data", {}).get("text/html", "")) for o in outputs
+    )
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert len(text) < 1_500_000
+    assert not re.search(r"/(tmp|home|root|work)/", text)
+
+
+@pytest.mark.parametrize("number", ["02", "03"])
+def test_both_notebooks_on_training_end_in_a_paired_change_with_its_interval(number) -> None:
+    (path,) = [path for path in NOTEBOOKS if path.name.startswith(number)]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    *_, last = [output for cell in cells for output in cell.get("outputs", [])]
+    table = "".join(last["data"]["text/html"])
+    for quantity in ("taste", "popularity", "retention_taste", "retention_popularity"):
+        assert f"<td>{quantity}</td>" in table or f"<th>{quantity}</th>" in table
+    for column in ("base", "other", "difference", "difference_low", "difference_high"):
+        assert f"<th>{column}</th>" in table

@@ -55,7 +55,7 @@ def test_a_saved_profile_has_its_verdict(analysis) -> None:
     for name, value in (("nodes", "foreseen"), ("component", "whole"), ("weights", "equal"), ("tau", 5.0)):
         assert profile.table[name].unique().tolist() == [value]
     assert "first-version" in profile.caveats
-    assert profile.users["measured"] == summary["n_users"]
+    assert profile.user_counts["measured"] == summary["n_users"]
 
 
 def test_its_page_is_written_anew_and_it_is_compared(analysis, tmp_path, monkeypatch, capsys) -> None:

@@ -22,6 +22,7 @@ FACES = {
     "spectral_probe": (
         *("Interactions", "Dataset", "leave_one_out", "ItemGraph", "GraphBases", "capture", "LayerGrams"),
         *("spectral_energy", "SpectralEnergy", "DecayProfile", "analyze", "compare", "LayeredModel", "load_backbone"),
+        "wrap",
     ),
     "frellm4rec": (
         *("GraphLowPassFilter", "TemporalFrequencyModulation", "FusionMLP", "FreLLM4Rec", "FreLLM4RecConfig"),

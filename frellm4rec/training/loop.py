@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.batch import Batch, Supervision
@@ -23,6 +21,7 @@ from frellm4rec.training.config import Effort, TrainingConfig, TrainingRecord
 from frellm4rec.training.divergence import first_broken_layer
 from frellm4rec.training.threads import check_same_threads, chosen_threads
 from frellm4rec.training.validation import peak_memory, validation_ndcg
+from spectral_probe.analysis.progress import in_notebook, progress_bar
 from spectral_probe.errors import NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
 
@@ -101,13 +100,16 @@ class TrainingLoop:
         """Train the epochs that are left, and load the best weights into the model."""
         config, now = self.config, self.now
         n_batches = -(-len(self.samples) // config.batch_size)
-        bar = tqdm(
+        is_shown = progress and self.accelerator.is_main_process
+        bar = progress_bar(
+            shown=None,
             total=config.n_epochs * n_batches,
             initial=now.n_steps,
             desc=f"train {self.model.name} seed {self.seed}",
-            file=sys.stderr,
             unit="step",
-            disable=None if progress and self.accelerator.is_main_process else True,
+            delay=0,
+            # None: where stderr is a terminal.
+            disable=(False if in_notebook() else None) if is_shown else True,
         )
         with bar:
             while not now.is_done:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from tqdm import tqdm
-
 from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
+from spectral_probe.analysis.progress import progress_bar
 from spectral_probe.analysis.split_graph import capture_name, user_halves
 from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.errors import ConfigError, ResourceError
@@ -96,7 +95,7 @@ def run_captures(
     run: AnalysisRun | None,
     *,
     resume: bool,
-    progress: bool,
+    progress: bool | None,
 ) -> dict[str, LayerGrams]:
     """Run every task and return the Grams by name; shards are written if there is a run folder."""
     return {task.name: _capture(task, options, item_counts, run, resume=resume, progress=progress) for task in tasks}
@@ -109,13 +108,12 @@ def _capture(
     run: AnalysisRun | None,
     *,
     resume: bool,
-    progress: bool,
+    progress: bool | None,
 ) -> LayerGrams:
     model, sequences = task.model(), task.sequences
     folder = None if run is None else run.grams_path(task.name)
-    with tqdm(
-        total=len(sequences), desc=f"{model.name}: {task.name}", unit=" users", disable=not progress, delay=2
-    ) as bar:
+    label = f"{model.name}: {task.name}"
+    with progress_bar(shown=progress, total=len(sequences), desc=label, unit=" users") as bar:
 
         def advance(done: int, _total: int) -> None:
             bar.update(done - bar.n)

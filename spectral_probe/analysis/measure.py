@@ -78,7 +78,7 @@ class Measurement:
             foreseen=foreseen_curves(carried, foreseen, **draws),
             controls=controls,
             paired={name: paired_retention(energy, carried, **draws) for name, energy in energies.items()},
-            protocol={**headline.protocol, "foreseen_users": beside.users},
+            protocol={**headline.protocol, "foreseen_users": beside.user_counts},
         )
         if self.main.treated is None:
             return headline.without_verdict()

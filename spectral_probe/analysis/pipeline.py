@@ -31,6 +31,7 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.shown import Captured
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
 from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
@@ -50,7 +51,7 @@ def analyze(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     from_dir: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> DecayProfile:
     """Measure how much of the taste, and of the popularity, in a model's inputs its layers carry.
@@ -70,8 +71,8 @@ def analyze(
         returned as it is; if there is neither, a new one is begun, with a warning.
     from_dir : path, optional
         Folder with the raw files of a named data set.
-    progress : bool
-        Show progress bars on stderr.
+    progress : bool, optional
+        Show progress bars; default: only in a notebook.
     **options
         Fields of :class:`spectral_probe.analysis.options.AnalysisOptions`.
 
@@ -107,7 +108,7 @@ def run_analysis(
     out: Path | None,
     resume: bool = False,
     from_dir: Path | None = None,
-    progress: bool = False,
+    progress: bool | None = False,
     figure_width: int = DEFAULT_WIDTH,
 ) -> Analysis:
     """Do the work of :func:`analyze`; return the profile with its run."""
@@ -151,6 +152,8 @@ def run_analysis(
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
+        source = Captured(captures[MAIN], graph) if run is None else run.path
+        profile = replace(profile, source=source)
         if run is not None:
             write_results(run, profile, figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
@@ -235,7 +238,8 @@ def reanalyze(
             embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
         )
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
-        profile = replace(profile, protocol={**config, **profile.protocol})
+        unsaved = Captured(captures[MAIN], graph) if run is None else run.path
+        profile = replace(profile, protocol={**config, **profile.protocol}, source=unsaved)
         if run is not None:
             write_results(run, profile, figure_width=figure_width)
     return Analysis(profile, run)

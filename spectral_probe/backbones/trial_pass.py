@@ -48,7 +48,7 @@ def run_once(
         state = state_of(output)
         records[id(module)].outputs.append(None if state is None else state.clone())
 
-    with _unchanged(model):
+    with unchanged(model):
         vectors = _vectors(model, family)
         inputs = vectors.clone()
         for module in {id(module): module for module in modules}.values():
@@ -100,7 +100,7 @@ def _vectors(model: nn.Module, family: str) -> torch.Tensor:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode inside the block; afterwards restore mode and hooks of every module.
 
     transformers installs hooks of its own on the first ``output_hidden_states=True`` and leaves them there; they are

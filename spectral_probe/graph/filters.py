@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -64,3 +65,20 @@ def heat_operator(adjacency: FloatArray, tau: float) -> FloatArray:
     for _ in range(n_squarings):
         operator = operator @ operator
     return np.asarray(np.exp(-tau) * operator)
+
+
+def heat_operators(adjacency: FloatArray, taus: Sequence[float]) -> FloatArray:
+    r"""Return :math:`e^{-\tau L}` at several diffusion times, (n_taus, …, T, T).
+
+    A time that is twice the one before it costs one product: :math:`e^{-2\tau L} = (e^{-\tau L})^2`.
+
+    Raises
+    ------
+    ConfigError
+        If a time is not a positive finite number.
+    """
+    operators: list[FloatArray] = []
+    for at, tau in enumerate(taus):
+        is_double = at > 0 and tau == 2 * taus[at - 1]
+        operators.append(operators[-1] @ operators[-1] if is_double else heat_operator(adjacency, tau))
+    return np.stack(operators)

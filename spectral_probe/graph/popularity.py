@@ -10,6 +10,7 @@ Source: ours; the paper has no such control.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError
-from spectral_probe.graph.filters import heat_operator
+from spectral_probe.graph.filters import heat_operators
 from spectral_probe.graph.item_graph import ItemGraph, OwnUser, checked_targets
 from spectral_probe.graph.threads import for_each
 from spectral_probe.storage.atomic import write_npz
@@ -215,16 +216,22 @@ class PopularityMatch:
         ConfigError
             If a user has fewer than T nodes, or ``drop_first`` leaves none.
         """
+        return np.asarray(self.heats((tau,), T, rows, drop_first=drop_first)[0])
+
+    def heats(
+        self, taus: Sequence[float], T: int, rows: npt.ArrayLike | None = None, *, drop_first: int = 0
+    ) -> FloatArray:
+        """Return :meth:`heat` at several diffusion times, (n_taus, m, T − drop_first, T − drop_first)."""
         chosen = np.flatnonzero(self.lengths >= T) if rows is None else np.asarray(rows, dtype=np.int64)
         if not 0 <= drop_first < T or (chosen.size and self.lengths[chosen].min() < T):
             raise ConfigError(
                 f"T={T} must be at most the number of nodes of every user and more than drop_first={drop_first}."
             )
-        mean = np.empty((len(chosen), T - drop_first, T - drop_first))
+        mean = np.empty((len(taus), len(chosen), T - drop_first, T - drop_first))
 
         def average(m: int) -> None:
             block = self.adjacency[chosen[m], :, drop_first:T, drop_first:T].astype(np.float64)
-            mean[m] = heat_operator(block, tau).mean(axis=0)
+            mean[:, m] = heat_operators(block, taus).mean(axis=1)
 
         for_each(average, range(len(chosen)))
         return mean

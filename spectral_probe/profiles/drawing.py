@@ -20,6 +20,7 @@ MARKERS = {"embed": "D", "final_norm": "X"}
 EMBED_DEPTH, FINAL_NORM_DEPTH = -0.13, 1.17
 #: Marks of several models at one depth: distance of neighbours, and of the outermost two.
 _STEP, _SPREAD = 0.036, 0.15
+COMPONENT_TITLES = {"taste": "Taste", "popularity": "Popularity", "lag": "Lag profile", "whole": "Whole excess"}
 DEPTH_LABEL = "relative depth (block / number of blocks)"
 
 

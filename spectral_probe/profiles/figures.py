@@ -20,6 +20,7 @@ from spectral_probe.figure_style import (
     style_axes,
 )
 from spectral_probe.profiles.drawing import (
+    COMPONENT_TITLES,
     excess_curve,
     foreseen_curve,
     frequency_map,
@@ -92,6 +93,23 @@ def decay_figure(
     is_random = has_components(table) and bool((table["control"] == "random-weights").any())
     dashed = RANDOM if is_random else "" if has_components(table) else f"{null} null"
     return panels_figure(drawn, titles, models_of(table), width, dashed=dashed, shared=shared, thousandfold={"excess"})
+
+
+def pair_of_curves(table: pd.DataFrame, components: Sequence[str], *, figure: Figure | None = None) -> Axes:
+    """Draw a panel for each component, side by side, on a figure (default: a new one); return the Axes of the first."""
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(figsize=(4.2 * len(components), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(components), sharey=True, squeeze=False)
+    for component, ax in zip(components, panels[0], strict=True):
+        retention_curve(table, component=component, ax=ax)
+        ax.set_title(f"{COMPONENT_TITLES[component]} carried", fontsize=10)
+        ax.set_ylabel("carried / carried at the input" if ax is panels[0][0] else "")
+    if (handles := panels[0][0].get_legend_handles_labels())[0]:
+        figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    first: Axes = panels[0][0]
+    return first
 
 
 def excess_figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:

@@ -133,7 +133,7 @@ def _profile(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summary: d
         component=summary["component"],
         null=stored["null"],
         n_users=summary["n_users"],
-        users=summary["users"],
+        user_counts=summary["users"],
         per_user=per_user,
         protocol=summary["protocol"],
         caveats=tuple(summary["caveats"]),
@@ -168,7 +168,7 @@ def _first_version(kind: Any, curves: pd.DataFrame, per_user: pd.DataFrame, summ
         component="whole",
         null=stored["null"],
         n_users=n_users,
-        users={"probed": n_users + sum(summary["skipped"].values()), "measured": n_users, "shortened": 0}
+        user_counts={"probed": n_users + sum(summary["skipped"].values()), "measured": n_users, "shortened": 0}
         | {"skipped": summary["skipped"]},
         per_user=per_user.assign(nodes="foreseen"),
         protocol={**summary["protocol"], "whole_tau": summary["protocol"].get("tau"), **FIRST_VERSION},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import pandas as pd
 from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.bootstrap import ROUNDING, Interval
 from spectral_probe.profiles.drawing import share_curve
+from spectral_probe.profiles.figures import pair_of_curves
 from spectral_probe.profiles.files import load_profile, save_profile
-from spectral_probe.profiles.tables import curve_table, select_curve, user_table
+from spectral_probe.profiles.shown import Captured, Shown
+from spectral_probe.profiles.tables import curve_table, known_name, select_curve, user_table, wide_users
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 JUDGED = ("taste", "popularity")
 
 
-@dataclass(frozen=True, eq=False)
-class DecayProfile:
+@dataclass(frozen=True, eq=False, repr=False)
+class DecayProfile(Shown):
     """Curves over layers, with 95 % intervals and verdicts.
 
     Attributes
@@ -49,7 +52,7 @@ class DecayProfile:
         The null of the whole that is displayed, and that judges it; None for a curve without verdict.
     n_users : int
         Users on the curve.
-    users : dict
+    user_counts : dict
         ``probed``, ``measured``, ``shortened`` and ``skipped`` {reason: count}.
     per_user : DataFrame
         Shares, excess and components of each user at each layer, with weight and measured length.
@@ -65,6 +68,8 @@ class DecayProfile:
         What is foreseen, per layer and component, in units of the excess carried at ``embed``.
     energy : SpectralEnergy or None
         The energies that the curves are means of; None for a loaded profile.
+    source : Path or Captured or None
+        Where the Grams are that the profile was computed from: a run folder, or memory. None for one without them.
     """
 
     table: pd.DataFrame
@@ -75,7 +80,7 @@ class DecayProfile:
     component: str
     null: str | None
     n_users: int
-    users: dict[str, Any]
+    user_counts: dict[str, Any]
     per_user: pd.DataFrame
     protocol: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
@@ -83,6 +88,7 @@ class DecayProfile:
     paired: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
     foreseen: pd.DataFrame | None = None
     energy: SpectralEnergy | None = None
+    source: Path | Captured | None = None
 
     @classmethod
     def from_energy(
@@ -164,7 +170,7 @@ class DecayProfile:
             component=component,
             null=null,
             n_users=n_users,
-            users=_users(energy),
+            user_counts=_users(energy),
             per_user=user_table(energy, nodes),
             protocol=protocol,
             energy=energy,
@@ -217,9 +223,45 @@ class DecayProfile:
             self.table, component=component or self.component, nodes=nodes, null=null, control=self._control
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the tidy table: the rows of this profile, then those of every control."""
-        return pd.concat([self.table, *(c.table for c in self.controls.values())], ignore_index=True)
+    def to_frame(self, control: str | None = None) -> pd.DataFrame:
+        """Return the tidy table: the rows of this profile, then those of every control; of one control if it is named.
+
+        Parameters
+        ----------
+        control : str, optional
+            A name in ``controls``, or ``"none"`` for the rows of this profile alone.
+
+        Raises
+        ------
+        ConfigError
+            If the profile has no such control.
+        """
+        tables = {self._control: self.table, **{name: profile.table for name, profile in self.controls.items()}}
+        if control is not None:
+            return known_name("control", control, tables).reset_index(drop=True)
+        return pd.concat(list(tables.values()), ignore_index=True)
+
+    def users(self, component: str | None = None, *, nodes: str = "carried") -> pd.DataFrame:
+        """Return one row per user on the curve: ``measured`` nodes, ``weight``, and the excess at every layer.
+
+        Parameters
+        ----------
+        component : {"taste", "popularity", "lag", "whole"}, optional
+            Default: the component of the headline. The whole is over the swap null.
+        nodes : {"carried", "foreseen"}
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``user_id``, or by ``sequence`` where the users have no names. The weighted mean of a column
+            is the excess of that layer in :meth:`curve`.
+
+        Raises
+        ------
+        ConfigError
+            If the component was not measured, or not of these nodes.
+        """
+        return wide_users(self.per_user, component or self.component, nodes)
 
     def summary(self) -> dict[str, Any]:
         """Return the verdicts, their numbers and the protocol, ready for JSON."""
@@ -235,7 +277,7 @@ class DecayProfile:
             "foreseen": [] if self.foreseen is None else self.foreseen.to_dict("records"),
             "whole_retention": self.whole_retention(),
             "n_users": self.n_users,
-            "users": self.users,
+            "users": self.user_counts,
             "control_verdicts": {
                 name: {
                     component: {
@@ -280,9 +322,21 @@ class DecayProfile:
                 left[str(null)] = float(blocks["retention"].iloc[-1]) if is_measurable else None
         return left
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the carried excess of the headline's component over the layers on ``ax``; return the Axes."""
-        return share_curve(self.to_frame(), component=self.component, null=self.null, ax=ax)
+    def plot(self, ax: Axes | None = None, *, component: str | None = None) -> Axes:
+        """Draw what is carried of a component over the layers, relative to the input; return the Axes.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Default: a new figure. Without ``component`` too it has a panel each for taste and popularity, without
+            one of which the input carries nothing measurable; the Axes of the first are returned.
+        component : {"taste", "popularity", "lag", "whole"}, optional
+            Default: that of the headline.
+        """
+        if ax is None and component is None and self.component in JUDGED:
+            measurable = [name for name in JUDGED if self.has_measurable_input(name)]
+            return pair_of_curves(self.to_frame(), measurable or JUDGED)
+        return share_curve(self.to_frame(), component=component or self.component, null=self.null, ax=ax)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write ``bands.csv``, ``summary.json``, ``per_user.csv.gz`` and ``spectrum.npz``."""
@@ -297,7 +351,7 @@ class DecayProfile:
         DataError
             If a file is missing or damaged.
         """
-        return load_profile(cls, directory)
+        return replace(load_profile(cls, directory), source=Path(directory))
 
 
 def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:

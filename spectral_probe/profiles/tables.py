@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from spectral_probe.errors import ConfigError, did_you_mean
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.profiles.bootstrap import WeightedMeans, effective_number
 from spectral_probe.spectrum.bands import Bands
@@ -15,6 +16,7 @@ from spectral_probe.spectrum.components import COMPONENTS
 from spectral_probe.spectrum.energy import SpectralEnergy
 from spectral_probe.types import FloatArray
 
+ValueT = TypeVar("ValueT")
 LABELS = ("model", "revision", "dataset", "inputs", "own_user")
 COLUMNS = [
     *(*LABELS, "nodes", "component", "tau", "treatment", "weights", "null", "layer", "layer_name", "state", "band"),
@@ -54,6 +56,44 @@ def select_curve(
     if not rows.empty:
         rows = rows[(rows["tau"] == rows["tau"].iloc[0]) | rows["tau"].isna()]
     return rows.sort_values("layer")
+
+
+def known_name(what: str, name: str, known: Mapping[str, ValueT]) -> ValueT:
+    """Return the value of a name; ConfigError with the known names and the closest one if it is unknown."""
+    if name not in known:
+        raise ConfigError(
+            f"{what} must be one of {list(known)}; got {name!r}.{did_you_mean(name, known)} Choose one of these, or "
+            "measure it first."
+        )
+    return known[name]
+
+
+def excess_table(
+    energy: SpectralEnergy, values: FloatArray, w: FloatArray, *, n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Return the curve of any excess of the users: one row per layer, with retention and intervals.
+
+    Parameters
+    ----------
+    energy : SpectralEnergy
+        Whose layers they are.
+    values : (n, n_layers)
+        NaN for users who have none.
+    w : (n,)
+        Weight of each user.
+    n_bootstrap, seed : int
+        The draws depend on ``n`` and the seed only, as in :func:`curve_table`.
+    """
+    means = WeightedMeans.of(values, w, n_bootstrap=n_bootstrap, seed=seed)
+    return pd.DataFrame(
+        {
+            "layer": energy.layer_index,
+            "layer_name": energy.layer_names,
+            "state": energy.layer_states,
+            **_excess_columns(means, energy.layer_states),
+            **_users(values, w),
+        }
+    )
 
 
 def user_weights(energy: SpectralEnergy, weights: str) -> FloatArray:
@@ -254,6 +294,27 @@ def user_table(energy: SpectralEnergy, nodes: str = "carried") -> pd.DataFrame:
     if {"rows", "residual"} <= energy.split.keys():
         columns["taste_rows"] = energy.split["rows"]["taste"][rows].ravel()
     return pd.DataFrame(columns)
+
+
+def wide_users(per_user: pd.DataFrame, component: str, nodes: str) -> pd.DataFrame:
+    """Return one row per user and one column per layer, from the table of :func:`user_table`.
+
+    Raises
+    ------
+    ConfigError
+        If the table has no such component or nodes.
+    """
+    columns = {name: name for name in reversed(COMPONENTS) if name in per_user} | {"whole": "excess_swap"}
+    column = known_name("component", component, {name: key for name, key in columns.items() if key in per_user})
+    by_nodes = dict(list(per_user.groupby("nodes", sort=False)))
+    rows = known_name("nodes", nodes, by_nodes)
+    label = "user_id" if "user_id" in rows else "sequence"
+    layers = list(dict.fromkeys(rows["layer_name"]))
+    wide = rows.pivot(index="sequence", columns="layer_name", values=column)[layers]
+    first = rows.drop_duplicates("sequence").set_index("sequence")
+    for at, name in enumerate(("measured", "weight")):
+        wide.insert(at, name, first[name] if name in first else float("nan"))
+    return wide.rename_axis(columns=None).set_axis(first.loc[wide.index, label] if label != "sequence" else wide.index)
 
 
 def published_user_table(energy: SpectralEnergy, bands: str = "deciles") -> pd.DataFrame:

@@ -178,7 +178,7 @@ def caveat_in_words(profile: DecayProfile, code: str) -> str:
 
 def users_in_words(profile: DecayProfile) -> str:
     """Return who was probed, measured, shortened and left out."""
-    users = profile.users
+    users = profile.user_counts
     skipped = "; ".join(f"{reason}: {count}" for reason, count in users["skipped"].items() if count)
     text = (
         f"{users['probed']} users probed, {users['measured']} measured, {users['shortened']} of them on fewer nodes "

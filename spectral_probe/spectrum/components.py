@@ -15,8 +15,8 @@ Source: ours; the paper has no such split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from spectral_probe.errors import ConfigError, ShapeError
 from spectral_probe.graph.bases import GraphBases, groups_by_length, inverse_sqrt
-from spectral_probe.graph.filters import graph_operator, heat_kernel, heat_operator
+from spectral_probe.graph.filters import graph_operator, heat_kernel, heat_operator, heat_operators
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.graph.threads import for_each
 from spectral_probe.recording.layer_grams import LayerGrams
@@ -111,7 +111,7 @@ class ComponentOperators:
             path = cache_dir / f"matched-{key[:32]}.npz"
         stored = None if path is None else _read(path, references, (n, T, T))
         if stored is None:
-            stored = _compute(bases, matched, tau, references)
+            (stored,) = _compute(bases, matched, (tau,), references)
             if path is not None:
                 popularity, sums, variance = stored
                 lengths = sorted(references)
@@ -119,6 +119,27 @@ class ComponentOperators:
                 with only_a_cache(path):
                     write_npz(path, {**arrays, "popularity": popularity, "variance": [variance[m] for m in lengths]})
         return cls(bases, matched, tau, references, *stored)
+
+    def at_taus(self, taus: Sequence[float]) -> dict[float, ComponentOperators]:
+        """Return the same operators at other diffusion times, computed together: times that double cost little."""
+        computed = _compute(self.bases, self.matched, taus, self.references)
+        return {
+            tau: replace(self, tau=tau, popularity=popularity, sums=sums, variance=variance)
+            for tau, (popularity, sums, variance) in zip(taus, computed, strict=True)
+        }
+
+    def whole_at(self, tau: float) -> ComponentOperators:
+        """Return operators of the whole alone at another diffusion time, without popularity-matched graphs."""
+        sums = {
+            length: heat_operator(self.bases.adjacency[pool, :length, :length], tau).sum(axis=0)
+            for length, pool in self.references.items()
+        }
+        return replace(
+            self,
+            tau=tau,
+            popularity=np.zeros_like(self.popularity),
+            sums={length: np.stack([P, np.zeros_like(P)]) for length, P in sums.items()},
+        )
 
     @property
     def weights(self) -> FloatArray:
@@ -156,24 +177,29 @@ def references_of(lengths: IntArray, length: int, n_references: int, seed: int) 
 
 
 def _compute(
-    bases: GraphBases, matched: PopularityMatch, tau: float, references: Mapping[int, IntArray]
-) -> tuple[FloatArray, dict[int, FloatArray], dict[int, float]]:
+    bases: GraphBases, matched: PopularityMatch, taus: Sequence[float], references: Mapping[int, IntArray]
+) -> list[tuple[FloatArray, dict[int, FloatArray], dict[int, float]]]:
+    """Return popularity, sums and variance at each diffusion time."""
     n, T = bases.eigenvalues.shape
-    popularity, sums, variance = np.zeros((n, T, T)), {}, {}
+    popularity = np.zeros((len(taus), n, T, T))
+    sums: list[dict[int, FloatArray]] = [{} for _ in taus]
+    variance: list[dict[int, float]] = [{} for _ in taus]
 
     def of_length(length: int) -> None:
         users, pool = np.flatnonzero(bases.lengths == length), references[length]
         rows = np.union1d(users, pool)
-        P_matched = matched.heat(tau, length, rows)
-        popularity[users, :length, :length] = P_matched[np.searchsorted(rows, users)]
-        P_matched = P_matched[np.searchsorted(rows, pool)]
-        P = heat_operator(bases.adjacency[pool, :length, :length], tau)
-        sums[length] = np.stack([P.sum(axis=0), P_matched.sum(axis=0)])
-        variance[length] = _noise_variance(split_operators(P, P_matched)[:, COMPONENTS.index("taste")])
+        matched_operators = matched.heats(taus, length, rows)
+        popularity[:, users, :length, :length] = matched_operators[:, np.searchsorted(rows, users)]
+        operators = heat_operators(bases.adjacency[pool, :length, :length], taus)
+        for at, (P, P_matched) in enumerate(
+            zip(operators, matched_operators[:, np.searchsorted(rows, pool)], strict=True)
+        ):
+            sums[at][length] = np.stack([P.sum(axis=0), P_matched.sum(axis=0)])
+            variance[at][length] = _noise_variance(split_operators(P, P_matched)[:, COMPONENTS.index("taste")])
 
     # Longest first: the last thread to finish has little left.
     for_each(of_length, sorted(references, reverse=True))
-    return popularity, sums, variance
+    return list(zip(popularity, sums, variance, strict=True))
 
 
 def _read(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.recording.shards import ShardFolder
 from spectral_probe.types import LayerState
 
@@ -213,3 +215,13 @@ def stop_in(monkeypatch, method: str, call: int = 1) -> None:
         return original(self, *arguments)
 
     monkeypatch.setattr(ShardFolder, method, stopped)
+
+
+def knowing(dataset: Dataset, taste: np.ndarray, strength: float = 1.5) -> MixingModel:
+    """Return a model whose item table knows the tastes, and whose blocks add noise of their own."""
+    model = MixingModel(dataset.n_items)
+    with torch.no_grad():
+        model.table.weight[:, : taste.max() + 1] += strength * torch.eye(int(taste.max()) + 1)[torch.from_numpy(taste)]
+        for block in model.blocks:
+            block.weight += torch.eye(12)
+    return model

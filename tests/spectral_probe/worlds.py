@@ -93,6 +93,19 @@ def make_world(seed: int, *, n_users: int = 60, n_items: int = 40, n_layers: int
     return World(data, probe, states * real[:, None, :, None])
 
 
+def tastes(lengths: list[int], seed: int = 0, n_items: int = 120, n_tastes: int = 4) -> tuple[Dataset, Array]:
+    """Return users who read from one taste each, with histories of the given lengths, and the taste of each item."""
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(0, n_tastes, n_items)
+    popularity = 1.0 / np.arange(1, n_items + 1) ** 0.5
+    histories = []
+    for length in lengths:
+        p = popularity * np.where(taste == rng.integers(0, n_tastes), 9.0, 1.0)
+        histories.append(rng.choice(n_items, size=length, replace=False, p=p / p.sum()))
+    log = Interactions.from_sequences(histories, n_items=n_items)
+    return Dataset.from_interactions(log, name="tastes"), taste
+
+
 # The obvious slow versions: loops, counting, dense matrices; written from the definitions, not from the package.
 
 

@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from spectral_probe.analysis.measure import Measurement, massive_positions, measure
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
@@ -22,32 +20,10 @@ from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.words import caveat_in_words, users_in_words
-from tests.spectral_probe.tiny_models import MixingModel
+from tests.spectral_probe.tiny_models import knowing
+from tests.spectral_probe.worlds import tastes
 
 FAST = {"n_bootstrap": 100, "n_pseudo": 4}
-
-
-def tastes(lengths: list[int], seed: int = 0, n_items: int = 120, n_tastes: int = 4) -> tuple[Dataset, np.ndarray]:
-    """Return users who read from one taste each, with histories of the given lengths, and the taste of each item."""
-    rng = np.random.default_rng(seed)
-    taste = rng.integers(0, n_tastes, n_items)
-    popularity = 1.0 / np.arange(1, n_items + 1) ** 0.5
-    histories = []
-    for length in lengths:
-        p = popularity * np.where(taste == rng.integers(0, n_tastes), 9.0, 1.0)
-        histories.append(rng.choice(n_items, size=length, replace=False, p=p / p.sum()))
-    log = Interactions.from_sequences(histories, n_items=n_items)
-    return Dataset.from_interactions(log, name="tastes"), taste
-
-
-def knowing(dataset: Dataset, taste: np.ndarray, strength: float = 1.5) -> MixingModel:
-    """Return a model whose item table knows the tastes, and whose blocks add noise of their own."""
-    model = MixingModel(dataset.n_items)
-    with torch.no_grad():
-        model.table.weight[:, : taste.max() + 1] += strength * torch.eye(int(taste.max()) + 1)[torch.from_numpy(taste)]
-        for block in model.blocks:
-            block.weight += torch.eye(12)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +35,7 @@ def long_alone() -> tuple[Dataset, np.ndarray]:
 def test_nobody_leaves_because_the_others_are_short_and_the_numbers_agree(long_alone) -> None:
     dataset, taste = long_alone
     profile = analyze(knowing(dataset, taste), dataset, **FAST)
-    users, summary = profile.users, profile.summary()
+    users, summary = profile.user_counts, profile.summary()
     assert users["probed"] == 65 == users["measured"] + sum(users["skipped"].values())
     assert users["measured"] == profile.n_users == summary["n_users"] == profile.verdict.n_users
     assert set(profile.curve("taste")["n_users"]) == {users["measured"]}
@@ -84,19 +60,19 @@ def test_nobody_leaves_because_the_others_are_short_and_the_numbers_agree(long_a
 def test_users_keeps_the_longest_third(long_alone) -> None:
     dataset, taste = long_alone
     profile = analyze(knowing(dataset, taste), dataset, users=30, **FAST)
-    assert profile.users["probed"] == 30
-    assert profile.users["measured"] + sum(profile.users["skipped"].values()) == 30
+    assert profile.user_counts["probed"] == 30
+    assert profile.user_counts["measured"] + sum(profile.user_counts["skipped"].values()) == 30
     probe = probe_sequences(dataset, max_users=30, seed=0)
     longest = set(dataset.user_ids[probe.users[np.argsort(-probe.lengths)[:10]]].astype(str))
     assert longest <= set(profile.per_user["user_id"].astype(str))
-    assert profile.verdict.n_users == profile.users["measured"] >= 25
+    assert profile.verdict.n_users == profile.user_counts["measured"] >= 25
 
 
 @pytest.mark.parametrize(("n", "is_measurable"), [(20, False), (21, True)])
 def test_fewer_than_21_users_have_a_curve_and_an_inconclusive_verdict(n, is_measurable) -> None:
     dataset, taste = tastes([12] * n, n_items=60)
     profile = analyze(knowing(dataset, taste), dataset, **FAST)
-    assert profile.users["measured"] == n
+    assert profile.user_counts["measured"] == n
     assert {verdict.label == "inconclusive" for verdict in profile.verdicts.values()} == {not is_measurable}
     assert {verdict.n_users for verdict in profile.verdicts.values()} == {n}
     assert profile.curve("taste")["excess"].notna().all() == is_measurable

@@ -88,7 +88,7 @@ def test_three_lines_on_an_in_memory_model_and_a_data_frame(frame: pd.DataFrame)
     model = MixingModel(frame["item_id"].nunique())
     profile = analyze(model, frame, **FAST)
     assert set(profile.table["model"]) == {"mixing"}
-    assert profile.n_users + sum(profile.users["skipped"].values()) == profile.users["probed"] == 70
+    assert profile.n_users + sum(profile.user_counts["skipped"].values()) == profile.user_counts["probed"] == 70
     assert {"user_id", "nodes", "measured", "weight", "taste", "popularity", "share"} <= set(profile.per_user.columns)
 
 
@@ -331,7 +331,7 @@ def test_controls_are_what_they_say() -> None:
 def test_users_draws_a_seeded_subset_and_says_so(dataset: Dataset) -> None:
     model = MixingModel(dataset.n_items)
     first = analyze(model, dataset, users=40, seed=3, **FAST)
-    assert first.n_users + sum(first.users["skipped"].values()) == first.users["probed"] == 40
+    assert first.n_users + sum(first.user_counts["skipped"].values()) == first.user_counts["probed"] == 40
     assert "truncated-users" in first.caveats
     pd.testing.assert_frame_equal(first.table, analyze(model, dataset, users=40, seed=3, **FAST).table)
 
@@ -398,7 +398,7 @@ def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_
     model = MixingModel(dataset.n_items)
     every, long = analyze(model, dataset, **FAST), analyze(model, dataset, min_targets=7, **FAST)
     assert long.per_user["measured"].min() == 6  # seven targets, the first of which is dropped
-    assert long.users["skipped"]["fewer than 7 targets"] > 0
+    assert long.user_counts["skipped"]["fewer than 7 targets"] > 0
     # The references do not change, so a user who stays has the same excess.
     merged = long.per_user.merge(every.per_user, on=["user_id", "nodes", "layer_name"])
     assert len(merged) == len(long.per_user)

@@ -271,7 +271,7 @@ def test_the_headline_is_of_taste_and_the_component_can_be_chosen(split):
     assert taste.verdicts == popularity.verdicts
     assert (taste.verdict, popularity.verdict) == (taste.verdicts["taste"], taste.verdicts["popularity"])
     assert popularity.curve()["component"].unique().tolist() == ["popularity"]
-    users = taste.users
+    users = taste.user_counts
     assert users["measured"] == taste.n_users == int(split.is_valid.sum())
     assert users["shortened"] == int((split.is_valid & (split.n_nodes > split.lengths)).sum()) > 0
     assert set(taste.per_user["weight"]) == set(split.weights[split.is_valid])

@@ -1,0 +1,389 @@
+"""Any ``nn.Module`` as a layered model: its layers by name, checked with one small forward pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from spectral_probe.backbones.decoder import weights_fingerprint
+from spectral_probe.backbones.trial_pass import state_of, unchanged
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean, listed
+from spectral_probe.types import LayerState
+
+#: How a module is called: module, inputs and lengths → anything.
+Call = Callable[[nn.Module, torch.Tensor, torch.Tensor], Any]
+#: Positions and sequences of the trial pass; different, so that a swap of the two shows.
+_N_POSITIONS, _N_SEQUENCES = 5, 2
+#: Largest relative change of an earlier state, when a later item changes, in a causal module.
+_TOLERANCE = 1e-4
+
+
+def wrap(
+    module: nn.Module,
+    layers: str | nn.Module | Sequence[str | nn.Module],
+    *,
+    embed: str | nn.Module | npt.ArrayLike | torch.Tensor | None = None,
+    final_norm: str | nn.Module | None = None,
+    name: str | None = None,
+    is_causal: bool | None = None,
+    item_rows: npt.ArrayLike | None = None,
+    call: Call | None = None,
+) -> WrappedModel:
+    """Return a module as a model that :func:`spectral_probe.analyze` takes; its weights stay as they are.
+
+    Parameters
+    ----------
+    module : nn.Module
+    layers : sequence of str or nn.Module
+        The blocks, in the order of computation, by their names in ``module.named_modules()``; an ``nn.ModuleList``
+        stands for its elements. The output of each is recorded; of a tuple, its first element.
+    embed : str, nn.Module or (n_items, d) array, optional
+        What turns items into vectors. A name: that module's output is the state ``embed``, and ``module`` reads item
+        indices. An array, with a row for each item in the order of ``Dataset.item_ids``: ``module`` reads these
+        vectors. Left out: ``module`` reads item indices, and the input of the first layer is the state ``embed``.
+    final_norm : str or nn.Module, optional
+        The norm after the last block.
+    name : str, optional
+        Name in tables and figures; default: the name of the class.
+    is_causal : bool, optional
+        Whether the state of a position depends on this and earlier items alone. Default: tried out. A model that is
+        not causal is probed prefix by prefix.
+    item_rows : (n_items,) int, optional
+        Row of ``module``'s own table for each item, in the order of ``Dataset.item_ids``. Default: the same numbers.
+        Give it for a module with numbers of its own, such as one that keeps row 0 for padding.
+    call : callable, optional
+        ``call(module, inputs, lengths)`` runs the module on right-padded inputs, (batch, position) or
+        (batch, position, d). Default: ``module(inputs)``, with ``lengths``, ``attention_mask`` (1: an item) and
+        ``src_key_padding_mask`` (True: padding) where ``forward`` has parameters of these names.
+
+    Returns
+    -------
+    WrappedModel
+
+    Raises
+    ------
+    ConfigError
+        If a name is none of the module's, or comes twice.
+    ShapeError
+        If ``embed`` or ``item_rows`` has another shape, or a layer returns no (batch, position, feature) tensor.
+    ModelError
+        If the module cannot be run, a layer does not run exactly once, or padding changes the states of a module that
+        is not causal.
+    """
+    model = WrappedModel(module, layers, embed, final_norm, name, item_rows, call)
+    model.try_out(is_causal)
+    return model
+
+
+class WrappedModel(nn.Module):
+    """A module with its layers, as a :class:`~spectral_probe.backbones.protocol.LayeredModel`; made by :func:`wrap`.
+
+    Attributes
+    ----------
+    module : nn.Module
+    is_causal : bool
+    item_embeddings : (n_items, d) tensor or None
+        The vectors of the items, where they are a table.
+    """
+
+    item_embeddings: torch.Tensor | None
+    item_rows: torch.Tensor | None
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: str | nn.Module | Sequence[str | nn.Module],
+        embed: Any,
+        final_norm: str | nn.Module | None,
+        name: str | None,
+        item_rows: npt.ArrayLike | None,
+        call: Call | None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"wrap() takes an nn.Module; got a {type(module).__name__}. Give the model itself.")
+        self.module, self.name, self.is_causal = module, name or type(module).__name__, True
+        self._paths = _paths(module, layers)
+        self._norm = None if final_norm is None else _path(module, final_norm, "final_norm")
+        is_table = embed is not None and not isinstance(embed, str | nn.Module)
+        self._embed = None if embed is None or is_table else _path(module, embed, "embed")
+        self._embed_output = nn.Identity()
+        self._call = call or _usual_call
+        self._reads_vectors = is_table
+        if is_table and item_rows is not None:
+            raise ConfigError(
+                "item_rows numbers the rows of the module's own table; with an array as embed= it has none. Leave out "
+                "one of them."
+            )
+        rows = None if item_rows is None else torch.as_tensor(_whole_numbers(item_rows))
+        self.register_buffer("item_rows", rows, persistent=False)
+        self.register_buffer("item_embeddings", self._table(embed, rows), persistent=False)
+
+    def _table(self, embed: Any, rows: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the vectors of the items: the array, or the rows of an ``nn.Embedding``."""
+        if self._reads_vectors:
+            table = torch.as_tensor(embed if isinstance(embed, torch.Tensor) else np.asarray(embed)).detach()
+            if table.ndim != 2 or not table.is_floating_point():
+                raise ShapeError(
+                    f"embed must be an (n_items, d) array of vectors, or the name of a module; got shape "
+                    f"{tuple(table.shape)} of {table.dtype}."
+                )
+            dtypes = [p.dtype for p in self.module.parameters() if p.is_floating_point()]
+            return table.to(dtypes[0] if dtypes else torch.float32)
+        part = None if self._embed is None else self.module.get_submodule(self._embed)
+        if not isinstance(part, nn.Embedding):
+            return None
+        if rows is not None and (rows.min() < 0 or rows.max() >= part.num_embeddings):
+            raise ShapeError(
+                f"item_rows must lie in 0…{part.num_embeddings - 1}, the rows of {self._embed!r}; got "
+                f"{int(rows.min())}…{int(rows.max())}."
+            )
+        return (part.weight if rows is None else part.weight[rows]).detach().clone()
+
+    @property
+    def revision(self) -> str:
+        """First 16 hex digits of the SHA-256 over the module's weights."""
+        return weights_fingerprint(self.module)[:16]
+
+    def input_modules(self) -> list[nn.Module]:
+        """Return the module that makes the vectors of the items; the control ``random-weights`` leaves it unchanged."""
+        return [] if self._embed is None else [self.module.get_submodule(self._embed)]
+
+    def layers(self) -> list[tuple[str, LayerState, nn.Module]]:
+        """Return ``embed``, ``block 1`` … ``block n`` and, where it was named, ``final_norm``."""
+        blocks = [self.module.get_submodule(path) for path in self._paths]
+        first = blocks[0] if self._embed is None else self._embed_output
+        layers: list[tuple[str, LayerState, nn.Module]] = [("embed", "embed", first)]
+        layers += [(f"block {i}", "block", block) for i, block in enumerate(blocks, start=1)]
+        if self._norm is not None:
+            layers.append(("final_norm", "final_norm", self.module.get_submodule(self._norm)))
+        return layers
+
+    def forward_sequences(self, inputs: torch.Tensor, lengths: torch.Tensor) -> Any:
+        """Run the module on right-padded item indices, (batch, position); return what it returns.
+
+        Raises
+        ------
+        DataError
+            If an item has no vector or no row.
+        """
+        values = self._inputs(inputs)
+        with self._embed_recorded(), _without_fast_path():
+            return self._call(self.module, values, lengths)
+
+    def _inputs(self, items: torch.Tensor) -> torch.Tensor:
+        """Return what the module reads of item indices: vectors, or numbers of rows."""
+        if items.is_floating_point():
+            return items
+        table = self.item_embeddings if self._reads_vectors else self.item_rows
+        known = table if table is not None else self.item_embeddings
+        if known is not None and int(items.max()) >= len(known):
+            raise DataError(
+                f"Item {int(items.max())} of the data set has no vector in {self.name!r}, which knows {len(known)} "
+                "items. Give embed= or item_rows= one row for each item, in the order of Dataset.item_ids."
+            )
+        return items if table is None else table[items]
+
+    @contextmanager
+    def _embed_recorded(self) -> Iterator[None]:
+        """Pass the output of the module that embeds to ``_embed_output``, whose input is the state ``embed``."""
+        if self._embed is None:
+            yield
+            return
+
+        def pass_on(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._embed_output(output[0] if isinstance(output, tuple | list) and output else output)
+
+        handle = self.module.get_submodule(self._embed).register_forward_hook(pass_on)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def try_out(self, is_causal: bool | None) -> None:
+        """Run two short sequences; check every layer and find out whether the module is causal; see :func:`wrap`."""
+        n_known = self._n_known()
+        items = torch.arange(_N_SEQUENCES * _N_POSITIONS).reshape(_N_SEQUENCES, -1) % n_known
+        changed = items.clone()
+        changed[:, -1] = (changed[:, -1] + 1) % n_known
+        before, after = self._states(items), self._states(changed)
+        self.is_causal = _largest_change(before, after, slice(0, _N_POSITIONS - 1)) <= _TOLERANCE
+        if is_causal is not None:
+            if is_causal and not self.is_causal:
+                raise ModelError(
+                    f"is_causal=True, but the states of {self.name!r} at earlier positions change with a later item. "
+                    "Leave it out, so that the model is probed prefix by prefix, or give call= that passes the causal "
+                    "mask."
+                )
+            self.is_causal = is_causal
+        if not self.is_causal:
+            shorter = self._states(items[:, :-1])
+            padded = self._states(items, lengths=_N_POSITIONS - 1)
+            if (change := _largest_change(shorter, padded, slice(0, _N_POSITIONS - 1))) > _TOLERANCE:
+                raise ModelError(
+                    f"Padding must not change the states of items; in {self.name!r} they change by {change:.2g} "
+                    "(relative) when a sequence is padded. Give call=, a function that passes the module a mask made "
+                    "from the lengths."
+                )
+
+    def _n_known(self) -> int:
+        """Return how many items the trial pass may use."""
+        if self.item_embeddings is not None:
+            return len(self.item_embeddings)
+        if self.item_rows is not None:
+            return len(self.item_rows)
+        tables = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
+        return min([2 * _N_POSITIONS, *tables])
+
+    def _states(self, items: torch.Tensor, lengths: int | None = None) -> dict[str, torch.Tensor]:
+        """Return the state of every layer in one pass; refuse one that did not run once, or has another shape."""
+        states: dict[str, list[Any]] = {name: [] for name, _, _ in self.layers()}
+        device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+        n_positions = items.shape[1]
+        lengths_of = torch.full((len(items),), lengths or n_positions, device=device)
+        items = torch.where(torch.arange(n_positions) < (lengths or n_positions), items, 0).to(device)
+        with unchanged(self):
+            for name, state, layer in self.layers():
+                if state == "embed":
+                    layer.register_forward_pre_hook(_before(states[name]), with_kwargs=True)
+                else:
+                    layer.register_forward_hook(_after(states[name]))
+            try:
+                self.forward_sequences(items, lengths_of)
+            except (ModelError, DataError, ConfigError):
+                raise
+            except Exception as error:  # modules raise many types
+                reason = (str(error).strip().splitlines() or ["without a message"])[0]
+                raise ModelError(
+                    f"{self.name!r} cannot be run on {'vectors' if self._reads_vectors else 'item indices'} of shape "
+                    f"{tuple(self._inputs(items).shape)}: {type(error).__name__}: {reason}. Give call=, a function of "
+                    "module, inputs and lengths that runs it, or embed= if it reads vectors. Sequences are on the "
+                    "first axis (batch_first=True)."
+                ) from error
+        return {name: self._checked(name, values, items.shape) for name, values in states.items()}
+
+    def _checked(self, name: str, values: list[Any], shape: Sequence[int]) -> torch.Tensor:
+        path = dict(zip([n for n, _, _ in self.layers()], ["embed", *self._paths, self._norm], strict=False))[name]
+        if len(values) != 1:
+            raise ModelError(
+                f"A layer must run exactly once in a forward pass; {path!r} of {self.name!r} ran {len(values)} times. "
+                "Name modules that every pass runs once."
+            )
+        state = state_of(values[0])
+        if state is None or tuple(state.shape[:2]) != tuple(shape):
+            value = values[0][0] if isinstance(values[0], tuple | list) and values[0] else values[0]
+            seen = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            is_swapped = state is not None and tuple(state.shape[:2]) == tuple(shape)[::-1]
+            hint = " Build it with batch_first=True." if is_swapped else " Name a module that returns the states."
+            raise ShapeError(
+                f"A layer must give a (batch, position, feature) tensor, here {(*shape, 'd')}; {path!r} of "
+                f"{self.name!r} gave {seen}.{hint}"
+            )
+        return state
+
+
+def _paths(module: nn.Module, layers: Any) -> list[str]:
+    """Return the names of the blocks; a list of modules stands for its elements."""
+    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    paths: list[str] = []
+    for layer in wanted:
+        path = _path(module, layer, "layers")
+        part = module.get_submodule(path)
+        is_list = isinstance(part, nn.ModuleList)
+        paths += [f"{path}.{child}" for child, _ in part.named_children()] if is_list else [path]
+    if not paths:
+        raise ConfigError(f"layers must name at least one module; got {layers!r}. Known: {_known(module)}.")
+    if len(set(paths)) < len(paths):
+        double = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"layers names {double!r} twice. Name each block once, in the order of computation.")
+    return paths
+
+
+def _path(module: nn.Module, part: str | nn.Module, what: str) -> str:
+    """Return the name of a part of a module.
+
+    Raises
+    ------
+    ConfigError
+        If the module has no such part.
+    """
+    names = {path: value for path, value in module.named_modules() if path}
+    if isinstance(part, nn.Module):
+        path: str | None = next((path for path, value in names.items() if value is part), None)
+        if path is None:
+            raise ConfigError(
+                f"{what} must be a part of the module; this {type(part).__name__} is no part of "
+                f"{type(module).__name__}. Known: {_known(module)}."
+            )
+        return path
+    if part not in names:
+        raise ConfigError(
+            f"{what}: {type(module).__name__} has no module {part!r}.{did_you_mean(str(part), names)} "
+            f"Known: {_known(module)}."
+        )
+    return str(part)
+
+
+def _known(module: nn.Module) -> str:
+    return listed(path for path, _ in module.named_modules() if path)
+
+
+def _whole_numbers(values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
+        raise ShapeError(
+            f"item_rows must be whole numbers, one for each item; got shape {array.shape} of {array.dtype}."
+        )
+    return array.astype(np.int64)
+
+
+def _usual_call(module: nn.Module, inputs: torch.Tensor, lengths: torch.Tensor) -> Any:
+    """Call a module with what its ``forward`` names."""
+    parameters = inspect.signature(module.forward).parameters
+    is_item = torch.arange(inputs.shape[1], device=inputs.device) < lengths.to(inputs.device)[:, None]
+    known = {"lengths": lengths, "attention_mask": is_item.long(), "src_key_padding_mask": ~is_item}
+    return module(inputs, **{name: value for name, value in known.items() if name in parameters})
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Switch off torch's fused encoder layers: they run on packed tensors, whose positions cannot be told apart."""
+    backend: Any = torch.backends.mha
+    before = backend.get_fastpath_enabled()
+    backend.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        backend.set_fastpath_enabled(before)
+
+
+def _before(states: list[Any]) -> Any:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states.append(args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None)))
+
+    return hook
+
+
+def _after(states: list[Any]) -> Any:
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        states.append(output)
+
+    return hook
+
+
+def _largest_change(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], positions: slice) -> float:
+    """Return the largest change of a state at some positions, relative to its norm."""
+    changes = [0.0]
+    for name, state in before.items():
+        first, second = state[:, positions].float(), after[name][:, positions].float()
+        norm = first.norm(dim=-1).clamp(min=1e-12)
+        changes.append(float(((first - second).norm(dim=-1) / norm).max()))
+    return max(changes)

@@ -1,0 +1,1 @@
+"""What a notebook shows: the page of a profile, its interactive chart, the explorer of saved Grams."""
