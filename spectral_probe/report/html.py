@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from spectral_probe.comparison.comparison import ProfileComparison
+from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.layer_chart import layer_panel
+from spectral_probe.report.page import Page, Panel, Picture, Section, Settings, Table, Verdicts, Words, write_page
+from spectral_probe.report.vega import has_charts
 from spectral_probe.report.words import (
     CONTROLS_IN_WORDS,
     NOT_AVAILABLE,
     QUANTITIES_IN_WORDS,
     caveat_in_words,
     changes_in_words,
+    mark_of,
     nulls_in_words,
     paired_in_words,
     retention_in_words,
     users_in_words,
     verdict_in_words,
 )
-from spectral_probe.storage.atomic import write_text
 
 FIGURES = {
     "comparison.png": (
@@ -46,6 +47,15 @@ FIGURES = {
     "heatmap.png": "Mean whole excess share over the null (one-sided), by layer and graph frequency.",
 }
 N_USERS_SHOWN = 5
+USERS_HEAD = ("user", "measured nodes", "excess at the input", "excess at the last block")
+LEGEND = (
+    "A user's items form a graph: two items are near if many other users have both. Carried is how well the states fit "
+    "the graph of the items they read, foreseen the graph of the items they predict, beyond what the states of other "
+    "users fit it. Popularity is the part that a graph of other items of the same popularity gives as well; the lag "
+    "profile says only how alike near and far positions are; taste is the rest: which items go together beyond their "
+    "popularity. All are shares of the energy of the states. Retention is the carried excess at a layer divided by "
+    "that at the input."
+)
 
 
 def write_report(
@@ -53,60 +63,100 @@ def write_report(
     profiles: Sequence[DecayProfile],
     versions: Mapping[str, str] | None = None,
     comparisons: Sequence[ProfileComparison] = (),
+    *,
+    terms: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path."""
-    environment = Environment(
-        loader=PackageLoader("spectral_probe.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    profiles = with_distinct_names(profiles)
+    names = [name_of(profile) for profile in profiles]
+    dataset = str(profiles[0].table["dataset"].iloc[0])
+    data: dict[str, dict[str, list[Any]]] = {}
+    explore: list[Panel] = []
+    if has_charts():
+        panel, data = layer_panel(profiles, names)
+        explore = [panel]
+    sections = [
+        Section("", [*map(_verdicts, profiles), *_of_comparisons(comparisons), Words(LEGEND)]),
+        Section("", [*explore, *_pictures(folder)]),
+        *(_changes_section(comparison) for comparison in comparisons),
+        *(_profile_section(profile) for profile in profiles),
+    ]
+    if versions:
+        text = ", ".join(f"{name} {number}" for name, number in versions.items())
+        sections.append(Section("Versions", [Words(text)]))
+    title = ", ".join(names)
+    page = Page(
+        title=f"Spectral Probe: {title} on {dataset}",
+        heading=f"What do the layers carry? {title} on {dataset}",
+        sections=sections,
+        data=data,
+        terms=terms or {},
     )
-    page = environment.get_template("report.html.j2").render(
-        title=", ".join(str(profile.table["model"].iloc[0]) for profile in profiles),
-        dataset=str(profiles[0].table["dataset"].iloc[0]),
-        figures=[
-            (caption, base64.b64encode((folder / "figures" / name).read_bytes()).decode())
-            for name, caption in FIGURES.items()
-            if (folder / "figures" / name).is_file()
-        ],
-        profiles=[_content(profile) for profile in profiles],
-        comparisons=[_comparison(comparison) for comparison in comparisons],
-        versions=dict(versions or {}),
-    )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
+    return write_page(folder / "report.html", page)
 
 
-def _content(profile: DecayProfile) -> dict[str, Any]:
-    """Return the template's values for one profile; every number is formatted text."""
-    return {
-        "model": str(profile.table["model"].iloc[0]),
-        "words": verdict_in_words(profile),
-        "changes": changes_in_words(profile),
-        "paired": paired_in_words(profile),
-        "nulls": nulls_in_words(profile),
-        "curves": _curves(profile),
-        "controls": [
-            {
-                "name": name,
-                "words": CONTROLS_IN_WORDS.get(name, ""),
-                "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
-                "retention": "; ".join(f"{c} {retention_in_words(control, c)}" for c in control.retention),
-            }
-            for name, control in profile.controls.items()
-        ],
-        "users": _extreme_users(profile),
-        "in_words": users_in_words(profile),
-        "caveats": [(code, caveat_in_words(profile, code)) for code in profile.caveats],
-        "protocol": _flat(profile.protocol),
-    }
+def _verdicts(profile: DecayProfile) -> Verdicts:
+    sentences = " ".join([verdict_in_words(profile), *paired_in_words(profile), changes_in_words(profile)]).strip()
+    marks = [mark_of(name, verdict) for name, verdict in profile.verdicts.items()]
+    return Verdicts(name_of(profile), marks, sentences)
 
 
-def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
+def _of_comparisons(comparisons: Sequence[ProfileComparison]) -> list[Words]:
+    blocks = []
+    for comparison in comparisons:
+        blocks.append(Words(comparison.words, "comparison"))
+        blocks += [Words(sentence, lead=lead) for lead, sentence in comparison.published_words.items()]
+    return blocks
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    paths = [(folder / "figures" / name, caption) for name, caption in FIGURES.items()]
+    return [Picture(f"Figure {path.name}", caption, path.read_bytes()) for path, caption in paths if path.is_file()]
+
+
+def _changes_section(comparison: ProfileComparison) -> Section:
+    rows = [
+        (
+            QUANTITIES_IN_WORDS[change.quantity],
+            change.site,
+            *(_interval_text(getattr(change, name)) for name in ("base", "other", "difference")),
+        )
+        for change in comparison.every()
+    ]
+    head = ("quantity", "where", comparison.base, comparison.other, "change")
+    title = f"{comparison.other} against {comparison.base}"
+    return Section(title, [Table("", head, rows, numbers_from=2)])
+
+
+def _profile_section(profile: DecayProfile) -> Section:
+    """Return the section of one profile; every number is formatted text."""
+    caveats = [Words(caveat_in_words(profile, code), "caveat", code=code) for code in profile.caveats]
+    controls = [
+        (
+            name,
+            CONTROLS_IN_WORDS.get(name, ""),
+            "; ".join(f"{c} {retention_in_words(control, c)}" for c in control.retention),
+            "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
+        )
+        for name, control in profile.controls.items()
+    ]
+    head = ("control", "what it shows", "retention at the last block", "verdict it would give")
+    users = _extreme_users(profile)
+    title = "Users with the largest and the smallest taste at the input"
+    blocks: list[Any] = [
+        *caveats,
+        *_curves(profile),
+        Words(f"{nulls_in_words(profile)} {users_in_words(profile)}"),
+        Table("Controls", head, controls, numbers_from=4),
+    ]
+    if users:
+        blocks.append(Table(title, USERS_HEAD, users, is_open=False))
+    return Section(name_of(profile), [*blocks, Settings([], _flat(profile.protocol))])
+
+
+def _curves(profile: DecayProfile) -> list[Table]:
     """Return the curves of a profile as tables: title and one row of texts per layer."""
-    curves: list[dict[str, Any]] = []
+    curves: list[Table] = []
     layers: list[tuple[str, ...]] = []
     head: tuple[str, ...]
     if "taste" in set(profile.table["component"]):
@@ -116,7 +166,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
                 rows = [{**row, "retention": math.nan} for row in rows]
             layers = [(_text(row, "layer_name"), _span(row, "excess", 4), _span(row, "retention", 2)) for row in rows]
             head = ("layer", "excess", "retention")
-            curves.append({"title": f"{component} carried", "head": head, "layers": layers})
+            curves.append(Table(f"{component} carried", head, layers, is_open=not curves))
         foreseen = profile.foreseen
         if foreseen is not None and len(foreseen):
             rows = foreseen[foreseen["component"] == "taste"].to_dict("records")
@@ -132,7 +182,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
             ]
             layers = [(_text(row, "layer_name"), _span(row, "value", 3)) for row in rows]
             head = ("layer", "in units of the taste carried at the input")
-            curves.append({"title": "taste foreseen", "head": head, "layers": layers})
+            curves.append(Table("taste foreseen", head, layers, is_open=False))
     whole = select_curve(profile.table, null=profile.null)
     layers = [
         (_text(r, "layer_name"), _span(r, "share", 4), _text(r, "null_share", 4), _span(r, "excess", 4))
@@ -140,7 +190,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
     ]
     null = str(whole["null"].iloc[0])
     head = ("layer", "low-pass share", f"{null} null", "excess")
-    curves.append({"title": "whole: low-pass share of the energy (τ = 5)", "head": head, "layers": layers})
+    curves.append(Table("whole: low-pass share of the energy (τ = 5)", head, layers, is_open=not curves))
     return curves
 
 
@@ -154,29 +204,11 @@ def _span(row: Mapping[Any, Any], name: str, digits: int) -> str:
     return NOT_AVAILABLE if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _comparison(comparison: ProfileComparison) -> dict[str, Any]:
-    """Return the template's values for one comparison."""
-    return {
-        "base": comparison.base,
-        "other": comparison.other,
-        "words": comparison.words,
-        "published": list(comparison.published_words.items()),
-        "changes": [
-            {
-                "quantity": QUANTITIES_IN_WORDS[change.quantity],
-                "site": change.site,
-                **{name: _interval_text(getattr(change, name)) for name in ("base", "other", "difference")},
-            }
-            for change in comparison.every()
-        ],
-    }
-
-
 def _interval_text(interval: Interval) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
-def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
+def _extreme_users(profile: DecayProfile) -> list[tuple[str, ...]]:
     """Return the users with the largest and the smallest excess at the input, with their excess at the last block."""
     table = profile.per_user
     column = "taste" if "taste" in table else f"excess_{profile.null}"
@@ -194,12 +226,7 @@ def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
     else:
         rows = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
     return [
-        {
-            "user": str(row[key]),
-            "measured": str(row["measured"]),
-            "first": f"{row[first]:+.4f}",
-            "last": f"{row[profile.retention_layer]:+.4f}",
-        }
+        (str(row[key]), str(row["measured"]), f"{row[first]:+.4f}", f"{row[profile.retention_layer]:+.4f}")
         for row in rows.to_dict("records")
     ]
 

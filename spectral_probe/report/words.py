@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.verdict import NOT_MEASURABLE
+from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict
+from spectral_probe.report.page import Mark
 
 #: Where the input has no measurable signal: what is left of it has no denominator.
 NOT_AVAILABLE = "n/a"
@@ -83,6 +84,23 @@ COMPONENTS_IN_WORDS = {
     "popularity": "popularity",
     "whole": "whole excess over the null (popularity, lag profile and taste together)",
 }
+
+
+#: Glyph and look of each label of a verdict.
+_MARKS = {
+    "attenuated": ("▼", "down"),
+    "amplified": ("▲", "up"),
+    "preserved": ("=", "same"),
+    "inconclusive": ("?", "open"),
+    "none": ("–", "open"),
+}
+
+
+def mark_of(component: str, verdict: Verdict) -> Mark:
+    """Return the verdict of a component in one line, with its glyph and look."""
+    glyph, look = _MARKS.get(verdict.label, ("∅", "open"))
+    label = "no verdict" if verdict.label == "none" else verdict.label
+    return Mark(component, glyph, look, label)
 
 
 def verdict_in_words(profile: DecayProfile) -> str:

@@ -1,0 +1,240 @@
+"""The chart of a run over depth, and the rows behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from spectral_probe.profiles.figures import relative_depth
+from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.page import Chart, Choice, Panel
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Data = dict[str, dict[str, list[Any]]]
+#: Names of the data of the chart: the values, and what they share at a layer.
+LAYERS, POINTS = "layers", "points"
+#: Quantities and components by their column or value, in the words of the menus.
+QUANTITIES = {
+    "retention": "retention: excess as a part of that at the input",
+    "excess": "excess over the null",
+    "share": "low-pass share of energy (whole)",
+    "null_share": "low-pass share under the null (whole)",
+}
+COMPONENTS = {"taste": "taste", "popularity": "popularity", "lag": "lag profile", "whole": "whole excess"}
+NODES_IN_WORDS = {"carried": "carried: items the rows read", "foreseen": "foreseen: items the rows predict"}
+NULLS_IN_WORDS = {"swap": "swap —", "cyclic": "cyclic – –", "permutation": "permutation ···"}
+_NULLS = tuple(NULLS_IN_WORDS)
+_DASHES = ([1, 0], [6, 4], [2, 3])
+_VALUES = ("share", "null_share", "excess", "retention")
+_SPANS = ("share", "excess", "retention")
+#: On a logarithmic axis depth d is at log(1 + 31 d) / log 32: the first tenth of the blocks takes about two fifths.
+_LOG_BASE = 32
+_DIGITS = 4
+_POINT = ["model", "control", "nodes", "layer"]
+#: What is looked up of a point, and its name beside the values of the curve.
+_OF_POINT = {
+    **{name: name for name in (*_POINT, "layer_name", "state", "depth", "taste")},
+    **{"share": "share_here", "null_share": "null_here"},
+}
+_COLUMNS = [
+    *("component", "null", "n_users", "n_effective", *_VALUES),
+    *(f"{value}_{end}" for value in _SPANS for end in ("low", "high")),
+]
+
+
+def layer_panel(profiles: Sequence[DecayProfile], names: Sequence[str]) -> tuple[Panel, Data]:
+    """Return the panel of the curves over depth, and its data by columns.
+
+    Parameters
+    ----------
+    profiles : sequence of DecayProfile
+    names : sequence of str
+        Of their models, all different.
+    """
+    rows = pd.concat([_rows(profile, name) for profile, name in zip(profiles, names, strict=True)], ignore_index=True)
+    controls = [name for name in dict.fromkeys(rows["control"]) if name != "none"]
+    components = [name for name in COMPONENTS if name in set(rows["component"])]
+    first = components[0]
+    is_shown = (rows["control"] == "none") & (rows["component"] == first)
+    quantity = "retention" if rows.loc[is_shown, "retention"].notna().any() else "excess"
+    choices = [
+        Choice("quantity", "Quantity", "menu", list(QUANTITIES.items()), [quantity]),
+        Choice("component", "Component", "menu", [(name, COMPONENTS[name]) for name in components], [first]),
+        Choice("nodes", "Nodes", "menu", [(n, NODES_IN_WORDS[n]) for n in dict.fromkeys(rows["nodes"])], ["carried"]),
+        Choice(
+            "control", "Beside it", "menu", [("none", "no control"), *((name, name) for name in controls)], ["none"]
+        ),
+        Choice("log_depth", "Logarithmic depth", "switch"),
+        Choice("models", "Models", "checks", [(name, name) for name in names], list(names), is_legend=True),
+        Choice("nulls", "Nulls of the whole", "checks", list(NULLS_IN_WORDS.items()), ["swap"]),
+    ]
+    description = f"Curves over the layers of {', '.join(names)}, with 95 % intervals."
+    chart = Chart(LAYERS, _spec(list(names), first, quantity).to_dict(), description)
+    points = _points(rows)
+    values = rows.merge(points[["point", *_POINT]], on=_POINT)[["point", *_COLUMNS]]
+    return Panel("By layer", [chart], choices), {LAYERS: columns_of(values), POINTS: columns_of(points)}
+
+
+def columns_of(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of a table as lists, numbers with four significant digits, None where there is none."""
+    columns: dict[str, list[Any]] = {}
+    for name in rows.columns:
+        if pd.api.types.is_float_dtype(rows[name]):
+            columns[name] = [None if pd.isna(value) else float(f"{value:.{_DIGITS}g}") for value in rows[name]]
+        elif pd.api.types.is_integer_dtype(rows[name]):
+            columns[name] = [int(value) for value in rows[name]]
+        else:
+            columns[name] = [str(value) for value in rows[name]]
+    return columns
+
+
+def _rows(profile: DecayProfile, name: str) -> pd.DataFrame:
+    """Return the curves of a profile and of its controls: one row per layer, component, null and kind of nodes."""
+    frames = []
+    for control, part in [("none", profile), *profile.controls.items()]:
+        table = part.table
+        if control == "paper":
+            frames.append(select_curve(table, band="1", null=None, control=control).assign(null="none"))
+            continue
+        for nodes in dict.fromkeys(table["nodes"]):
+            for component in COMPONENTS:
+                nulls = _NULLS if component == "whole" else ("swap",)
+                curves = [
+                    select_curve(
+                        table, component=component, null=null, nodes=nodes, control=str(table["control"].iloc[0])
+                    )
+                    for null in nulls
+                ]
+                frames += [_known(curve, part, component).assign(control=control) for curve in curves if len(curve)]
+    rows = pd.concat(frames, ignore_index=True)
+    rows["depth"] = pd.concat([relative_depth(frame) for frame in frames], ignore_index=True)
+    return rows.assign(model=name)
+
+
+def _points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per model, control, kind of nodes and layer: its depth, share and taste."""
+    whole = rows[(rows["component"] == "whole") & rows["null"].isin(["swap", "none"])]
+    points = rows.drop_duplicates(_POINT)[[*_POINT, "layer_name", "state", "depth"]]
+    points = points.merge(whole[[*_POINT, "share", "null_share"]], on=_POINT, how="left")
+    taste = rows.loc[rows["component"] == "taste", [*_POINT, "excess"]].rename(columns={"excess": "taste"})
+    return points.merge(taste, on=_POINT, how="left").reset_index(names="point")
+
+
+def _known(curve: pd.DataFrame, profile: DecayProfile, component: str) -> pd.DataFrame:
+    """Return a curve without its retention where the input has no measurable signal."""
+    if profile.has_measurable_input(component):
+        return curve
+    return curve.assign(retention=float("nan"), retention_low=float("nan"), retention_high=float("nan"))
+
+
+def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | alt.FacetChart:
+    import altair as alt
+
+    parameters = [
+        alt.param(name="quantity", value=quantity),
+        alt.param(name="component", value=component),
+        alt.param(name="nodes", value="carried"),
+        alt.param(name="control", value="none"),
+        alt.param(name="log_depth", value=False),
+        alt.param(name="models", value=models),
+        alt.param(name="nulls", value=["swap"]),
+    ]
+    base = (
+        alt.Chart(alt.NamedData(name=LAYERS))
+        .transform_lookup(
+            "point", alt.LookupData(alt.NamedData(name=POINTS), "point", list(_OF_POINT)), as_=list(_OF_POINT.values())
+        )
+        .transform_filter(
+            "indexof(models, datum.model) >= 0 && datum.component == component && datum.nodes == nodes"
+            " && (datum.control == 'none' || datum.control == control)"
+            " && (component != 'whole' || datum.null == 'none' || indexof(nulls, datum.null) >= 0)"
+        )
+        .transform_calculate(
+            value="datum[quantity]",
+            low="datum[quantity + '_low']",
+            high="datum[quantity + '_high']",
+            x=f"log_depth ? log(1 + {_LOG_BASE - 1} * datum.depth) / log({_LOG_BASE}) : datum.depth",
+            curve="datum.model + '|' + datum.control + '|' + datum.null",
+            look="datum.control == 'none' ? 1 : 0.45",
+            excess_text=_span("excess", 4),
+            retention_text=_span("retention", 2),
+        )
+        .transform_filter("isValid(datum.value)")
+        .encode(
+            x=alt.X("x:Q", axis=_depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False)),
+            color=alt.Color("model:N", scale=alt.Scale(domain=models), legend=None),
+            detail="curve:N",
+            opacity=alt.Opacity("look:Q", scale=None, legend=None),
+        )
+    )
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+    dash = alt.StrokeDash("null:N", scale=alt.Scale(domain=[*_NULLS, "none"], range=[*_DASHES, [1, 0]]), legend=None)
+    blocks = base.transform_filter("datum.state == 'block'")
+    zero = alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}])).transform_filter(
+        "datum.at == 0 || quantity == 'retention'"
+    )
+    return (
+        alt.layer(
+            zero.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q"),
+            blocks.mark_area(fillOpacity=0.15, strokeWidth=0).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
+            blocks.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash),
+            base.transform_filter("datum.state != 'block'").mark_rule().encode(y="low:Q", y2="high:Q"),
+            base.mark_point(filled=True, size=60, opacity=1).encode(
+                y=y,
+                shape=alt.Shape(
+                    "state:N",
+                    scale=alt.Scale(domain=["embed", "block", "final_norm"], range=["diamond", "circle", "cross"]),
+                    legend=None,
+                ),
+                tooltip=_tooltip(),
+            ),
+        )
+        .add_params(*parameters)
+        .properties(width="container", height=340)
+    )
+
+
+def _depth_axis() -> alt.Axis:
+    import altair as alt
+
+    inverse = f"(pow({_LOG_BASE}, datum.value) - 1) / {_LOG_BASE - 1}"
+    return alt.Axis(
+        title="relative depth (block / number of blocks); ◆ input of block 1, ✚ after the final norm",
+        values=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        labelExpr=f"log_depth ? format({inverse}, '.2~f') : format(datum.value, '.1f')",
+        grid=False,
+    )
+
+
+def _span(value: str, digits: int) -> str:
+    """Return the expression of a value with its interval as text."""
+    number, low, high = (f"format(datum.{value}{end}, '.{digits}f')" for end in ("", "_low", "_high"))
+    return f"isValid(datum.{value}) ? {number} + ' [' + {low} + ', ' + {high} + ']' : 'n/a'"
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    import altair as alt
+
+    texts = {
+        "model": "model",
+        "layer_name": "layer",
+        "component": "component",
+        "nodes": "nodes",
+        "null": "null",
+        "control": "control",
+        "excess_text": "excess",
+        "retention_text": "retention",
+    }
+    return [
+        *(alt.Tooltip(f"{column}:N", title=title) for column, title in texts.items()),
+        alt.Tooltip("share_here:Q", title="low-pass share", format=".4f"),
+        alt.Tooltip("null_here:Q", title="share under the null", format=".4f"),
+        alt.Tooltip("taste:Q", title="taste here", format=".4f"),
+        alt.Tooltip("n_users:Q", title="users", format=",d"),
+        alt.Tooltip("n_effective:Q", title="effectively", format=",.0f"),
+    ]

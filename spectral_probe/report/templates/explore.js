@@ -1,0 +1,139 @@
+"use strict";
+// Draws the charts of the page from the data in it, and connects them with their controls.
+(() => {
+  const content = JSON.parse(document.getElementById("content").textContent);
+  const views = {};
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+
+  // A table is stored by columns; the charts read rows.
+  const rowsOf = (columns) => {
+    const names = Object.keys(columns);
+    const n = names.length ? columns[names[0]].length : 0;
+    return Array.from({ length: n }, (_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  };
+  const datasets = Object.fromEntries(Object.entries(content.data).map(([name, columns]) => [name, rowsOf(columns)]));
+
+  const config = () => {
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const [text, soft, line] = [color("--text"), color("--soft"), color("--line")];
+    return {
+      background: "transparent",
+      font: "system-ui, sans-serif",
+      view: { stroke: null },
+      axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: soft, tickColor: soft,
+        labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
+      title: { color: text, anchor: "start", fontSize: 13 },
+      legend: { labelColor: text, titleColor: text },
+      rule: { color: soft },
+      text: { color: text },
+      range: { category: content.palettes[scheme.matches ? "dark" : "light"],
+        diverging: scheme.matches ? ["#58a6ff", "#1d232a", "#ff8a70"] : ["#2166ac", "#f7f7f7", "#b2182b"] },
+    };
+  };
+
+  const valueOf = (control) => {
+    if (control.tagName === "FIELDSET") {
+      return [...control.querySelectorAll("input:checked")].map((input) => input.value);
+    }
+    return control.type === "checkbox" ? control.checked : control.value;
+  };
+
+  const signalsOf = (panel) => Object.fromEntries(
+    [...panel.querySelectorAll("[data-signal]")].map((control) => [control.dataset.signal, valueOf(control)]));
+
+  // Sets those signals of a chart that it has.
+  let drawing = 0;
+  const update = async (name, signals) => {
+    document.documentElement.dataset.drawing = String(drawing += 1);
+    const known = new Set((content.specs[name].params || []).map((parameter) => parameter.name));
+    Object.entries(signals).filter(([signal]) => known.has(signal)).forEach(([signal, value]) => {
+      views[name].signal(signal, value);
+    });
+    await views[name].runAsync();
+    document.documentElement.dataset.drawing = String(drawing -= 1);
+  };
+
+  const draw = async (name, panel) => {
+    const box = document.getElementById(`chart-${name}`);
+    const result = await vegaEmbed(box, { ...content.specs[name], datasets }, {
+      actions: false, renderer: "svg", config: config(),
+      tooltip: { theme: scheme.matches ? "dark" : "light" },
+    });
+    views[name] = result.view;
+    await update(name, signalsOf(panel));
+  };
+
+  // Arrow keys step through the points of a chart, with the tooltip of each and its words for a screen reader.
+  const stepThrough = (box, name) => {
+    let at = -1;
+    box.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Escape" && views[name]) views[name].tooltip()(views[name]._handler, event, null, null);
+      if (!step) return;
+      event.preventDefault();
+      const points = [...box.querySelectorAll(".mark-symbol.role-mark path[aria-label], .mark-rect.role-mark path[aria-label]")]
+        .map((path) => ({ path, frame: path.getBoundingClientRect() }))
+        .filter(({ frame }) => frame.width > 0)
+        .sort((a, b) => a.frame.x - b.frame.x || a.frame.y - b.frame.y);
+      if (!points.length) return;
+      at = (at + step + points.length) % points.length;
+      const { path, frame } = points[at];
+      const place = { bubbles: true, clientX: frame.x + frame.width / 2, clientY: frame.y + frame.height / 2 };
+      for (const kind of ["mouseover", "pointerover", "mousemove", "pointermove"]) {
+        path.dispatchEvent(new (kind.startsWith("p") ? PointerEvent : MouseEvent)(kind, place));
+      }
+      document.getElementById(`point-${name}`).textContent = path.getAttribute("aria-label");
+    });
+  };
+
+  const start = async (panel) => {
+    const names = panel.dataset.charts.split(" ");
+    panel.hidden = false;
+    for (const name of names) await draw(name, panel);
+    for (const control of panel.querySelectorAll("[data-signal]")) {
+      control.addEventListener("change", () => names.forEach((name) => update(name, signalsOf(panel))));
+    }
+    names.forEach((name) => stepThrough(document.getElementById(`chart-${name}`), name));
+  };
+
+  const sortable = (table) => {
+    const body = table.tBodies[0];
+    const number = (text) => Number.parseFloat(text.replace("−", "-").replace(/,/g, ""));
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.setAttribute("aria-label", `Sort by ${head.textContent.trim()}`);
+      button.textContent = "↕";
+      head.append(" ", button);
+      button.addEventListener("click", () => {
+        const isUp = head.getAttribute("aria-sort") !== "ascending";
+        const cells = [...body.rows].map((row) => ({ row, text: row.cells[column].textContent.trim() }));
+        const areNumbers = cells.some(({ text }) => !Number.isNaN(number(text)) && /^[+−-]?[\d.]/.test(text))
+          && column > 0;
+        cells.sort((a, b) => {
+          if (!areNumbers) return a.text.localeCompare(b.text, "en", { numeric: true });
+          const [x, y] = [number(a.text), number(b.text)];
+          return Number.isNaN(x) - Number.isNaN(y) || x - y;
+        });
+        if (!isUp) cells.reverse();
+        body.append(...cells.map(({ row }) => row));
+        [...table.tHead.rows[0].cells].forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", isUp ? "ascending" : "descending");
+      });
+    });
+  };
+
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  const drawAll = Promise.all([...document.querySelectorAll(".panel")].map(start)).then(() => {
+    document.querySelectorAll("details.static").forEach((details) => { details.open = false; });
+    document.documentElement.dataset.ready = "yes";
+  });
+  scheme.addEventListener("change", async () => {
+    await drawAll;
+    for (const panel of document.querySelectorAll(".panel")) {
+      for (const name of panel.dataset.charts.split(" ")) await draw(name, panel);
+    }
+  });
+})();
