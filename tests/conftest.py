@@ -1,5 +1,6 @@
 """Fixtures shared by both packages' tests."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -68,6 +69,19 @@ class Browser:
         elif control.is_selected() != value:
             control.click()
         self.wait("document.documentElement.dataset.drawing === '0'")
+
+    def violations(self) -> list[str]:
+        """Return what axe-core finds serious or critical: rule, help and the elements; skips where it is missing."""
+        spec = importlib.util.find_spec("axe_playwright_python")
+        if spec is None or spec.origin is None:
+            pytest.skip("axe-core is not installed (make axe)")
+        self.run((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+        script = (
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(r => done(r.violations))"
+        )
+        reported = self.driver.execute_async_script(script)
+        serious = [rule for rule in reported if rule["impact"] in ("serious", "critical")]
+        return [f"{rule['id']}: {rule['help']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in serious]
 
     def logs(self) -> tuple[list[str], list[str]]:
         """Return the addresses that the page asked for, and the errors on its console, since the last call."""

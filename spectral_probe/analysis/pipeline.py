@@ -19,6 +19,7 @@ from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.origin import origin_of
 from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
@@ -126,6 +127,7 @@ def run_analysis(
         if run is not None:
             with disk_errors(run.path):
                 run.save_graph(graph, data.user_ids)
+                run.save_items(data.item_ids, data.item_titles)
         # Asked for before the model runs: a model without them is refused at once.
         vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
@@ -140,7 +142,7 @@ def run_analysis(
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            write_results(run, profile)
+            write_results(run, profile, origin_of(run))
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
 
@@ -221,7 +223,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
-            write_results(run, profile)
+            write_results(run, profile, origin_of(run))
     return Analysis(profile, run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from spectral_probe.profiles.figures import decay_figure, heat_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.report.html import write_report
+from spectral_probe.report.origin import Origin
 from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
-def write_results(run: AnalysisRun, profile: DecayProfile) -> None:
-    """Write all output of one analysis and mark its run as finished."""
+def write_results(run: AnalysisRun, profile: DecayProfile, origin: Origin | None = None) -> None:
+    """Write all output of one analysis and mark its run as finished; the page says how it was made."""
     with disk_errors(run.path):
         profile.save(run.path)
         write_figures(run.path, [profile])
-        write_report(run.path, [profile], run.state().get("versions"))
+        write_report(run.path, [profile], run.state().get("versions"), runs=[run], origins=[origin])
     run.finish()
 
 
@@ -51,7 +53,14 @@ def write_overlay(
         write_figures(run.path, profiles)
         if comparisons is not None:
             _write_comparisons(run.path, profiles, comparisons)
-        write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
+        compared = [AnalysisRun.open(path) for path in runs]
+        command = (
+            "" if comparisons is None else shlex.join(["spectral-probe", "compare", *(r.path.name for r in compared)])
+        )
+        versions = run.state().get("versions")
+        write_report(
+            run.path, profiles, versions, comparisons or (), runs=compared, command=command if compared else ""
+        )
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
     run.finish()

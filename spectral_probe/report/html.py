@@ -13,14 +13,32 @@ from spectral_probe.comparison.comparison import ProfileComparison, name_of, wit
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
-from spectral_probe.report.layer_chart import layer_panel
-from spectral_probe.report.page import Page, Panel, Picture, Section, Settings, Table, Verdicts, Words, write_page
+from spectral_probe.report.columns import Data
+from spectral_probe.report.explore import explore_panels
+from spectral_probe.report.origin import Origin, settings_of
+from spectral_probe.report.page import (
+    MOST_BYTES,
+    Command,
+    Files,
+    Page,
+    Panel,
+    Picture,
+    Section,
+    Table,
+    Verdicts,
+    Words,
+    render,
+)
+from spectral_probe.report.user_charts import MOST_SHOWN
 from spectral_probe.report.vega import has_charts
 from spectral_probe.report.words import (
+    CHANGE_SIGNS,
     CONTROLS_IN_WORDS,
     NOT_AVAILABLE,
     QUANTITIES_IN_WORDS,
+    SIGNS,
     caveat_in_words,
+    change_mark,
     changes_in_words,
     mark_of,
     nulls_in_words,
@@ -29,6 +47,8 @@ from spectral_probe.report.words import (
     users_in_words,
     verdict_in_words,
 )
+from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.storage.atomic import write_text
 
 FIGURES = {
     "comparison.png": (
@@ -47,6 +67,22 @@ FIGURES = {
     "heatmap.png": "Mean whole excess share over the null (one-sided), by layer and graph frequency.",
 }
 N_USERS_SHOWN = 5
+#: Users and controls in the data of the charts; the next is tried where a page is too large.
+SIZES = ((MOST_SHOWN, True), (MOST_SHOWN // 2, True), (MOST_SHOWN // 4, True), (MOST_SHOWN // 8, False))
+#: What lies beside the page, in the order it is listed.
+FILES = {
+    "bands.csv": "every curve with its intervals, of the model and its controls",
+    "per_user.csv.gz": "every user at every layer",
+    "published.csv.gz": "the published share of every user",
+    "summary.json": "verdicts, numbers and protocol",
+    "comparison.json": "every change with its interval",
+    "figures/decay.pdf": "the figure over depth",
+    "figures/decay.csv": "the numbers of that figure",
+    "figures/comparison.pdf": "the figure of the comparison",
+    "figures/comparison.csv": "the numbers of that figure",
+    "figures/heatmap.pdf": "the spectrum by layer",
+    "figures/heatmap.csv": "the numbers of that figure",
+}
 USERS_HEAD = ("user", "measured nodes", "excess at the input", "excess at the last block")
 LEGEND = (
     "A user's items form a graph: two items are near if many other users have both. Carried is how well the states fit "
@@ -64,35 +100,75 @@ def write_report(
     versions: Mapping[str, str] | None = None,
     comparisons: Sequence[ProfileComparison] = (),
     *,
+    runs: Sequence[AnalysisRun] = (),
+    origins: Sequence[Origin | None] = (),
+    command: str = "",
     terms: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path."""
+    """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+    profiles : sequence of DecayProfile
+    versions : mapping, optional
+        Of the packages that made the result.
+    comparisons : sequence of ProfileComparison
+    runs : sequence of AnalysisRun
+        Of the profiles; histories of users and saved spectra are read there.
+    origins : sequence of Origin or None
+        How each profile was made.
+    command : str
+        What makes a comparison again.
+    terms : mapping, optional
+        Explanations of terms, shown where the term stands.
+    """
     profiles = with_distinct_names(profiles)
-    names = [name_of(profile) for profile in profiles]
+    origins = [*origins, *[None] * (len(profiles) - len(origins))]
+    before, after = _first_sections(profiles, comparisons), []
+    for profile, origin in zip(profiles, origins, strict=True):
+        after.append(_profile_section(profile, origin))
+    after += _last_sections(folder, [origin.command for origin in origins if origin], command, versions)
+    title = ", ".join(map(name_of, profiles))
     dataset = str(profiles[0].table["dataset"].iloc[0])
-    data: dict[str, dict[str, list[Any]]] = {}
-    explore: list[Panel] = []
-    if has_charts():
-        panel, data = layer_panel(profiles, names)
-        explore = [panel]
-    sections = [
-        Section("", [*map(_verdicts, profiles), *_of_comparisons(comparisons), Words(LEGEND)]),
-        Section("", [*explore, *_pictures(folder)]),
-        *(_changes_section(comparison) for comparison in comparisons),
-        *(_profile_section(profile) for profile in profiles),
-    ]
+    titles = f"Spectral Probe: {title} on {dataset}", f"What do the layers carry? {title} on {dataset}"
+    for n_shown, has_controls in SIZES:
+        panels: list[Panel] = []
+        data: Data = {}
+        if has_charts():
+            names = [name_of(profile) for profile in profiles]
+            panels, data = explore_panels(profiles, names, runs, n_shown=n_shown, has_controls=has_controls)
+        explore = Section("", [*panels, *_pictures(folder)])
+        comparison_sections = [_changes_section(comparison) for comparison in comparisons]
+        page = Page(*titles, [*before, explore, *comparison_sections, *after], data, terms or {})
+        text = render(page)
+        if len(text.encode()) <= MOST_BYTES:
+            break
+    write_text(folder / "report.html", text.rstrip("\n"))
+    return folder / "report.html"
+
+
+def _first_sections(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> list[Section]:
+    signs = Table(
+        "What the signs mean", ("sign", "meaning"), [*SIGNS, *(CHANGE_SIGNS if comparisons else ())], False, 2
+    )
+    return [Section("", [*map(_verdicts, profiles), *_of_comparisons(comparisons), Words(LEGEND), signs])]
+
+
+def _last_sections(
+    folder: Path, commands: Sequence[str], command: str, versions: Mapping[str, str] | None
+) -> list[Section]:
+    """Return the files beside the page, the commands, and the versions."""
+    sections = []
+    files = [(name, words) for name, words in FILES.items() if (folder / name).is_file()]
+    if files:
+        sections.append(Section("Files beside this page", [Files(files)]))
+    if lines := [line for line in (command, *commands) if line]:
+        sections.append(Section("Make it again", [Command(lines)]))
     if versions:
         text = ", ".join(f"{name} {number}" for name, number in versions.items())
         sections.append(Section("Versions", [Words(text)]))
-    title = ", ".join(names)
-    page = Page(
-        title=f"Spectral Probe: {title} on {dataset}",
-        heading=f"What do the layers carry? {title} on {dataset}",
-        sections=sections,
-        data=data,
-        terms=terms or {},
-    )
-    return write_page(folder / "report.html", page)
+    return sections
 
 
 def _verdicts(profile: DecayProfile) -> Verdicts:
@@ -101,10 +177,11 @@ def _verdicts(profile: DecayProfile) -> Verdicts:
     return Verdicts(name_of(profile), marks, sentences)
 
 
-def _of_comparisons(comparisons: Sequence[ProfileComparison]) -> list[Words]:
-    blocks = []
+def _of_comparisons(comparisons: Sequence[ProfileComparison]) -> list[Any]:
+    blocks: list[Any] = []
     for comparison in comparisons:
-        blocks.append(Words(comparison.words, "comparison"))
+        title = f"{comparison.other} against {comparison.base}"
+        blocks.append(Verdicts(title, [change_mark(comparison.label)], comparison.words, "comparison"))
         blocks += [Words(sentence, lead=lead) for lead, sentence in comparison.published_words.items()]
     return blocks
 
@@ -128,7 +205,7 @@ def _changes_section(comparison: ProfileComparison) -> Section:
     return Section(title, [Table("", head, rows, numbers_from=2)])
 
 
-def _profile_section(profile: DecayProfile) -> Section:
+def _profile_section(profile: DecayProfile, origin: Origin | None) -> Section:
     """Return the section of one profile; every number is formatted text."""
     caveats = [Words(caveat_in_words(profile, code), "caveat", code=code) for code in profile.caveats]
     controls = [
@@ -151,7 +228,7 @@ def _profile_section(profile: DecayProfile) -> Section:
     ]
     if users:
         blocks.append(Table(title, USERS_HEAD, users, is_open=False))
-    return Section(name_of(profile), [*blocks, Settings([], _flat(profile.protocol))])
+    return Section(name_of(profile), [*blocks, settings_of(profile.protocol, origin)])
 
 
 def _curves(profile: DecayProfile) -> list[Table]:
@@ -229,14 +306,3 @@ def _extreme_users(profile: DecayProfile) -> list[tuple[str, ...]]:
         (str(row[key]), str(row["measured"]), f"{row[first]:+.4f}", f"{row[profile.retention_layer]:+.4f}")
         for row in rows.to_dict("records")
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as (dotted name, text) pairs."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return pairs

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from spectral_probe.profiles.figures import relative_depth
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.columns import Data, columns_of
 from spectral_probe.report.page import Chart, Choice, Panel
 
 if TYPE_CHECKING:
     import altair as alt
 
-Data = dict[str, dict[str, list[Any]]]
 #: Names of the data of the chart: the values, and what they share at a layer.
 LAYERS, POINTS = "layers", "points"
 #: Quantities and components by their column or value, in the words of the menus.
@@ -32,9 +32,9 @@ _NULLS = tuple(NULLS_IN_WORDS)
 _DASHES = ([1, 0], [6, 4], [2, 3])
 _VALUES = ("share", "null_share", "excess", "retention")
 _SPANS = ("share", "excess", "retention")
+MARKS_NOTE = "◆ is the input of block 1, ● a block, ✚ the state after the final norm."
 #: On a logarithmic axis depth d is at log(1 + 31 d) / log 32: the first tenth of the blocks takes about two fifths.
 _LOG_BASE = 32
-_DIGITS = 4
 _POINT = ["model", "control", "nodes", "layer"]
 #: What is looked up of a point, and its name beside the values of the curve.
 _OF_POINT = {
@@ -47,56 +47,62 @@ _COLUMNS = [
 ]
 
 
-def layer_panel(profiles: Sequence[DecayProfile], names: Sequence[str]) -> tuple[Panel, Data]:
-    """Return the panel of the curves over depth, and its data by columns.
+def layer_panel(
+    profiles: Sequence[DecayProfile], names: Sequence[str], *, has_controls: bool = True
+) -> tuple[Panel, Data, pd.DataFrame]:
+    """Return the panel of the curves over depth, its data, and the points that the data of other charts name.
 
     Parameters
     ----------
     profiles : sequence of DecayProfile
     names : sequence of str
         Of their models, all different.
+    has_controls : bool
+        False leaves out the curves of the controls.
     """
-    rows = pd.concat([_rows(profile, name) for profile, name in zip(profiles, names, strict=True)], ignore_index=True)
+    frames = [_rows(profile, name, has_controls) for profile, name in zip(profiles, names, strict=True)]
+    rows = pd.concat(frames, ignore_index=True)
     controls = [name for name in dict.fromkeys(rows["control"]) if name != "none"]
+    nodes = list(dict.fromkeys(rows["nodes"]))
     components = [name for name in COMPONENTS if name in set(rows["component"])]
     first = components[0]
     is_shown = (rows["control"] == "none") & (rows["component"] == first)
     quantity = "retention" if rows.loc[is_shown, "retention"].notna().any() else "excess"
     choices = [
-        Choice("quantity", "Quantity", "menu", list(QUANTITIES.items()), [quantity]),
-        Choice("component", "Component", "menu", [(name, COMPONENTS[name]) for name in components], [first]),
-        Choice("nodes", "Nodes", "menu", [(n, NODES_IN_WORDS[n]) for n in dict.fromkeys(rows["nodes"])], ["carried"]),
+        Choice("quantity", "Quantity", "menu", list(QUANTITIES.items()), [quantity], term="retention"),
+        Choice(
+            "component", "Component", "menu", [(name, COMPONENTS[name]) for name in components], [first], term="taste"
+        ),
+        Choice("nodes", "Nodes", "menu", [(n, NODES_IN_WORDS[n]) for n in nodes], nodes[:1]),
         Choice(
             "control", "Beside it", "menu", [("none", "no control"), *((name, name) for name in controls)], ["none"]
         ),
         Choice("log_depth", "Logarithmic depth", "switch"),
-        Choice("models", "Models", "checks", [(name, name) for name in names], list(names), is_legend=True),
-        Choice("nulls", "Nulls of the whole", "checks", list(NULLS_IN_WORDS.items()), ["swap"]),
+        *model_choice(names),
+        Choice("nulls", "Nulls of the whole", "checks", list(NULLS_IN_WORDS.items()), ["swap"], term="swap null"),
     ]
     description = f"Curves over the layers of {', '.join(names)}, with 95 % intervals."
-    chart = Chart(LAYERS, _spec(list(names), first, quantity).to_dict(), description)
+    chart = Chart(LAYERS, _spec(list(names), first, quantity, nodes[0]).to_dict(), description)
     points = _points(rows)
     values = rows.merge(points[["point", *_POINT]], on=_POINT)[["point", *_COLUMNS]]
-    return Panel("By layer", [chart], choices), {LAYERS: columns_of(values), POINTS: columns_of(points)}
+    return (
+        Panel("By layer", [chart], choices, note=f"Shaded and bars: 95 % intervals over users. {MARKS_NOTE}"),
+        {LAYERS: columns_of(values), POINTS: columns_of(points)},
+        points,
+    )
 
 
-def columns_of(rows: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the columns of a table as lists, numbers with four significant digits, None where there is none."""
-    columns: dict[str, list[Any]] = {}
-    for name in rows.columns:
-        if pd.api.types.is_float_dtype(rows[name]):
-            columns[name] = [None if pd.isna(value) else float(f"{value:.{_DIGITS}g}") for value in rows[name]]
-        elif pd.api.types.is_integer_dtype(rows[name]):
-            columns[name] = [int(value) for value in rows[name]]
-        else:
-            columns[name] = [str(value) for value in rows[name]]
-    return columns
+def model_choice(names: Sequence[str]) -> list[Choice]:
+    """Return the boxes that choose the models, with their colours; none for a single model."""
+    options = [(name, name) for name in names]
+    return [Choice("models", "Models", "checks", options, list(names), is_legend=True)] if len(names) > 1 else []
 
 
-def _rows(profile: DecayProfile, name: str) -> pd.DataFrame:
+def _rows(profile: DecayProfile, name: str, has_controls: bool) -> pd.DataFrame:
     """Return the curves of a profile and of its controls: one row per layer, component, null and kind of nodes."""
     frames = []
-    for control, part in [("none", profile), *profile.controls.items()]:
+    parts = {"none": profile, **(profile.controls if has_controls else {})}
+    for control, part in parts.items():
         table = part.table
         if control == "paper":
             frames.append(select_curve(table, band="1", null=None, control=control).assign(null="none"))
@@ -111,15 +117,34 @@ def _rows(profile: DecayProfile, name: str) -> pd.DataFrame:
                     for null in nulls
                 ]
                 frames += [_known(curve, part, component).assign(control=control) for curve in curves if len(curve)]
+    frames += _foreseen(profile)
     rows = pd.concat(frames, ignore_index=True)
     rows["depth"] = pd.concat([relative_depth(frame) for frame in frames], ignore_index=True)
     return rows.assign(model=name)
+
+
+def _foreseen(profile: DecayProfile) -> list[pd.DataFrame]:
+    """Return what is foreseen, by component: its part of what the input carries takes the column of the retention."""
+    table = profile.foreseen
+    if table is None or table.empty or "foreseen" in set(profile.table["nodes"]):
+        return []
+    ends = {"value": "retention", "low": "retention_low", "high": "retention_high"}
+    labels = {"nodes": "foreseen", "null": "swap", "control": "none"}
+    frames = []
+    for component, rows in table.groupby("component", sort=False):
+        users = profile.curve(str(component))
+        counts = {name: users[name].iloc[0] if len(users) else None for name in ("n_users", "n_effective")}
+        frames.append(_known(rows.rename(columns=ends), profile, str(component)).assign(**labels, **counts))
+    return frames
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model, control, kind of nodes and layer: its depth, share and taste."""
     whole = rows[(rows["component"] == "whole") & rows["null"].isin(["swap", "none"])]
     points = rows.drop_duplicates(_POINT)[[*_POINT, "layer_name", "state", "depth"]]
+    blocks = points[points["state"] == "block"]
+    last = blocks.sort_values("layer").drop_duplicates(_POINT[:-1], keep="last").index
+    points = points.assign(is_last_block=points.index.isin(last))
     points = points.merge(whole[[*_POINT, "share", "null_share"]], on=_POINT, how="left")
     taste = rows.loc[rows["component"] == "taste", [*_POINT, "excess"]].rename(columns={"excess": "taste"})
     return points.merge(taste, on=_POINT, how="left").reset_index(names="point")
@@ -132,13 +157,24 @@ def _known(curve: pd.DataFrame, profile: DecayProfile, component: str) -> pd.Dat
     return curve.assign(retention=float("nan"), retention_low=float("nan"), retention_high=float("nan"))
 
 
-def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | alt.FacetChart:
+#: Expressions of the title: what is drawn now, and its unit.
+_TITLE = (
+    "quantity == 'share' ? 'low-pass share' : quantity == 'null_share' ? 'low-pass share under the null' : "
+    "component + (nodes == 'foreseen' ? ' foreseen' : ' carried')"
+)
+_SUBTITLE = (
+    "indexof(quantity, 'share') >= 0 ? 'of the energy of the states' : quantity == 'excess' ? 'excess over the null' : "
+    "'as a part of what the input carries'"
+)
+
+
+def _spec(models: list[str], component: str, quantity: str, nodes: str) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
     parameters = [
         alt.param(name="quantity", value=quantity),
         alt.param(name="component", value=component),
-        alt.param(name="nodes", value="carried"),
+        alt.param(name="nodes", value=nodes),
         alt.param(name="control", value="none"),
         alt.param(name="log_depth", value=False),
         alt.param(name="models", value=models),
@@ -150,15 +186,16 @@ def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | 
             "point", alt.LookupData(alt.NamedData(name=POINTS), "point", list(_OF_POINT)), as_=list(_OF_POINT.values())
         )
         .transform_filter(
-            "indexof(models, datum.model) >= 0 && datum.component == component && datum.nodes == nodes"
+            "indexof(models, datum.model) >= 0 && datum.nodes == nodes"
+            " && datum.component == (indexof(quantity, 'share') >= 0 ? 'whole' : component)"
             " && (datum.control == 'none' || datum.control == control)"
-            " && (component != 'whole' || datum.null == 'none' || indexof(nulls, datum.null) >= 0)"
+            " && (datum.component != 'whole' || datum.null == 'none' || indexof(nulls, datum.null) >= 0)"
         )
         .transform_calculate(
             value="datum[quantity]",
             low="datum[quantity + '_low']",
             high="datum[quantity + '_high']",
-            x=f"log_depth ? log(1 + {_LOG_BASE - 1} * datum.depth) / log({_LOG_BASE}) : datum.depth",
+            x=depth_expression(),
             curve="datum.model + '|' + datum.control + '|' + datum.null",
             look="datum.control == 'none' ? 1 : 0.45",
             excess_text=_span("excess", 4),
@@ -166,12 +203,13 @@ def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | 
         )
         .transform_filter("isValid(datum.value)")
         .encode(
-            x=alt.X("x:Q", axis=_depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False)),
+            x=alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False)),
             color=alt.Color("model:N", scale=alt.Scale(domain=models), legend=None),
             detail="curve:N",
             opacity=alt.Opacity("look:Q", scale=None, legend=None),
         )
     )
+    title = alt.Title(alt.ExprRef(f"[{_TITLE}, {_SUBTITLE}]"))
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
     dash = alt.StrokeDash("null:N", scale=alt.Scale(domain=[*_NULLS, "none"], range=[*_DASHES, [1, 0]]), legend=None)
     blocks = base.transform_filter("datum.state == 'block'")
@@ -180,10 +218,12 @@ def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | 
     )
     return (
         alt.layer(
-            zero.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q"),
-            blocks.mark_area(fillOpacity=0.15, strokeWidth=0).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-            blocks.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash),
-            base.transform_filter("datum.state != 'block'").mark_rule().encode(y="low:Q", y2="high:Q"),
+            zero.mark_rule(aria=False, strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q"),
+            blocks.mark_area(aria=False, fillOpacity=0.15, strokeWidth=0).encode(
+                y=alt.Y("low:Q", title=None), y2="high:Q"
+            ),
+            blocks.mark_line(aria=False, strokeWidth=2).encode(y=y, strokeDash=dash),
+            base.transform_filter("datum.state != 'block'").mark_rule(aria=False).encode(y="low:Q", y2="high:Q"),
             base.mark_point(filled=True, size=60, opacity=1).encode(
                 y=y,
                 shape=alt.Shape(
@@ -195,16 +235,22 @@ def _spec(models: list[str], component: str, quantity: str) -> alt.LayerChart | 
             ),
         )
         .add_params(*parameters)
-        .properties(width="container", height=340)
+        .properties(width="container", height=340, title=title)
     )
 
 
-def _depth_axis() -> alt.Axis:
+def depth_expression() -> str:
+    """Return the expression of x from the depth of a row and the parameter ``log_depth``."""
+    return f"log_depth ? log(1 + {_LOG_BASE - 1} * datum.depth) / log({_LOG_BASE}) : datum.depth"
+
+
+def depth_axis() -> alt.Axis:
+    """Return the axis of depth, which names relative depths whether or not it is logarithmic."""
     import altair as alt
 
     inverse = f"(pow({_LOG_BASE}, datum.value) - 1) / {_LOG_BASE - 1}"
     return alt.Axis(
-        title="relative depth (block / number of blocks); ◆ input of block 1, ✚ after the final norm",
+        title="relative depth (block / number of blocks)",
         values=[0, 0.2, 0.4, 0.6, 0.8, 1],
         labelExpr=f"log_depth ? format({inverse}, '.2~f') : format(datum.value, '.1f')",
         grid=False,

@@ -22,6 +22,9 @@ MOST_BYTES = 3_000_000
 #: The palette where the background is dark: the same hues, light enough to be told from it.
 DARK_PALETTE = ("#56B4E9", "#F08A4B", "#2FBF92", "#E394C1", "#F0C04A", "#8FB8FF", "#E8E8E8")
 
+#: How a chart is read without a mouse.
+KEYS = "Arrow keys step through the points; Enter chooses one where it can be chosen."
+
 
 @dataclass(frozen=True)
 class Words:
@@ -30,7 +33,7 @@ class Words:
     Attributes
     ----------
     text : str
-    look : {"plain", "comparison", "caveat", "note"}
+    look : {"plain", "caveat", "note"}
     lead, code : str
         Bold words before the text; a code after it.
     """
@@ -54,11 +57,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The verdicts of one model: a mark for each, then sentences."""
+    """The verdicts of one model, or of one comparison: a mark for each, then sentences.
+
+    Attributes
+    ----------
+    title : str
+    marks : sequence of Mark
+    sentences : str
+    look : {"verdict", "comparison"}
+    """
 
     title: str
     marks: Sequence[Mark]
     sentences: str
+    look: str = "verdict"
     kind: ClassVar[str] = "verdicts"
 
 
@@ -111,11 +123,14 @@ class Choice:
         Name of a parameter of the charts.
     label : str
     look : {"menu", "checks", "switch"}
+        A menu of which one is chosen, boxes to check, or one box.
     options : sequence of (value, text)
     chosen : sequence of str
         The values that are set at first; a switch is on if this is not empty.
     is_legend : bool
         Checks that show the colour of each option, in the order of the palette.
+    term : str
+        Explained at the control, if the page has an explanation.
     """
 
     signal: str
@@ -124,6 +139,7 @@ class Choice:
     options: Sequence[tuple[str, str]] = ()
     chosen: Sequence[str] = ()
     is_legend: bool = False
+    term: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,13 +163,28 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """Charts that share their controls; shown only where they can be drawn."""
+    """Charts that share their controls; shown only where they can be drawn.
+
+    Attributes
+    ----------
+    title : str
+    charts : sequence of Chart
+    choices : sequence of Choice
+    note : str
+        Below the charts.
+    is_side_by_side : bool
+        Whether charts lie beside each other where the page is wide.
+    picks : str
+        The menu whose entry is chosen by a click on a point; the items of the entry are listed below the charts, from
+        the data ``histories`` and ``items``.
+    """
 
     title: str
     charts: Sequence[Chart]
     choices: Sequence[Choice] = ()
     note: str = ""
     picks: str = ""
+    is_side_by_side: bool = False
     kind: ClassVar[str] = "panel"
 
 
@@ -234,7 +265,7 @@ def render(page: Page) -> str:
     charts = [chart for panel in page.panels for chart in panel.charts]
     content = {
         "data": page.data,
-        "specs": {chart.name: chart.spec for chart in charts},
+        "specs": {chart.name: {**chart.spec, "description": f"{chart.description} {KEYS}"} for chart in charts},
         "palettes": {"light": PALETTE, "dark": DARK_PALETTE},
     }
     text: str = environment.get_template("page.html.j2").render(

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from spectral_probe.storage.atomic import write_text
 from spectral_probe.storage.cache import cache_root, only_a_cache
@@ -33,7 +34,8 @@ def chart_library() -> str | None:
     if script is None:
         import vl_convert
 
-        script = vl_convert.javascript_bundle(None).strip()
+        bundle: Any = vl_convert.javascript_bundle
+        script = str(bundle()).strip()
         with only_a_cache(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, script)

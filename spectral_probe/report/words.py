@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import math
 
+from spectral_probe.comparison.words import (
+    INCONCLUSIVE,
+    LOSS,
+    LOWER,
+    NO_CHANGE,
+    NONE,
+    RESTORED,
+    SMOOTHING,
+    SMOOTHING_AND_LOSS,
+    WITHOUT_SHARE,
+)
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict
 from spectral_probe.report.page import Mark
@@ -94,6 +105,41 @@ _MARKS = {
     "inconclusive": ("?", "open"),
     "none": ("–", "open"),
 }
+
+
+#: The same of each label of a comparison.
+_CHANGE_MARKS = {
+    RESTORED: ("▲", "same"),
+    WITHOUT_SHARE: ("▲", "same"),
+    SMOOTHING: ("≈", "up"),
+    SMOOTHING_AND_LOSS: ("▼", "down"),
+    LOSS: ("▼", "down"),
+    LOWER: ("▽", "open"),
+    NO_CHANGE: ("=", "open"),
+    INCONCLUSIVE: ("?", "open"),
+    NONE: ("–", "open"),
+}
+#: What the signs of the verdicts mean.
+SIGNS = (
+    ("▼ attenuated", "the last block carries measurably less than 100 % of what the input carries"),
+    ("▲ amplified", "it carries measurably more"),
+    ("= preserved", "the interval lies between 80 and 125 %"),
+    ("? inconclusive", "too few users for one of these words"),
+    ("∅ no measurable …", "the input itself carries nothing that could be lost"),
+    ("– no verdict", "a curve that is shown and not judged"),
+)
+CHANGE_SIGNS = (
+    ("▲", "in a comparison: the second model carries more of it"),
+    ("▼", "in a comparison: it carries less of it"),
+    ("≈", "in a comparison: a higher low-pass share by smoothing alone"),
+    ("▽", "in a comparison: a lower low-pass share, and no measurable change of what is carried"),
+)
+
+
+def change_mark(label: str) -> Mark:
+    """Return the label of a comparison in one line, with its glyph and look."""
+    glyph, look = _CHANGE_MARKS.get(label, ("?", "open"))
+    return Mark("", glyph, look, "not compared" if label == NONE else label)
 
 
 def mark_of(component: str, verdict: Verdict) -> Mark:

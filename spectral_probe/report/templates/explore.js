@@ -3,6 +3,7 @@
 (() => {
   const content = JSON.parse(document.getElementById("content").textContent);
   const views = {};
+  const clicks = new Map();
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
 
   // A table is stored by columns; the charts read rows.
@@ -23,12 +24,13 @@
       view: { stroke: null },
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: soft, tickColor: soft,
         labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
-      title: { color: text, anchor: "start", fontSize: 13 },
+      title: { color: text, subtitleColor: soft, anchor: "start", frame: "bounds", fontSize: 13, subtitleFontSize: 12 },
       legend: { labelColor: text, titleColor: text },
       rule: { color: soft },
       text: { color: text },
       range: { category: content.palettes[scheme.matches ? "dark" : "light"],
-        diverging: scheme.matches ? ["#58a6ff", "#1d232a", "#ff8a70"] : ["#2166ac", "#f7f7f7", "#b2182b"] },
+        diverging: scheme.matches
+          ? ["#8cc2ff", "#2f6db5", "#20262d", "#b04a33", "#ffa58c"] : ["#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b"] },
     };
   };
 
@@ -51,6 +53,10 @@
       views[name].signal(signal, value);
     });
     await views[name].runAsync();
+    const box = document.getElementById(`chart-${name}`);
+    const isEmpty = !box.querySelector(".mark-symbol.role-mark path, .mark-rect.role-mark path");
+    box.classList.toggle("empty", isEmpty);
+    if (isEmpty) document.getElementById(`point-${name}`).textContent = "There are no values for this choice.";
     document.documentElement.dataset.drawing = String(drawing -= 1);
   };
 
@@ -61,30 +67,57 @@
       tooltip: { theme: scheme.matches ? "dark" : "light" },
     });
     views[name] = result.view;
+    if (clicks.has(panel)) views[name].addEventListener("click", clicks.get(panel));
     await update(name, signalsOf(panel));
   };
 
   // Arrow keys step through the points of a chart, with the tooltip of each and its words for a screen reader.
   const stepThrough = (box, name) => {
     let at = -1;
+    const points = () => [...box.querySelectorAll(".mark-symbol.role-mark path, .mark-rect.role-mark path")]
+      .map((path) => ({ path, frame: path.getBoundingClientRect() }))
+      .sort((a, b) => a.frame.x - b.frame.x || a.frame.y - b.frame.y);
     box.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (event.key === "Escape" && views[name]) views[name].tooltip()(views[name]._handler, event, null, null);
+      if (event.key === "Escape") document.querySelector("#vg-tooltip-element")?.classList.remove("visible");
+      if (event.key === "Enter" && points()[at]) {
+        points()[at].path.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+      }
       if (!step) return;
       event.preventDefault();
-      const points = [...box.querySelectorAll(".mark-symbol.role-mark path[aria-label], .mark-rect.role-mark path[aria-label]")]
-        .map((path) => ({ path, frame: path.getBoundingClientRect() }))
-        .filter(({ frame }) => frame.width > 0)
-        .sort((a, b) => a.frame.x - b.frame.x || a.frame.y - b.frame.y);
-      if (!points.length) return;
-      at = (at + step + points.length) % points.length;
-      const { path, frame } = points[at];
+      const all = points();
+      if (!all.length) return;
+      at = (at + step + all.length) % all.length;
+      const { path, frame } = all[at];
       const place = { bubbles: true, clientX: frame.x + frame.width / 2, clientY: frame.y + frame.height / 2 };
       for (const kind of ["mouseover", "pointerover", "mousemove", "pointermove"]) {
         path.dispatchEvent(new (kind.startsWith("p") ? PointerEvent : MouseEvent)(kind, place));
       }
       document.getElementById(`point-${name}`).textContent = path.getAttribute("aria-label");
     });
+  };
+
+  // A click on a point chooses the entry of a menu that the point names; the items of the entry are listed.
+  const pick = (panel, names) => {
+    const menu = panel.querySelector(`[data-signal="${panel.dataset.picks}"]`);
+    const list = panel.querySelector(".history");
+    const show = () => {
+      const chosen = Number(menu.value);
+      const items = datasets.histories.filter(({ user }) => user === chosen).map(({ item }) => datasets.items[item].name);
+      list.replaceChildren(...(items.length ? items : ["The items of this user are not in the run."]).map((text) => {
+        const entry = document.createElement("li");
+        entry.textContent = text;
+        return entry;
+      }));
+    };
+    menu.addEventListener("change", show);
+    show();
+    return (event, item) => {
+      const entry = item && item.datum ? item.datum[panel.dataset.picks] : undefined;
+      if (entry === undefined || menu.value === String(entry)) return;
+      menu.value = String(entry);
+      menu.dispatchEvent(new Event("change", { bubbles: true }));
+    };
   };
 
   const start = async (panel) => {
@@ -95,6 +128,10 @@
       control.addEventListener("change", () => names.forEach((name) => update(name, signalsOf(panel))));
     }
     names.forEach((name) => stepThrough(document.getElementById(`chart-${name}`), name));
+    if (panel.dataset.picks) {
+      clicks.set(panel, pick(panel, names));
+      names.forEach((name) => views[name].addEventListener("click", clicks.get(panel)));
+    }
   };
 
   const sortable = (table) => {
