@@ -35,6 +35,8 @@ _SPANS = ("share", "excess", "retention")
 MARKS_NOTE = "◆ is the input of block 1, ● a block, ✚ the state after the final norm."
 #: On a logarithmic axis depth d is at log(1 + 31 d) / log 32: the first tenth of the blocks takes about two fifths.
 _LOG_BASE = 32
+#: So many digits that a number of a tooltip, with four decimals, is that of the tables.
+_DIGITS = 6
 _POINT = ["model", "control", "nodes", "layer"]
 #: What is looked up of a point, and its name beside the values of the curve.
 _OF_POINT = {
@@ -62,7 +64,7 @@ def layer_panel(
     """
     frames = [_rows(profile, name, has_controls) for profile, name in zip(profiles, names, strict=True)]
     rows = pd.concat(frames, ignore_index=True)
-    controls = [name for name in dict.fromkeys(rows["control"]) if name != "none"]
+    controls = _control_options(rows)
     nodes = list(dict.fromkeys(rows["nodes"]))
     components = [name for name in COMPONENTS if name in set(rows["component"])]
     first = components[0]
@@ -74,9 +76,7 @@ def layer_panel(
             "component", "Component", "menu", [(name, COMPONENTS[name]) for name in components], [first], term="taste"
         ),
         Choice("nodes", "Nodes", "menu", [(n, NODES_IN_WORDS[n]) for n in nodes], nodes[:1]),
-        Choice(
-            "control", "Beside it", "menu", [("none", "no control"), *((name, name) for name in controls)], ["none"]
-        ),
+        Choice("control", "Beside it", "menu", [("none", "no control"), *controls], ["none"]),
         Choice("log_depth", "Logarithmic depth", "switch"),
         *model_choice(names),
         Choice("nulls", "Nulls of the whole", "checks", list(NULLS_IN_WORDS.items()), ["swap"], term="swap null"),
@@ -87,9 +87,20 @@ def layer_panel(
     values = rows.merge(points[["point", *_POINT]], on=_POINT)[["point", *_COLUMNS]]
     return (
         Panel("By layer", [chart], choices, note=f"Shaded and bars: 95 % intervals over users. {MARKS_NOTE}"),
-        {LAYERS: columns_of(values), POINTS: columns_of(points)},
+        {LAYERS: columns_of(values, _DIGITS), POINTS: columns_of(points, _DIGITS)},
         points,
     )
+
+
+def _control_options(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the controls for a menu, with the kind of nodes of those that have but one."""
+    options = []
+    for name, part in rows[rows["control"] != "none"].groupby("control", sort=False):
+        nodes = list(dict.fromkeys(part["nodes"]))
+        only = [*nodes] if len(nodes) == 1 else []
+        only += ["share"] if part["excess"].isna().all() else []
+        options.append((str(name), f"{name} ({', '.join(only)} only)" if only else str(name)))
+    return options
 
 
 def model_choice(names: Sequence[str]) -> list[Choice]:
@@ -117,25 +128,9 @@ def _rows(profile: DecayProfile, name: str, has_controls: bool) -> pd.DataFrame:
                     for null in nulls
                 ]
                 frames += [_known(curve, part, component).assign(control=control) for curve in curves if len(curve)]
-    frames += _foreseen(profile)
     rows = pd.concat(frames, ignore_index=True)
     rows["depth"] = pd.concat([relative_depth(frame) for frame in frames], ignore_index=True)
     return rows.assign(model=name)
-
-
-def _foreseen(profile: DecayProfile) -> list[pd.DataFrame]:
-    """Return what is foreseen, by component: its part of what the input carries takes the column of the retention."""
-    table = profile.foreseen
-    if table is None or table.empty or "foreseen" in set(profile.table["nodes"]):
-        return []
-    ends = {"value": "retention", "low": "retention_low", "high": "retention_high"}
-    labels = {"nodes": "foreseen", "null": "swap", "control": "none"}
-    frames = []
-    for component, rows in table.groupby("component", sort=False):
-        users = profile.curve(str(component))
-        counts = {name: users[name].iloc[0] if len(users) else None for name in ("n_users", "n_effective")}
-        frames.append(_known(rows.rename(columns=ends), profile, str(component)).assign(**labels, **counts))
-    return frames
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -151,10 +146,21 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(curve: pd.DataFrame, profile: DecayProfile, component: str) -> pd.DataFrame:
-    """Return a curve without its retention where the input has no measurable signal."""
-    if profile.has_measurable_input(component):
+    """Return a curve without its retention where the input has no measurable signal.
+
+    Nothing of the next item is known at the input, so what is foreseen is a part of what the input carries.
+    """
+    unknown = curve.assign(**{f"retention{end}": float("nan") for end in ("", "_low", "_high")})
+    if not profile.has_measurable_input(component):
+        return unknown
+    if curve["nodes"].iloc[0] != "foreseen":
         return curve
-    return curve.assign(retention=float("nan"), retention_low=float("nan"), retention_high=float("nan"))
+    table = profile.foreseen
+    if table is None or table.empty or curve["control"].iloc[0] != "none":
+        return unknown
+    known = table[table["component"] == component].set_index("layer")
+    ends = {"retention": "value", "retention_low": "low", "retention_high": "high"}
+    return curve.assign(**{name: curve["layer"].map(known[end]).astype(float) for name, end in ends.items()})
 
 
 #: Expressions of the title: what is drawn now, and its unit.

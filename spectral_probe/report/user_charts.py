@@ -314,12 +314,10 @@ def _user_curve(names: Sequence[str], quantity: str) -> alt.LayerChart | alt.Fac
     words = "datum.layer_name + ': ' + format(datum.value, '.4f')"
     parameters: dict[str, Any] = {"user_quantity": quantity, "user": "0", "models": list(names), "log_depth": False}
     parameters |= {"components": components}
-    zero = (
-        alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(aria=False, strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q")
-    )
+    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(aria=False, strokeWidth=1, strokeDash=[2, 2])
     return (
         alt.layer(
-            zero,
+            rule.encode(y="at:Q"),
             mean,
             one.transform_filter("datum.state == 'block'").mark_line(aria=False).encode(y=y),
             one.transform_calculate(words=words)

@@ -103,17 +103,14 @@ def test_a_point_shows_its_numbers(browser, page) -> None:
     shown = hover(browser, browser.all("#chart-layers .mark-symbol path")[2])
     for part in ("layer", "low-pass share", "share under the null", "excess", "taste", "retention", "users", "["):
         assert part in shown
-    row = (
-        pd.read_csv(page.parent / "bands.csv")
-        .query("component == 'taste' and layer == 2 and control == 'none'")
-        .iloc[0]
-    )
+    rows = pd.read_csv(page.parent / "bands.csv")
+    row = rows.query("component == 'taste' and layer == 2 and control == 'none' and nodes == 'carried'").iloc[0]
     assert f"{row['excess']:.4f} [{row['excess_low']:.4f}, {row['excess_high']:.4f}]" in shown.replace("−", "-")
     assert f"{row['retention']:.2f} [{row['retention_low']:.2f}" in shown.replace("−", "-")
     assert "block 2" in shown
 
 
-def test_quantities_components_nulls_controls_and_models_are_chosen(browser, comparison) -> None:
+def test_quantities_components_nulls_controls_and_models_are_chosen(browser, comparison, runs) -> None:
     browser.open(comparison)
     n_layers = 4
     browser.choose("quantity", "excess")
@@ -128,17 +125,22 @@ def test_quantities_components_nulls_controls_and_models_are_chosen(browser, com
     assert drawn(browser) == []
     assert "There are no values" in browser.texts("#point-layers")[0]
     browser.choose("nulls", ["swap"])
-    browser.choose("control", "raw")
+    browser.choose("control", "equal-weights")
     assert len(drawn(browser)) == 2 * n_layers
+    assert "raw (foreseen only)" in browser.texts("[data-signal=control] option")
+    browser.choose("nodes", "foreseen")
     browser.choose("quantity", "share")
     browser.choose("control", "paper")
-    assert len(drawn(browser)) == 2 * n_layers
-    browser.choose("quantity", "retention")
-    browser.choose("models", [f"tasteful {HOSTILE}"])
+    assert len(drawn(browser)) == 2 * n_layers - 1  # the published curve has no state after the final norm
     browser.choose("control", "none")
+    browser.choose("quantity", "retention")
     browser.choose("component", "taste")
-    browser.choose("nodes", "foreseen")
-    assert len(drawn(browser)) == n_layers
+    assert drawn(browser) == []  # its input carries no measurable taste
+    browser.choose("models", [f"tasteful {HOSTILE}"])
+    foreseen = DecayProfile.load(runs[0]).foreseen.query("component == 'taste'")
+    assert {label.partition("retention: ")[2].partition(" [")[0].replace("−", "-") for label in drawn(browser)} == {
+        f"{value:.2f}" for value in foreseen["value"]
+    }
 
 
 def test_depth_is_linear_or_logarithmic(browser, page) -> None:
@@ -180,6 +182,7 @@ def test_a_click_on_a_user_shows_history_and_curve(browser, page) -> None:
     assert chosen != 0
     assert drawn(browser, "user") != before
     values = pd.read_csv(page.parent / "per_user.csv.gz", dtype={"user_id": "string"})
+    values = values[values["nodes"] == "carried"]
     of_user = values[values["user_id"] == users[chosen].rpartition(" (")[0]]
     assert len(of_user) == 4
     assert sorted(
