@@ -149,9 +149,8 @@ def write_report(
 
 
 def _first_sections(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> list[Section]:
-    signs = Table(
-        "What the signs mean", ("sign", "meaning"), [*SIGNS, *(CHANGE_SIGNS if comparisons else ())], False, 2
-    )
+    rows = [*SIGNS, *(CHANGE_SIGNS if comparisons else ())]
+    signs = Table("What the signs mean", ("sign", "meaning"), rows, is_open=False)
     return [Section("", [*map(_verdicts, profiles), *_of_comparisons(comparisons), Words(LEGEND), signs])]
 
 
@@ -202,7 +201,7 @@ def _changes_section(comparison: ProfileComparison) -> Section:
     ]
     head = ("quantity", "where", comparison.base, comparison.other, "change")
     title = f"{comparison.other} against {comparison.base}"
-    return Section(title, [Table("", head, rows, numbers_from=2)])
+    return Section(title, [Table("", head, rows, name=title)])
 
 
 def _profile_section(profile: DecayProfile, origin: Origin | None) -> Section:
@@ -224,7 +223,7 @@ def _profile_section(profile: DecayProfile, origin: Origin | None) -> Section:
         *caveats,
         *_curves(profile),
         Words(f"{nulls_in_words(profile)} {users_in_words(profile)}"),
-        Table("Controls", head, controls, numbers_from=4),
+        Table("Controls", head, controls),
     ]
     if users:
         blocks.append(Table(title, USERS_HEAD, users, is_open=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,6 +23,8 @@ MOST_BYTES = 3_000_000
 #: The palette where the background is dark: the same hues, light enough to be told from it.
 DARK_PALETTE = ("#56B4E9", "#F08A4B", "#2FBF92", "#E394C1", "#F0C04A", "#8FB8FF", "#E8E8E8")
 
+#: A cell that is a number, with or without its interval, or the lack of one.
+_NUMBER = re.compile(r"–|n/a||[+−-]?\d[\d.,]*( ± [\d.]+)?( \[[^\]]*\])?")
 #: How a chart is read without a mouse.
 KEYS = "Arrow keys step through the points; Enter chooses one where it can be chosen."
 
@@ -33,7 +36,7 @@ class Words:
     Attributes
     ----------
     text : str
-    look : {"plain", "caveat", "note"}
+    look : {"plain", "caveat", "item", "note"}
     lead, code : str
         Bold words before the text; a code after it.
     """
@@ -86,16 +89,21 @@ class Table:
     rows : sequence of sequences of str
     is_open : bool or None
         None for a table that does not fold.
-    numbers_from : int
-        First column of numbers.
+    name : str
+        Of a table without a title, for a reader who does not see it.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_open: bool | None = None
-    numbers_from: int = 1
+    name: str = ""
     kind: ClassVar[str] = "table"
+
+    @property
+    def number_columns(self) -> list[bool]:
+        """Whether each column holds numbers alone, with or without their intervals."""
+        return [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*self.rows, strict=True)]
 
 
 @dataclass(frozen=True)

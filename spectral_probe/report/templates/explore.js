@@ -18,6 +18,7 @@
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name).trim();
     const [text, soft, line] = [color("--text"), color("--soft"), color("--line")];
+    const palette = content.palettes[scheme.matches ? "dark" : "light"];
     return {
       background: "transparent",
       font: "system-ui, sans-serif",
@@ -28,7 +29,8 @@
       legend: { labelColor: text, titleColor: text },
       rule: { color: soft },
       text: { color: text },
-      range: { category: content.palettes[scheme.matches ? "dark" : "light"],
+      mark: { color: palette[0] },
+      range: { category: palette,
         diverging: scheme.matches
           ? ["#8cc2ff", "#2f6db5", "#20262d", "#b04a33", "#ffa58c"] : ["#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b"] },
     };
