@@ -220,7 +220,7 @@ def _learning(lines: Sequence[str], quantity: str) -> alt.LayerChart | alt.Facet
         .transform_calculate(
             value="datum[quantity]",
             at="datum[time]",
-            one="datum.line + '|' + datum.run",
+            training="datum.line + '|' + datum.run",
             words="datum.line + ', ' + datum.run + ', epoch ' + datum.epoch + ': ' + format(datum[quantity], '.4f')",
         )
         .transform_filter("isValid(datum.value)")
@@ -228,7 +228,7 @@ def _learning(lines: Sequence[str], quantity: str) -> alt.LayerChart | alt.Facet
             x=alt.X("at:Q", title=None, axis=alt.Axis(tickCount=10)),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             color=alt.Color("line:N", scale=alt.Scale(domain=list(lines)), legend=None),
-            detail="one:N",
+            detail="training:N",
         )
     )
     dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=list(lines), range=dashes), legend=None)

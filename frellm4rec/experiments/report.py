@@ -36,7 +36,7 @@ def write_report(
         write_text(folder / "table.md", text.rstrip("\n"))
         if not rows.empty and (shown is None or not rows.equals(shown)):
             save_figure(experiment_figure(experiment, tables), folder / "figure", rows)
-        own = tables.select(experiment=experiment.name)
-        curves = training_curves(folder, own.cells)
-        write_page(folder / "report.html", experiment_page(text, own, curves, folder, command=command))
+        selected = tables.select(experiment=experiment.name)
+        curves = training_curves(folder, selected.cells)
+        write_page(folder / "report.html", experiment_page(text, selected, curves, folder, command=command))
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -174,23 +174,22 @@ _SUBTITLE = (
 )
 
 
-def _spec(models: list[str], component: str, quantity: str, nodes: str) -> alt.LayerChart | alt.FacetChart:
+#: Expression of what a screen reader says of a point.
+_WORDS = (
+    "datum.model + ', layer: ' + datum.layer_name + ', ' + datum.component + ' ' + datum.nodes + ', null: ' + "
+    "datum.null + ', excess: ' + datum.excess_text + ', retention: ' + datum.retention_text + "
+    "', users: ' + datum.n_users"
+)
+
+
+def _base(models: list[str]) -> alt.Chart:
+    """Return the chart of the chosen rows, with the value that is shown, its interval and its depth."""
     import altair as alt
 
-    parameters = [
-        alt.param(name="quantity", value=quantity),
-        alt.param(name="component", value=component),
-        alt.param(name="nodes", value=nodes),
-        alt.param(name="control", value="none"),
-        alt.param(name="log_depth", value=False),
-        alt.param(name="models", value=models),
-        alt.param(name="nulls", value=["swap"]),
-    ]
-    base = (
+    points = alt.LookupData(alt.NamedData(name=POINTS), "point", list(_OF_POINT))
+    return (
         alt.Chart(alt.NamedData(name=LAYERS))
-        .transform_lookup(
-            "point", alt.LookupData(alt.NamedData(name=POINTS), "point", list(_OF_POINT)), as_=list(_OF_POINT.values())
-        )
+        .transform_lookup("point", points, as_=list(_OF_POINT.values()))
         .transform_filter(
             "indexof(models, datum.model) >= 0 && datum.nodes == nodes"
             " && datum.component == (indexof(quantity, 'share') >= 0 ? 'whole' : component)"
@@ -215,32 +214,38 @@ def _spec(models: list[str], component: str, quantity: str, nodes: str) -> alt.L
             opacity=alt.Opacity("look:Q", scale=None, legend=None),
         )
     )
+
+
+def _spec(models: list[str], component: str, quantity: str, nodes: str) -> alt.LayerChart | alt.FacetChart:
+    import altair as alt
+
+    parameters: dict[str, Any] = {"quantity": quantity, "component": component, "nodes": nodes, "control": "none"}
+    parameters |= {"log_depth": False, "models": models, "nulls": ["swap"]}
+    base = _base(models)
     title = alt.Title(alt.ExprRef(f"[{_TITLE}, {_SUBTITLE}]"))
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
     dash = alt.StrokeDash("null:N", scale=alt.Scale(domain=[*_NULLS, "none"], range=[*_DASHES, [1, 0]]), legend=None)
+    shapes = alt.Scale(domain=["embed", "block", "final_norm"], range=["diamond", "circle", "cross"])
     blocks = base.transform_filter("datum.state == 'block'")
-    zero = alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}])).transform_filter(
+    lines = alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}])).transform_filter(
         "datum.at == 0 || quantity == 'retention'"
     )
     return (
         alt.layer(
-            zero.mark_rule(aria=False, strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q"),
-            blocks.mark_area(aria=False, fillOpacity=0.15, strokeWidth=0).encode(
-                y=alt.Y("low:Q", title=None), y2="high:Q"
-            ),
+            lines.mark_rule(aria=False, strokeWidth=1, strokeDash=[2, 2]).encode(y="at:Q"),
+            blocks.mark_area(aria=False, fillOpacity=0.15, strokeWidth=0).encode(y="low:Q", y2="high:Q"),
             blocks.mark_line(aria=False, strokeWidth=2).encode(y=y, strokeDash=dash),
             base.transform_filter("datum.state != 'block'").mark_rule(aria=False).encode(y="low:Q", y2="high:Q"),
-            base.mark_point(filled=True, size=60, opacity=1).encode(
+            base.transform_calculate(words=_WORDS)
+            .mark_point(filled=True, size=60, opacity=1)
+            .encode(
                 y=y,
-                shape=alt.Shape(
-                    "state:N",
-                    scale=alt.Scale(domain=["embed", "block", "final_norm"], range=["diamond", "circle", "cross"]),
-                    legend=None,
-                ),
+                shape=alt.Shape("state:N", scale=shapes, legend=None),
                 tooltip=_tooltip(),
+                description=alt.Description("words:N"),
             ),
         )
-        .add_params(*parameters)
+        .add_params(*(alt.param(name=name, value=value) for name, value in parameters.items()))
         .properties(width="container", height=340, title=title)
     )
 

@@ -21,6 +21,8 @@ COUNTS, USERS, USER_VALUES, HISTORIES, ITEMS = "counts", "users", "user_values",
 #: At most so many users are shown.
 MOST_SHOWN = 200
 LAST_BLOCK = "last block"
+#: Expression of whether a row is at the chosen layer.
+_HERE = f"user_layer == '{LAST_BLOCK}' ? datum.is_last_block : datum.layer_name == user_layer"
 _OF_POINT = ["model", "layer", "layer_name", "state", "depth", "is_last_block"]
 _GROUPS = ("largest", "smallest", "drawn")
 #: Of the users who are shown, this part is the largest and as many the smallest; the others are drawn.
@@ -115,9 +117,9 @@ def _shown(table: pd.DataFrame, quantity: str, n_shown: int, seed: int) -> pd.Da
 
 def _values(table: pd.DataFrame, model: str, points: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """Return one row per user and layer, with the number of its point."""
-    own = points[(points["model"] == model) & (points["control"] == "none")]
-    own = own[own["nodes"] == table["nodes"].iloc[0]][["point", "layer_name"]]
-    return table.merge(own, on="layer_name")[["point", "label", *quantities]]
+    of_model = points[(points["model"] == model) & (points["control"] == "none")]
+    of_model = of_model[of_model["nodes"] == table["nodes"].iloc[0]][["point", "layer_name"]]
+    return table.merge(of_model, on="layer_name")[["point", "label", *quantities]]
 
 
 def _counts(
@@ -221,21 +223,32 @@ def _distribution(
     import altair as alt
 
     color = alt.Color("model:N", scale=alt.Scale(domain=list(names)), legend=None)
-    x = alt.Scale(
-        domain=[alt.ExprRef("extents[user_quantity][0]"), alt.ExprRef("extents[user_quantity][1]")], nice=False
+    ends = [alt.ExprRef(f"extents[user_quantity][{end}]") for end in (0, 1)]
+    x = alt.Scale(domain=ends, nice=False)
+    parameters: dict[str, Any] = {"user_quantity": quantity, "user_layer": layer, "user": "0", "models": list(names)}
+    parameters |= {"extents": extents, "peaks": peaks, "titles": {name: QUANTITIES[name][0] for name in peaks}}
+    return (
+        alt.layer(_bars(x, color), _dots(x, color))
+        .add_params(*(alt.param(name=name, value=value) for name, value in parameters.items()))
+        .properties(width="container", height=220)
+        .properties(title=alt.Title(alt.ExprRef("titles[user_quantity] + ' at ' + user_layer")))
     )
-    here = f"user_layer == '{LAST_BLOCK}' ? datum.is_last_block : datum.layer_name == user_layer"
-    bars = (
+
+
+def _bars(x: alt.Scale, color: alt.Color) -> Any:
+    """Return the users per bin of the chosen quantity at the chosen layer."""
+    import altair as alt
+
+    return (
         _with_points(COUNTS)
-        .transform_filter(f"({here}) && datum.quantity == user_quantity")
+        .transform_filter(f"({_HERE}) && datum.quantity == user_quantity")
         .transform_calculate(base="0")
         .mark_rect(opacity=0.55)
         .encode(
             x=alt.X("bin:Q", title=None, scale=x, axis=alt.Axis(tickCount=8, grid=False)),
             x2="bin_end:Q",
-            y=alt.Y(
-                "users:Q", stack=None, title="users", axis=alt.Axis(labelExpr="datum.value < 0 ? '' : datum.label")
-            ),
+            y=alt.Y("users:Q", title="users", axis=alt.Axis(labelExpr="datum.value < 0 ? '' : datum.label")),
+            y2="base:Q",
             color=color,
             tooltip=[
                 alt.Tooltip("model:N"),
@@ -245,9 +258,15 @@ def _distribution(
             ],
         )
     )
-    dots = (
+
+
+def _dots(x: alt.Scale, color: alt.Color) -> Any:
+    """Return a dot for each user who is shown, scattered below the bars."""
+    import altair as alt
+
+    return (
         _with_points(USER_VALUES)
-        .transform_filter(here)
+        .transform_filter(_HERE)
         .transform_lookup("user", alt.LookupData(alt.NamedData(name=USERS), "user", ["label", "group", "measured"]))
         .transform_calculate(
             value="datum[user_quantity]",
@@ -272,15 +291,6 @@ def _distribution(
             ],
         )
     )
-    parameters: dict[str, Any] = {"user_quantity": quantity, "user_layer": layer, "user": "0", "models": list(names)}
-    parameters |= {"extents": extents, "peaks": peaks, "titles": {name: QUANTITIES[name][0] for name in peaks}}
-    return (
-        alt.layer(bars, dots)
-        .add_params(*(alt.param(name=name, value=value) for name, value in parameters.items()))
-        .properties(
-            width="container", height=220, title=alt.Title(alt.ExprRef("titles[user_quantity] + ' at ' + user_layer"))
-        )
-    )
 
 
 def _user_curve(names: Sequence[str], quantity: str) -> alt.LayerChart | alt.FacetChart:
@@ -289,7 +299,7 @@ def _user_curve(names: Sequence[str], quantity: str) -> alt.LayerChart | alt.Fac
     color = alt.Color("model:N", scale=alt.Scale(domain=list(names)), legend=None)
     x = alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False))
     y = alt.Y("value:Q", title=None)
-    one = (
+    of_user = (
         _with_points(USER_VALUES)
         .transform_filter("datum.user == toNumber(user)")
         .transform_calculate(value="datum[user_quantity]", x=depth_expression())
@@ -319,8 +329,8 @@ def _user_curve(names: Sequence[str], quantity: str) -> alt.LayerChart | alt.Fac
         alt.layer(
             rule.encode(y="at:Q"),
             mean,
-            one.transform_filter("datum.state == 'block'").mark_line(aria=False).encode(y=y),
-            one.transform_calculate(words=words)
+            of_user.transform_filter("datum.state == 'block'").mark_line(aria=False).encode(y=y),
+            of_user.transform_calculate(words=words)
             .mark_point(filled=True, size=50, opacity=1)
             .encode(y=y, tooltip=tooltip, description=alt.Description("words:N")),
         )
