@@ -48,7 +48,7 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch setup.cfg
-	$(PIP) -e ".[demo]"
+	$(PIP) -e ".[demo,report]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch setup.cfg

@@ -37,11 +37,13 @@ def write_overlay(
     comparisons: Sequence[ProfileComparison] | None = None,
     *,
     runs: Sequence[Path] = (),
+    origins: Sequence[Origin | None] = (),
 ) -> AnalysisRun:
     """Write several profiles into a new run folder under ``out``: figures on one axis, a joint table and a report.
 
     With comparisons, their figure and ``comparison.json`` are written too. ``runs``, the folders of the profiles, are
-    stored in ``run.json``, so that the settings and the model of each profile can be found.
+    stored in ``run.json``, so that the settings and the model of each profile can be found. ``origins`` say how each
+    profile was made.
     """
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
@@ -59,7 +61,10 @@ def write_overlay(
         )
         versions = run.state().get("versions")
         write_report(
-            run.path, profiles, versions, comparisons or (), runs=compared, command=command if compared else ""
+            *(run.path, profiles, versions, comparisons or ()),
+            runs=compared,
+            origins=origins,
+            command=command if compared else "",
         )
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
