@@ -149,9 +149,11 @@ def write_report(
 
 
 def _first_sections(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> list[Section]:
+    is_one = len(profiles) == 1
+    cards = [_verdicts(profile, None if is_one else number) for number, profile in enumerate(profiles)]
     rows = [*SIGNS, *(CHANGE_SIGNS if comparisons else ())]
     signs = Table("What the signs mean", ("sign", "meaning"), rows, is_open=False)
-    return [Section("", [*map(_verdicts, profiles), *_of_comparisons(comparisons), Words(LEGEND), signs])]
+    return [Section("", [*cards, *_of_comparisons(comparisons), Words(LEGEND), signs])]
 
 
 def _last_sections(
@@ -170,10 +172,10 @@ def _last_sections(
     return sections
 
 
-def _verdicts(profile: DecayProfile) -> Verdicts:
+def _verdicts(profile: DecayProfile, color: int | None) -> Verdicts:
     sentences = " ".join([verdict_in_words(profile), *paired_in_words(profile), changes_in_words(profile)]).strip()
     marks = [mark_of(name, verdict) for name, verdict in profile.verdicts.items()]
-    return Verdicts(name_of(profile), marks, sentences)
+    return Verdicts(name_of(profile), marks, sentences, color=color)
 
 
 def _of_comparisons(comparisons: Sequence[ProfileComparison]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -259,11 +260,13 @@ def depth_axis() -> alt.Axis:
     """Return the axis of depth, which names relative depths whether or not it is logarithmic."""
     import altair as alt
 
+    linear, logarithmic = [0, 0.2, 0.4, 0.6, 0.8, 1], [0, 0.05, 0.1, 0.2, 0.5, 1]
+    placed = [math.log(1 + (_LOG_BASE - 1) * depth) / math.log(_LOG_BASE) for depth in logarithmic]
     inverse = f"(pow({_LOG_BASE}, datum.value) - 1) / {_LOG_BASE - 1}"
     return alt.Axis(
         title="relative depth (block / number of blocks)",
-        values=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        labelExpr=f"log_depth ? format({inverse}, '.2~f') : format(datum.value, '.1f')",
+        values=alt.ExprRef(f"log_depth ? {placed} : {linear}"),
+        labelExpr=f"format(log_depth ? {inverse} : datum.value, '.2~f')",
         grid=False,
     )
 

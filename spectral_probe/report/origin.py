@@ -46,4 +46,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def setting_text(value: Any) -> str:
     """Return a setting as text."""
+    if value is None:
+        return "not set"
     return (", ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value)

@@ -68,12 +68,15 @@ class Verdicts:
     marks : sequence of Mark
     sentences : str
     look : {"verdict", "comparison"}
+    color : int or None
+        Number of the model's colour in the palette, where the page has several models.
     """
 
     title: str
     marks: Sequence[Mark]
     sentences: str
     look: str = "verdict"
+    color: int | None = None
     kind: ClassVar[str] = "verdicts"
 
 

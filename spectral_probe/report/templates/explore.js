@@ -64,7 +64,8 @@
 
   const draw = async (name, panel) => {
     const box = document.getElementById(`chart-${name}`);
-    const result = await vegaEmbed(box, { ...content.specs[name], datasets }, {
+    const spec = content.specs[name];
+    const result = await vegaEmbed(box, { ...spec, datasets: { ...spec.datasets, ...datasets } }, {
       actions: false, renderer: "svg", config: config(),
       tooltip: { theme: scheme.matches ? "dark" : "light" },
     });

@@ -145,6 +145,8 @@ def test_quantities_components_nulls_controls_and_models_are_chosen(browser, com
 
 def test_depth_is_linear_or_logarithmic(browser, page) -> None:
     browser.open(page)
+    # Retention is drawn with the lines of nothing left and of all that the input carries.
+    assert len(browser.all("#chart-layers .layer_0_marks line")) == 2
     where = f"return [...{POINTS}].map(e => e.getBoundingClientRect().x)"
     linear = browser.run(where)
     browser.choose("log_depth", True)
@@ -214,7 +216,7 @@ def test_files_settings_and_commands(browser, page, comparison, runs) -> None:
     assert names <= {link.removeprefix(page.parent.as_uri() + "/") for link in links}
     assert all((page.parent / link.removeprefix(page.parent.as_uri() + "/")).is_file() for link in links)
     rows = [row.text for row in browser.all("table:has(caption) tr") if "preset" in row.text]
-    assert rows == ["preset paper None"]
+    assert rows == ["preset paper not set"]
     assert any("Protocol" in text for text in browser.texts("details:not([open]) summary"))
     assert browser.texts("pre") == ["spectral_probe.analyze(model, dataset, preset='paper', n_bootstrap=100)"]
     browser.open(comparison)
