@@ -58,7 +58,7 @@ def result_panel(tables: ExperimentTables) -> tuple[Panel, Data] | None:
         "Bars: 95 % intervals. ▲ higher and ▼ lower: the interval leaves out 0 and p, after Holm's correction, is at "
         f"most {LEVEL:g}. ● no detectable difference."
     )
-    data = {MEANS: columns_of(means, 6), DIFFERENCES: columns_of(differences, 6)}
+    data = {MEANS: columns_of(means), DIFFERENCES: columns_of(differences)}
     return Panel("Results", charts, choices, note=note), data
 
 

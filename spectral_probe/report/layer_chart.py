@@ -36,8 +36,6 @@ _SPANS = ("share", "excess", "retention")
 MARKS_NOTE = "◆ is the input of block 1, ● a block, ✚ the state after the final norm."
 #: On a logarithmic axis depth d is at log(1 + 31 d) / log 32: the first tenth of the blocks takes about two fifths.
 _LOG_BASE = 32
-#: So many digits that a number of a tooltip, with four decimals, is that of the tables.
-_DIGITS = 6
 _POINT = ["model", "control", "nodes", "layer"]
 #: What is looked up of a point, and its name beside the values of the curve.
 _OF_POINT = {
@@ -86,9 +84,10 @@ def layer_panel(
     chart = Chart(LAYERS, _spec(list(names), first, quantity, nodes[0]).to_dict(), description)
     points = _points(rows)
     values = rows.merge(points[["point", *_POINT]], on=_POINT)[["point", *_COLUMNS]]
+    values["n_effective"] = values["n_effective"].astype(float).round().astype("Int64")
     return (
         Panel("By layer", [chart], choices, note=f"Shaded and bars: 95 % intervals over users. {MARKS_NOTE}"),
-        {LAYERS: columns_of(values, _DIGITS), POINTS: columns_of(points, _DIGITS)},
+        {LAYERS: columns_of(values), POINTS: columns_of(points)},
         points,
     )
 

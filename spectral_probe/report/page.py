@@ -242,15 +242,16 @@ class Page:
         Of the window and of the page.
     sections : sequence of Section
     data : {name: {column: values}}
-        The data of the charts; all columns of a name have the same length.
+        The data of the charts, as :func:`spectral_probe.report.columns.columns_of` returns them.
     terms : {term: text}
-        Explanations, shown at the terms in heads of tables and labels of controls.
+        Explanations, shown where a term is the head of a column, the first cell of a row, the name of a verdict, the
+        code of a caveat, or at a control. Those that are not used are left out.
     """
 
     title: str
     heading: str
     sections: Sequence[Section]
-    data: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     terms: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -273,6 +274,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     charts = [chart for panel in page.panels for chart in panel.charts]
     content = {
         "data": page.data,
@@ -286,9 +288,22 @@ def render(page: Page) -> str:
         hashes=[_integrity(f"\n{script}\n") for script in scripts],
         style=Markup(_asset("page.css")),
         palettes=list(zip(PALETTE, DARK_PALETTE, strict=True)),
-        terms={name.lower(): {"number": n, "text": text} for n, (name, text) in enumerate(page.terms.items())},
+        terms=_Terms(page.terms),
     )
     return text
+
+
+class _Terms:
+    """The explanations of a page, and which of them a template has used."""
+
+    def __init__(self, terms: Mapping[str, str]) -> None:
+        self._terms = {name.lower(): text for name, text in terms.items()}
+        self.used: dict[str, int] = {}
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return number and text of the explanation of a term, whatever its case; None if there is none."""
+        text = self._terms.get(name.lower())
+        return None if text is None else {"number": self.used.setdefault(text, len(self.used)), "text": text}
 
 
 def write_page(path: Path, page: Page) -> Path:

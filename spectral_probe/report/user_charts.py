@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.report.columns import Data, columns_of
+from spectral_probe.report.columns import Data, columns_of, grid_of
 from spectral_probe.report.layer_chart import LAYERS, MARKS_NOTE, POINTS, depth_axis, depth_expression, model_choice
 from spectral_probe.report.page import Chart, Choice, Panel
 
@@ -21,13 +21,15 @@ COUNTS, USERS, USER_VALUES, HISTORIES, ITEMS = "counts", "users", "user_values",
 #: At most so many users are shown.
 MOST_SHOWN = 200
 LAST_BLOCK = "last block"
+_N_BINS = 40
 #: Expression of whether a row is at the chosen layer.
 _HERE = f"user_layer == '{LAST_BLOCK}' ? datum.is_last_block : datum.layer_name == user_layer"
+#: Beginning of the expression of an edge of a bin, to be multiplied with the number of the bin.
+_EDGE = f"extents[user_quantity][0] + (extents[user_quantity][1] - extents[user_quantity][0]) / {_N_BINS}"
 _OF_POINT = ["model", "layer", "layer_name", "state", "depth", "is_last_block"]
 _GROUPS = ("largest", "smallest", "drawn")
 #: Of the users who are shown, this part is the largest and as many the smallest; the others are drawn.
 _EXTREME_PART = 0.3
-_N_BINS = 40
 #: Columns of the per-user table, in the words of the menu, and the component of the curve that is their mean.
 QUANTITIES = {
     "taste": ("taste", "taste"),
@@ -79,7 +81,7 @@ def user_panel(
     data = {
         COUNTS: columns_of(counts),
         USERS: columns_of(numbered),
-        USER_VALUES: columns_of(is_shown[["point", "user", *quantities]]),
+        USER_VALUES: grid_of(is_shown[["point", "user", *quantities]], ("point", "user"), decimals=5),
         **_history_data(shown, histories),
     }
     n_users = tables[0]["label"].nunique()
@@ -137,7 +139,7 @@ def _counts(
             counts, _ = np.histogram(part[quantity].dropna(), bins=edges)
             peaks[quantity][str(point)] = int(counts.max(initial=1))
             filled = np.flatnonzero(counts)
-            columns = {"point": int(point), "quantity": quantity, "bin": edges[filled], "bin_end": edges[filled + 1]}
+            columns = {"point": int(point), "quantity": quantity, "bin": filled}
             frames.append(pd.DataFrame({**columns, "users": counts[filled]}))
     return pd.concat(frames, ignore_index=True), extents, peaks
 
@@ -242,18 +244,18 @@ def _bars(x: alt.Scale, color: alt.Color) -> Any:
     return (
         _with_points(COUNTS)
         .transform_filter(f"({_HERE}) && datum.quantity == user_quantity")
-        .transform_calculate(base="0")
+        .transform_calculate(base="0", low=f"{_EDGE} * datum.bin", high=f"{_EDGE} * (datum.bin + 1)")
         .mark_rect(opacity=0.55)
         .encode(
-            x=alt.X("bin:Q", title=None, scale=x, axis=alt.Axis(tickCount=8, grid=False)),
-            x2="bin_end:Q",
+            x=alt.X("low:Q", title=None, scale=x, axis=alt.Axis(tickCount=8, grid=False)),
+            x2="high:Q",
             y=alt.Y("users:Q", title="users", axis=alt.Axis(labelExpr="datum.value < 0 ? '' : datum.label")),
             y2="base:Q",
             color=color,
             tooltip=[
                 alt.Tooltip("model:N"),
-                alt.Tooltip("bin:Q", title="from", format=".4f"),
-                alt.Tooltip("bin_end:Q", title="to", format=".4f"),
+                alt.Tooltip("low:Q", title="from", format=".4f"),
+                alt.Tooltip("high:Q", title="to", format=".4f"),
                 alt.Tooltip("users:Q"),
             ],
         )
@@ -274,6 +276,7 @@ def _dots(x: alt.Scale, color: alt.Color) -> Any:
             is_chosen="datum.user == toNumber(user)",
             words="datum.label + ', ' + datum.group + ': ' + format(datum.value, '.4f')",
         )
+        .transform_filter("isValid(datum.value)")
         .mark_point(filled=True, size=36, cursor="pointer")
         .encode(
             x=alt.X("value:Q", scale=x),

@@ -6,11 +6,22 @@
   const clicks = new Map();
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // A table is stored by columns; the charts read rows.
-  const rowsOf = (columns) => {
-    const names = Object.keys(columns);
-    const n = names.length ? columns[names[0]].length : 0;
-    return Array.from({ length: n }, (_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  // A table is stored by columns: text as numbers of its distinct values, fractions as whole numbers, and the pairs of
+  // keys of a grid once. The charts read rows.
+  const listOf = (column) => {
+    if (Array.isArray(column)) return column;
+    if (column.names) return column.at.map((number) => column.names[number]);
+    return column.at.map((value) => (value === null ? null : value / column.unit));
+  };
+  const rowsOf = ({ grid, ...columns }) => {
+    const lists = Object.entries(columns).map(([name, column]) => [name, listOf(column)]);
+    if (grid) {
+      const [[first, firsts], [second, seconds]] = grid;
+      lists.push([first, firsts.flatMap((value) => seconds.map(() => value))]);
+      lists.push([second, firsts.flatMap(() => seconds)]);
+    }
+    const n = lists.length ? lists[0][1].length : 0;
+    return Array.from({ length: n }, (_, i) => Object.fromEntries(lists.map(([name, list]) => [name, list[i]])));
   };
   const datasets = Object.fromEntries(Object.entries(content.data).map(([name, columns]) => [name, rowsOf(columns)]));
 

@@ -268,11 +268,14 @@ def test_without_javascript_it_is_the_static_page(browser, page) -> None:
 
 
 def test_terms_are_explained_where_they_stand(browser, runs, tmp_path) -> None:
-    path = html.write_report(tmp_path, [DecayProfile.load(runs[0])], terms={"retention": f"What is left. {HOSTILE}"})
+    path = html.write_report(
+        tmp_path, [DecayProfile.load(runs[0])], terms={"Retention": f"What is left. {HOSTILE}", "x": "not used"}
+    )
     browser.open(path)
-    terms = browser.all("button.term")
-    assert len(terms) >= 2
-    terms[0].click()
+    buttons = browser.all("button.term")
+    assert len(buttons) >= 2
+    buttons[0].click()
+    assert len(browser.all(".explanation")) == 1
     assert browser.all(".explanation:popover-open")[0].text == f"What is left. {HOSTILE}"
     assert browser.logs()[1] == []
 
