@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from frellm4rec.experiments.labels import setting_label
-from frellm4rec.experiments.tables import FINISHED
+from frellm4rec.experiments.tables import FINISHED, is_baseline
 from frellm4rec.runs.records import SUMMARY_FILE, TrainingSummary
 from spectral_probe.errors import DataError
 
@@ -21,7 +21,7 @@ def training_curves(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
     ``epoch``, ``seconds``, ``loss`` and ``ndcg``, which is missing where nothing was validated.
     """
     finished = cells[cells["status"] == FINISHED].drop_duplicates("run")
-    has_settings = finished[["backbone", "mode", "settings"]].drop_duplicates().shape[0] > 1
+    settings = finished.loc[~is_baseline(finished), ["backbone", "mode", "settings"]].drop_duplicates()
     frames = []
     for row in finished.to_dict("records"):
         path = folder / row["run"]
@@ -31,7 +31,7 @@ def training_curves(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
             log = pd.DataFrame(TrainingSummary.read(path).log)
         except DataError:
             continue
-        setting = setting_label(row) if has_settings else ""
+        setting = setting_label(row) if len(settings) > 1 else ""
         line = f"{row['label']} ({setting})" if setting else row["label"]
         frames.append(log.assign(line=line, run=f"seed {row['seed']}", is_chosen=True).reindex(columns=CURVE_COLUMNS))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CURVE_COLUMNS)

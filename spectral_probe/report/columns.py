@@ -36,6 +36,7 @@ def columns_of(rows: pd.DataFrame, decimals: int = 6) -> dict[str, Any]:
 
 def _whole(value: float, unit: int) -> int:
     """Return a value in units of ``1 / unit``, so that it has the two or four decimals that the value has."""
+    value = float(f"{value:.10g}")  # as the files beside the page hold it, so that it can be written anew from them
     whole = round(value * unit)
     if all(f"{whole / unit:.{decimals}f}" == f"{value:.{decimals}f}" for decimals in (2, 4)):
         return whole

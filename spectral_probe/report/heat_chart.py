@@ -26,7 +26,8 @@ def heat_panel(maps: Mapping[str, pd.DataFrame], null: str) -> tuple[Panel, Data
     null : str
         The null that the excess is over.
     """
-    bound = max(float(np.nanmax(np.abs(table.to_numpy()))) for table in maps.values()) or 1.0
+    largest = max(float(np.nanmax(np.abs(table.to_numpy()))) for table in maps.values())
+    bound = float(f"{largest:.6g}") or 1.0  # so that a page written anew from rounded files has the same scale
     frames = []
     charts = []
     for number, (model, table) in enumerate(maps.items()):

@@ -132,8 +132,11 @@ def _counts(
     extents: dict[str, list[float]] = {}
     peaks: dict[str, dict[str, int]] = {}
     for quantity in quantities:
-        edges = np.histogram_bin_edges(values[quantity].dropna(), bins=_N_BINS)
-        extents[quantity] = [float(edges[0]), float(edges[-1])]
+        # To thousandths, so that a page written anew from rounded files has the same bins.
+        low, high = np.floor(1000 * values[quantity].min()) / 1000, np.ceil(1000 * values[quantity].max()) / 1000
+        high = max(high, low + 0.001)
+        edges = np.linspace(low, high, _N_BINS + 1)
+        extents[quantity] = [float(low), float(high)]
         peaks[quantity] = {}
         for point, part in values.groupby("point"):
             counts, _ = np.histogram(part[quantity].dropna(), bins=edges)
