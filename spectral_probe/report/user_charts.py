@@ -250,7 +250,7 @@ def _bars(x: alt.Scale, color: alt.Color) -> Any:
         .transform_calculate(base="0", low=f"{_EDGE} * datum.bin", high=f"{_EDGE} * (datum.bin + 1)")
         .mark_rect(opacity=0.55)
         .encode(
-            x=alt.X("low:Q", title=None, scale=x, axis=alt.Axis(tickCount=8, grid=False)),
+            x=alt.X("low:Q", title=None, scale=x, axis=alt.Axis(tickCount=6, grid=False, labelOverlap=True)),
             x2="high:Q",
             y=alt.Y("users:Q", title="users", axis=alt.Axis(labelExpr="datum.value < 0 ? '' : datum.label")),
             y2="base:Q",
