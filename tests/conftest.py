@@ -1,5 +1,9 @@
 """Fixtures shared by both packages' tests."""
 
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -63,3 +67,96 @@ def has_mark(handle: Any) -> bool:
     if not hasattr(handle, "get_linestyle") or not hasattr(handle, "get_marker"):
         return bool(handle.get_alpha() != 0 and handle.get_visible())
     return handle.get_linestyle() not in ("None", "none", "") or handle.get_marker() not in ("None", "none", "", None)
+
+
+class Browser:
+    """Chromium without a window: opens a page of the disk, and keeps what it asked the network for."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, *, width: int = 1400, scheme: str = "light", scripts: bool = True) -> None:
+        """Open a page at a width, with a colour scheme, with or without JavaScript; wait until its charts are drawn."""
+        self.logs()
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        self.driver.get(page.as_uri())
+        if scripts:
+            self.wait("document.documentElement.dataset.ready === 'yes'")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript and return its result."""
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression of JavaScript is true, for at most ten seconds."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, 10, 0.02).until(lambda _: self.run(f"return {condition}"), condition)
+
+    def all(self, selector: str) -> list[Any]:
+        """Return the elements of a selector."""
+        return self.driver.find_elements("css selector", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the text of every element of a selector, shown or not."""
+        return self.run("return [...document.querySelectorAll(arguments[0])].map(e => e.textContent.trim())", selector)
+
+    def choose(self, signal: str, value: Any, panel: str = "body") -> None:
+        """Set a control of a panel, as a person does, and wait until the charts are drawn again."""
+        selector = f"{panel} [data-signal={signal}]"
+        control = self.all(selector)[0]
+        if control.tag_name == "select":
+            self.run("arguments[0].value = arguments[1]", control, value)
+            self.run("arguments[0].dispatchEvent(new Event('change', {bubbles: true}))", control)
+        elif control.tag_name == "fieldset":
+            for box in control.find_elements("css selector", "input"):
+                if box.is_selected() != (box.get_attribute("value") in value):
+                    box.click()
+        elif control.is_selected() != value:
+            control.click()
+        self.wait("document.documentElement.dataset.drawing === '0'")
+
+    def violations(self) -> list[str]:
+        """Return what axe-core finds serious or critical: rule, help and the elements; skips where it is missing."""
+        spec = importlib.util.find_spec("axe_playwright_python")
+        if spec is None or spec.origin is None:
+            pytest.skip("axe-core is not installed (make axe)")
+        self.run((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+        script = (
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(r => done(r.violations))"
+        )
+        reported = self.driver.execute_async_script(script)
+        serious = [rule for rule in reported if rule["impact"] in ("serious", "critical")]
+        return [f"{rule['id']}: {rule['help']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in serious]
+
+    def logs(self) -> tuple[list[str], list[str]]:
+        """Return the addresses that the page asked for, and the errors on its console, since the last call."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        errors = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return asked, errors
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium with its driver, one per module; the test is skipped where one of them, or Altair, is missing."""
+    for package in ("selenium", "altair", "vl_convert"):
+        pytest.importorskip(package, reason=f"the extra report or the package {package} is not installed")
+    from selenium import webdriver
+
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    missing = [name for name, path in programs.items() if path is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed (apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
+    yield Browser(driver)
+    driver.quit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -37,6 +37,11 @@ def rows_of(means: pd.DataFrame, backbone: str, settings: str) -> pd.DataFrame:
     """Return the rows of a backbone with these settings, and of the baselines, which have neither."""
     is_selected = (means["backbone"] == backbone) & (means["settings"] == settings)
     return means[is_selected | is_baseline(means)]
+
+
+def setting_label(row: Mapping[str, Any]) -> str:
+    """Return backbone, mode and settings of a row of the tables, as far as it has any."""
+    return ", ".join(part for part in (row["backbone"], mode_label(row["mode"]), row["settings"]) if part)
 
 
 def ranking_label(ranking: str) -> str:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from frellm4rec.experiments.curves import training_curves
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.figures import experiment_caption, experiment_figure, figure_rows
 from frellm4rec.experiments.labels import mode_label
 from frellm4rec.experiments.markdown import markdown
+from frellm4rec.experiments.page import experiment_page
 from frellm4rec.experiments.tables import METRICS, NAMES, ExperimentTables
 from spectral_probe.figure_style import DEFAULT_WIDTH, PaperFigure
+from spectral_probe.report.page import write_page
 from spectral_probe.storage.atomic import disk_errors, write_text
 
 
@@ -34,12 +37,17 @@ def paper_figure(
 
 
 def write_report(
-    experiment: Experiment, tables: ExperimentTables, folder: Path, *, shown: pd.DataFrame | None = None
+    experiment: Experiment,
+    tables: ExperimentTables,
+    folder: Path,
+    *,
+    shown: pd.DataFrame | None = None,
+    command: str = "",
 ) -> pd.DataFrame:
-    """Write ``table.md`` and ``figure.{png,pdf,svg,csv,txt,tex}``, and return the rows that the figure shows.
+    """Write ``table.md``, ``figure.{png,pdf,svg,csv,txt,tex}``, ``report.html``; return the rows that the figure shows.
 
     Without a finished cell there is no figure. ``shown``: the rows of the last figure; it is drawn again only if they
-    changed.
+    changed. ``command``: what makes the experiment again, for the page.
     """
     text = markdown(experiment, tables)
     rows = figure_rows(experiment, tables)
@@ -47,4 +55,7 @@ def write_report(
         write_text(folder / "table.md", text.rstrip("\n"))
         if not rows.empty and (shown is None or not rows.equals(shown)):
             paper_figure(experiment, tables).save(folder / "figure")
+        selected = tables.select(experiment=experiment.name)
+        curves = training_curves(folder, selected.cells)
+        write_page(folder / "report.html", experiment_page(text, selected, curves, folder, command=command))
     return rows

@@ -14,6 +14,7 @@ import pandas as pd
 from frellm4rec.evaluation import Candidates, Contrast, Evaluation, evaluate, stored_candidates
 from frellm4rec.experiments.definitions import Experiment
 from frellm4rec.experiments.grid import Cell, ExperimentRequest, cells_of
+from frellm4rec.experiments.page import command_of
 from frellm4rec.experiments.report import write_report
 from frellm4rec.experiments.tables import (
     ABSENT,
@@ -164,7 +165,9 @@ class ExperimentRun:
                 tables = self.tables()
                 with disk_errors(self.folder):
                     tables.save(self.folder)
-                shown = write_report(self.experiment, tables, self.folder, shown=shown)
+                # A tuned table, whose variants are chosen by a search, writes its own page.
+                command = command_of(self.experiment.name, self.request)
+                shown = write_report(self.experiment, tables, self.folder, shown=shown, command=command)
         return tables
 
     def _train_ahead(self, cells: list[Cell], jobs: int, report: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from typing import Self
 from frellm4rec.evaluation import stored_candidates
 from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
+from frellm4rec.experiments.page import command_of, experiment_page, tuned_curves
 from frellm4rec.experiments.runner import ExperimentRun
 from frellm4rec.experiments.system_figure import learning_figure
 from frellm4rec.experiments.system_page import system_page
@@ -26,6 +27,7 @@ from frellm4rec.tuning.trials import LOSS_KEY, System
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.report.page import write_page
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 from spectral_probe.storage.lock import only_process
@@ -154,7 +156,7 @@ class TunedRun:
             self._write_openings(variants)
             tables = run.run(jobs=jobs, progress=progress, report=report)
             self.exit_code = run.exit_code
-            return self._write(tables)
+            return self._write(tables, is_final=True)
 
     def _check_equal_trials(self, trials: SearchTables) -> None:
         """Refuse systems with more or fewer trials than asked for, or with one that could still succeed."""
@@ -224,16 +226,22 @@ class TunedRun:
         """Return the tables of earlier final trainings; empty ones if there are none."""
         return ExperimentTables.load(self.folder) if (self.folder / "cells.csv").exists() else ExperimentTables.empty()
 
-    def _write(self, tables: ExperimentTables) -> SystemTables:
+    def _write(self, tables: ExperimentTables, *, is_final: bool = False) -> SystemTables:
         trials = self.search.tables()
         chosen = {name: _digest(variant) for name, variant in self._chosen(trials).items()}
         rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings(), chosen)
         content = SystemTables(rows, trials, tables)
         with disk_errors(self.folder, next_step=NEXT_STEP):
             content.save(self.folder)
-            write_text(self.folder / "table.md", system_page(self.experiment, content).rstrip("\n"))
+            text = system_page(self.experiment, content)
+            write_text(self.folder / "table.md", text.rstrip("\n"))
             if not content.search.curves.empty:
                 learning_figure(self.experiment, content).save(self.folder / "curves")
+            more = ["--trials", str(self.n_trials), "--seconds", f"{self.search.budget.seconds:g}"]
+            command = command_of(self.experiment.name, self.request, [*more, *["--final"] * is_final])
+            curves = tuned_curves(self.experiment, content)
+            page = experiment_page(text, content.final, curves, self.folder, command=command)
+            write_page(self.folder / "report.html", page)
         return content
 
 

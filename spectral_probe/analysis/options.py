@@ -14,6 +14,7 @@ import numpy as np
 from spectral_probe.errors import ConfigError, check_known, did_you_mean
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.interactions.sequences import HELD_OUT, SequencePart
+from spectral_probe.runs.analysis_run import MAIN_CAPTURE
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENT_TAU, COMPONENTS
 from spectral_probe.spectrum.energy import MIN_TARGETS, NULLS
@@ -245,4 +246,4 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 #: Name of the capture of the headline; the other captures are named after their control.
-MAIN = "main"
+MAIN = MAIN_CAPTURE

@@ -20,6 +20,7 @@ from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.origin import origin_of
 from spectral_probe.analysis.requests import check_options
 from spectral_probe.analysis.saved_options import saved_config
 from spectral_probe.analysis.split_graph import capture_name
@@ -137,6 +138,7 @@ def run_analysis(
         if run is not None:
             with disk_errors(run.path):
                 run.save_graph(graph, data.user_ids)
+                run.save_items(data.item_ids, data.item_titles)
         # Asked for before the model runs: a model without them is refused at once.
         vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
@@ -155,7 +157,7 @@ def run_analysis(
         source = Captured(captures[MAIN], graph) if run is None else run.path
         profile = replace(profile, source=source)
         if run is not None:
-            write_results(run, profile, figure_width=figure_width)
+            write_results(run, profile, origin_of(run), figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
 
@@ -241,7 +243,7 @@ def reanalyze(
         unsaved = Captured(captures[MAIN], graph) if run is None else run.path
         profile = replace(profile, protocol={**config, **profile.protocol}, source=unsaved)
         if run is not None:
-            write_results(run, profile, figure_width=figure_width)
+            write_results(run, profile, origin_of(run), figure_width=figure_width)
     return Analysis(profile, run)
 
 

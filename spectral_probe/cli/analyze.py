@@ -227,11 +227,16 @@ def _print_plans(request: _Request, as_json: bool) -> None:
 
 def _finish(results: list[Analysis], out: Path, as_json: bool, figure_width: int) -> None:
     """Draw several models on one axis, and print what was measured."""
+    from spectral_probe.analysis.origin import origin_of
     from spectral_probe.cli.printing import print_analyses
     from spectral_probe.report.folder import write_overlay
 
-    profiles = [result.profile for result in results]
-    overlay = write_overlay(out, profiles, figure_width=figure_width) if len(results) > 1 else None
+    overlay = None
+    if len(results) > 1:
+        runs = [result.run for result in results if result.run is not None]
+        origins, paths = [origin_of(run) for run in runs], [run.path for run in runs]
+        profiles = [result.profile for result in results]
+        overlay = write_overlay(out, profiles, runs=paths, origins=origins, figure_width=figure_width)
     if not as_json:
         print_analyses(results, overlay)
         return

@@ -29,6 +29,7 @@ def compare(
             f"A comparison needs at least two runs; got {runs[0]}. Give another one, or see it alone with "
             f"`spectral-probe report {runs[0]}`."
         )
+    from spectral_probe.analysis.origin import origin_of
     from spectral_probe.cli.printing import print_comparison
     from spectral_probe.comparison.comparison import compare as compare_profiles
     from spectral_probe.comparison.comparison import with_distinct_names
@@ -36,9 +37,11 @@ def compare(
     from spectral_probe.report.folder import write_overlay
     from spectral_probe.runs.analysis_run import AnalysisRun
 
-    profiles = with_distinct_names([DecayProfile.load(AnalysisRun.open(path).path) for path in runs])
+    opened = [AnalysisRun.open(path) for path in runs]
+    profiles = with_distinct_names([DecayProfile.load(run.path) for run in opened])
     comparisons = compare_profiles(profiles)
-    overlay = write_overlay(out, profiles, comparisons, runs=runs, figure_width=figure_width)
+    origins = [origin_of(run) for run in opened]
+    overlay = write_overlay(out, profiles, comparisons, runs=runs, origins=origins, figure_width=figure_width)
     if not as_json:
         print_comparison(profiles, comparisons, overlay)
         return

@@ -13,6 +13,7 @@ from spectral_probe.cli.terminal import say
 
 def report(run: Annotated[Path, typer.Argument(help="A finished run.")], figure_width: FigureWidth = 178) -> None:
     """Write the figures and report.html of a finished run anew, and print where it lies."""
+    from spectral_probe.analysis.origin import origin_of
     from spectral_probe.profiles.profile import DecayProfile
     from spectral_probe.report.folder import write_figures
     from spectral_probe.report.html import write_report
@@ -24,4 +25,5 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run.")], figure_
     profile = DecayProfile.load(opened.path)
     with disk_errors(opened.path), only_process(opened.path, "A report"):
         write_figures(opened.path, [profile], width=figure_width)
-        say(write_report(opened.path, [profile], opened.state().get("versions")))
+        versions = opened.state().get("versions")
+        say(write_report(opened.path, [profile], versions, runs=[opened], origins=[origin_of(opened)]))

@@ -27,7 +27,7 @@ from spectral_probe.report.words import (
 #: Glyph and colour of each verdict; the colours have a contrast of 4.5 or more to white.
 MARKS = {
     "attenuated": ("▼", "#a33c00"),
-    "preserved": ("■", "#00663f"),
+    "preserved": ("=", "#00663f"),
     "amplified": ("▲", "#005a94"),
     "inconclusive": ("?", "#5f5f5f"),
     NOT_MEASURABLE: ("∅", "#5f5f5f"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +14,20 @@ from spectral_probe.comparison.comparison import ProfileComparison, name_of, wit
 from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.html import write_report
+from spectral_probe.report.origin import Origin
 from spectral_probe.report.paper_figures import compared_figure, run_figures
 from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
-def write_results(run: AnalysisRun, profile: DecayProfile, *, figure_width: int = DEFAULT_WIDTH) -> None:
-    """Write all output of one analysis and mark its run as finished; figures are 85 or 178 mm wide."""
+def write_results(
+    run: AnalysisRun, profile: DecayProfile, origin: Origin | None = None, *, figure_width: int = DEFAULT_WIDTH
+) -> None:
+    """Write all output of one analysis and mark its run as finished; the page says how it was made."""
     with disk_errors(run.path):
         profile.save(run.path)
         write_figures(run.path, [profile], width=figure_width)
-        write_report(run.path, [profile], run.state().get("versions"))
+        write_report(run.path, [profile], run.state().get("versions"), runs=[run], origins=[origin])
     run.finish()
 
 
@@ -33,13 +37,14 @@ def write_overlay(
     comparisons: Sequence[ProfileComparison] | None = None,
     *,
     runs: Sequence[Path] = (),
+    origins: Sequence[Origin | None] = (),
     figure_width: int = DEFAULT_WIDTH,
 ) -> AnalysisRun:
     """Write several profiles into a new run folder under ``out``: figures on one axis, a joint table and a report.
 
     With comparisons, their figure and ``comparison.json`` are written too. ``runs``, the folders of the profiles, are
-    stored in ``run.json``, so that the settings and the model of each profile can be found. Figures are 85 or 178 mm
-    wide.
+    stored in ``run.json``, so that the settings and the model of each profile can be found. ``origins`` say how each
+    profile was made. Figures are 85 or 178 mm wide.
     """
     profiles = with_distinct_names(profiles)
     names = "+".join(name_of(profile) for profile in profiles)
@@ -51,7 +56,17 @@ def write_overlay(
         write_figures(run.path, profiles, width=figure_width)
         if comparisons is not None:
             _write_comparisons(run.path, profiles, comparisons, figure_width)
-        write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
+        compared = [AnalysisRun.open(path) for path in runs]
+        command = (
+            "" if comparisons is None else shlex.join(["spectral-probe", "compare", *(r.path.name for r in compared)])
+        )
+        versions = run.state().get("versions")
+        write_report(
+            *(run.path, profiles, versions, comparisons or ()),
+            runs=compared,
+            origins=origins,
+            command=command if compared else "",
+        )
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
     run.finish()

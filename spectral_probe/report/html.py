@@ -2,36 +2,88 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from spectral_probe.comparison.comparison import ProfileComparison
+from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
+from spectral_probe.report.columns import Data
+from spectral_probe.report.explore import explore_panels
+from spectral_probe.report.origin import Origin, settings_of
+from spectral_probe.report.page import (
+    MOST_BYTES,
+    Command,
+    Files,
+    Page,
+    Panel,
+    Picture,
+    Section,
+    Table,
+    Verdicts,
+    Words,
+    render,
+)
+from spectral_probe.report.user_charts import MOST_SHOWN
+from spectral_probe.report.vega import has_charts
 from spectral_probe.report.words import (
+    CHANGE_SIGNS,
     CONTROLS_IN_WORDS,
     NOT_AVAILABLE,
     QUANTITIES_IN_WORDS,
+    SIGNS,
     caveat_in_words,
+    change_mark,
     changes_in_words,
+    mark_of,
     nulls_in_words,
     paired_in_words,
     retention_in_words,
     users_in_words,
     verdict_in_words,
 )
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.storage.atomic import write_text
 
 #: Figures of the page in their order; the caption of each lies beside it.
-FIGURES = ("comparison", "decay", "excess", "foreseen", "published", "heatmap")
+FIGURES = {
+    "comparison": "the figure of the comparison",
+    "decay": "taste and popularity carried, over depth",
+    "excess": "the whole excess over each null",
+    "foreseen": "what is foreseen of the next item",
+    "published": "the published quantity",
+    "heatmap": "the spectrum by layer",
+}
 N_USERS_SHOWN = 5
+#: Users and controls in the data of the charts; the next is tried where a page is too large.
+SIZES = ((MOST_SHOWN, True), (MOST_SHOWN // 2, True), (MOST_SHOWN // 4, True), (MOST_SHOWN // 8, False))
+#: What lies beside the page, in the order it is listed.
+FILES = {
+    "bands.csv": "every curve with its intervals, of the model and its controls",
+    "per_user.csv.gz": "every user at every layer",
+    "published.csv.gz": "the published share of every user",
+    "summary.json": "verdicts, numbers and protocol",
+    "comparison.json": "every change with its interval",
+    **{
+        f"figures/{name}.{ending}": f"{words}{more}"
+        for name, words in FIGURES.items()
+        for ending, more in (("pdf", ""), ("csv", ": its numbers"), ("tex", ": a table for LaTeX"))
+    },
+}
+USERS_HEAD = ("user", "measured nodes", "excess at the input", "excess at the last block")
+LEGEND = (
+    "A user's items form a graph: two items are near if many other users have both. Carried is how well the states fit "
+    "the graph of the items they read, foreseen the graph of the items they predict, beyond what the states of other "
+    "users fit it. Popularity is the part that a graph of other items of the same popularity gives as well; the lag "
+    "profile says only how alike near and far positions are; taste is the rest: which items go together beyond their "
+    "popularity. All are shares of the energy of the states. Retention is the carried excess at a layer divided by "
+    "that at the input."
+)
 
 
 def write_report(
@@ -39,67 +91,148 @@ def write_report(
     profiles: Sequence[DecayProfile],
     versions: Mapping[str, str] | None = None,
     comparisons: Sequence[ProfileComparison] = (),
+    *,
+    runs: Sequence[AnalysisRun] = (),
+    origins: Sequence[Origin | None] = (),
+    command: str = "",
+    terms: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path."""
-    environment = Environment(
-        loader=PackageLoader("spectral_probe.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        title=", ".join(str(profile.table["model"].iloc[0]) for profile in profiles),
-        dataset=str(profiles[0].table["dataset"].iloc[0]),
-        figures=_figures(folder / "figures"),
-        profiles=[_content(profile) for profile in profiles],
-        comparisons=[_comparison(comparison) for comparison in comparisons],
-        versions=dict(versions or {}),
-    )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
+    """Write ``report.html`` into the folder with the ``figures`` of these profiles; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+    profiles : sequence of DecayProfile
+    versions : mapping, optional
+        Of the packages that made the result.
+    comparisons : sequence of ProfileComparison
+    runs : sequence of AnalysisRun
+        Of the profiles; histories of users and saved spectra are read there.
+    origins : sequence of Origin or None
+        How each profile was made.
+    command : str
+        What makes a comparison again.
+    terms : mapping, optional
+        Explanations of terms, shown where the term stands.
+    """
+    profiles = with_distinct_names(profiles)
+    origins = [*origins, *[None] * (len(profiles) - len(origins))]
+    before, after = _first_sections(profiles, comparisons), []
+    for profile, origin in zip(profiles, origins, strict=True):
+        after.append(_profile_section(profile, origin))
+    after += _last_sections(folder, [origin.command for origin in origins if origin], command, versions)
+    title = ", ".join(map(name_of, profiles))
+    dataset = str(profiles[0].table["dataset"].iloc[0])
+    titles = f"Spectral Probe: {title} on {dataset}", f"What do the layers carry? {title} on {dataset}"
+    for n_shown, has_controls in SIZES:
+        panels: list[Panel] = []
+        data: Data = {}
+        if has_charts():
+            names = [name_of(profile) for profile in profiles]
+            panels, data = explore_panels(profiles, names, runs, n_shown=n_shown, has_controls=has_controls)
+        explore = Section("", [*panels, *_pictures(folder)])
+        comparison_sections = [_changes_section(comparison) for comparison in comparisons]
+        page = Page(*titles, [*before, explore, *comparison_sections, *after], data, terms or {})
+        text = render(page)
+        if len(text.encode()) <= MOST_BYTES:
+            break
+    write_text(folder / "report.html", text.rstrip("\n"))
+    return folder / "report.html"
 
 
-def _figures(folder: Path) -> list[tuple[str, str]]:
-    """Return the caption and the base64 of every figure of a run."""
-    figures = []
+def _first_sections(profiles: Sequence[DecayProfile], comparisons: Sequence[ProfileComparison]) -> list[Section]:
+    is_one = len(profiles) == 1
+    cards = [_verdicts(profile, None if is_one else number) for number, profile in enumerate(profiles)]
+    rows = [*SIGNS, *(CHANGE_SIGNS if comparisons else ())]
+    signs = Table("What the signs mean", ("sign", "meaning"), rows, is_open=False)
+    return [Section("", [*cards, *_of_comparisons(comparisons), Words(LEGEND), signs])]
+
+
+def _last_sections(
+    folder: Path, commands: Sequence[str], command: str, versions: Mapping[str, str] | None
+) -> list[Section]:
+    """Return the files beside the page, the commands, and the versions."""
+    sections = []
+    files = [(name, words) for name, words in FILES.items() if (folder / name).is_file()]
+    if files:
+        sections.append(Section("Files beside this page", [Files(files)]))
+    if lines := [line for line in (command, *commands) if line]:
+        sections.append(Section("Make it again", [Command(lines)]))
+    if versions:
+        text = ", ".join(f"{name} {number}" for name, number in versions.items())
+        sections.append(Section("Versions", [Words(text)]))
+    return sections
+
+
+def _verdicts(profile: DecayProfile, color: int | None) -> Verdicts:
+    sentences = " ".join([verdict_in_words(profile), *paired_in_words(profile), changes_in_words(profile)]).strip()
+    marks = [mark_of(name, verdict) for name, verdict in profile.verdicts.items()]
+    return Verdicts(name_of(profile), marks, sentences, color=color)
+
+
+def _of_comparisons(comparisons: Sequence[ProfileComparison]) -> list[Any]:
+    blocks: list[Any] = []
+    for comparison in comparisons:
+        title = f"{comparison.other} against {comparison.base}"
+        blocks.append(Verdicts(title, [change_mark(comparison.label)], comparison.words, "comparison"))
+        blocks += [Words(sentence, lead=lead) for lead, sentence in comparison.published_words.items()]
+    return blocks
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    """Return the figures of a run with the captions that lie beside them."""
+    pictures = []
     for name in FIGURES:
-        picture, caption = folder / f"{name}.png", folder / f"{name}.txt"
+        picture, caption = folder / "figures" / f"{name}.png", folder / "figures" / f"{name}.txt"
         if picture.is_file() and caption.is_file():
             words = " ".join(caption.read_text(encoding="utf-8").split())
-            figures.append((words, base64.b64encode(picture.read_bytes()).decode()))
-    return figures
+            pictures.append(Picture(f"Figure {picture.name}", words, picture.read_bytes()))
+    return pictures
 
 
-def _content(profile: DecayProfile) -> dict[str, Any]:
-    """Return the template's values for one profile; every number is formatted text."""
-    return {
-        "model": str(profile.table["model"].iloc[0]),
-        "words": verdict_in_words(profile),
-        "changes": changes_in_words(profile),
-        "paired": paired_in_words(profile),
-        "nulls": nulls_in_words(profile),
-        "curves": _curves(profile),
-        "controls": [
-            {
-                "name": name,
-                "words": CONTROLS_IN_WORDS.get(name, ""),
-                "verdict": "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
-                "retention": "; ".join(f"{c} {retention_in_words(control, c)}" for c in control.retention),
-            }
-            for name, control in profile.controls.items()
-        ],
-        "users": _extreme_users(profile),
-        "in_words": users_in_words(profile),
-        "caveats": [(code, caveat_in_words(profile, code)) for code in profile.caveats],
-        "protocol": _flat(profile.protocol),
-    }
+def _changes_section(comparison: ProfileComparison) -> Section:
+    rows = [
+        (
+            QUANTITIES_IN_WORDS[change.quantity],
+            change.site,
+            *(_interval_text(getattr(change, name)) for name in ("base", "other", "difference")),
+        )
+        for change in comparison.every()
+    ]
+    head = ("quantity", "where", comparison.base, comparison.other, "change")
+    title = f"{comparison.other} against {comparison.base}"
+    return Section(title, [Table("", head, rows, name=title)])
 
 
-def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
+def _profile_section(profile: DecayProfile, origin: Origin | None) -> Section:
+    """Return the section of one profile; every number is formatted text."""
+    caveats = [Words(caveat_in_words(profile, code), "caveat", code=code) for code in profile.caveats]
+    controls = [
+        (
+            name,
+            CONTROLS_IN_WORDS.get(name, ""),
+            "; ".join(f"{c} {retention_in_words(control, c)}" for c in control.retention),
+            "; ".join(f"{c}: {v.label}" for c, v in control.verdicts.items() if v.label != "none"),
+        )
+        for name, control in profile.controls.items()
+    ]
+    head = ("control", "what it shows", "retention at the last block", "verdict it would give")
+    users = _extreme_users(profile)
+    title = "Users with the largest and the smallest taste at the input"
+    blocks: list[Any] = [
+        *caveats,
+        *_curves(profile),
+        Words(f"{nulls_in_words(profile)} {users_in_words(profile)}"),
+        Table("Controls", head, controls),
+    ]
+    if users:
+        blocks.append(Table(title, USERS_HEAD, users, is_open=False))
+    return Section(name_of(profile), [*blocks, settings_of(profile.protocol, origin)])
+
+
+def _curves(profile: DecayProfile) -> list[Table]:
     """Return the curves of a profile as tables: title and one row of texts per layer."""
-    curves: list[dict[str, Any]] = []
+    curves: list[Table] = []
     layers: list[tuple[str, ...]] = []
     head: tuple[str, ...]
     if "taste" in set(profile.table["component"]):
@@ -109,7 +242,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
                 rows = [{**row, "retention": math.nan} for row in rows]
             layers = [(_text(row, "layer_name"), _span(row, "excess", 4), _span(row, "retention", 2)) for row in rows]
             head = ("layer", "excess", "retention")
-            curves.append({"title": f"{component} carried", "head": head, "layers": layers})
+            curves.append(Table(f"{component} carried", head, layers, is_open=not curves))
         foreseen = profile.foreseen
         if foreseen is not None and len(foreseen):
             rows = foreseen[foreseen["component"] == "taste"].to_dict("records")
@@ -125,7 +258,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
             ]
             layers = [(_text(row, "layer_name"), _span(row, "value", 3)) for row in rows]
             head = ("layer", "in units of the taste carried at the input")
-            curves.append({"title": "taste foreseen", "head": head, "layers": layers})
+            curves.append(Table("taste foreseen", head, layers, is_open=False))
     whole = select_curve(profile.table, null=profile.null)
     layers = [
         (_text(r, "layer_name"), _span(r, "share", 4), _text(r, "null_share", 4), _span(r, "excess", 4))
@@ -133,7 +266,7 @@ def _curves(profile: DecayProfile) -> list[dict[str, Any]]:
     ]
     null = str(whole["null"].iloc[0])
     head = ("layer", "low-pass share", f"{null} null", "excess")
-    curves.append({"title": "whole: low-pass share of the energy (τ = 5)", "head": head, "layers": layers})
+    curves.append(Table("whole: low-pass share of the energy (τ = 5)", head, layers, is_open=not curves))
     return curves
 
 
@@ -147,29 +280,11 @@ def _span(row: Mapping[Any, Any], name: str, digits: int) -> str:
     return NOT_AVAILABLE if pd.isna(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _comparison(comparison: ProfileComparison) -> dict[str, Any]:
-    """Return the template's values for one comparison."""
-    return {
-        "base": comparison.base,
-        "other": comparison.other,
-        "words": comparison.words,
-        "published": list(comparison.published_words.items()),
-        "changes": [
-            {
-                "quantity": QUANTITIES_IN_WORDS[change.quantity],
-                "site": change.site,
-                **{name: _interval_text(getattr(change, name)) for name in ("base", "other", "difference")},
-            }
-            for change in comparison.every()
-        ],
-    }
-
-
 def _interval_text(interval: Interval) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
-def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
+def _extreme_users(profile: DecayProfile) -> list[tuple[str, ...]]:
     """Return the users with the largest and the smallest excess at the input, with their excess at the last block."""
     table = profile.per_user
     column = "taste" if "taste" in table else f"excess_{profile.null}"
@@ -187,22 +302,6 @@ def _extreme_users(profile: DecayProfile) -> list[dict[str, str]]:
     else:
         rows = pd.concat([ranked.head(N_USERS_SHOWN), ranked.tail(N_USERS_SHOWN)])
     return [
-        {
-            "user": str(row[key]),
-            "measured": str(row["measured"]),
-            "first": f"{row[first]:+.4f}",
-            "last": f"{row[profile.retention_layer]:+.4f}",
-        }
+        (str(row[key]), str(row["measured"]), f"{row[first]:+.4f}", f"{row[profile.retention_layer]:+.4f}")
         for row in rows.to_dict("records")
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as (dotted name, text) pairs."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return pairs

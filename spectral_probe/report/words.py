@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import math
 
+from spectral_probe.comparison.words import (
+    INCONCLUSIVE,
+    LOSS,
+    LOWER,
+    NO_CHANGE,
+    NONE,
+    RESTORED,
+    SMOOTHING,
+    SMOOTHING_AND_LOSS,
+    WITHOUT_SHARE,
+)
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.verdict import NOT_MEASURABLE
+from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict
+from spectral_probe.report.page import Mark
 
 #: Where the input has no measurable signal: what is left of it has no denominator.
 NOT_AVAILABLE = "n/a"
@@ -87,6 +99,58 @@ COMPONENTS_IN_WORDS = {
     "popularity": "popularity",
     "whole": "whole excess over the null (popularity, lag profile and taste together)",
 }
+
+
+#: Glyph and look of each label of a verdict.
+_MARKS = {
+    "attenuated": ("▼", "down"),
+    "amplified": ("▲", "up"),
+    "preserved": ("=", "same"),
+    "inconclusive": ("?", "open"),
+    "none": ("–", "open"),
+}
+
+
+#: The same of each label of a comparison.
+_CHANGE_MARKS = {
+    RESTORED: ("▲", "same"),
+    WITHOUT_SHARE: ("▲", "same"),
+    SMOOTHING: ("≈", "up"),
+    SMOOTHING_AND_LOSS: ("▼", "down"),
+    LOSS: ("▼", "down"),
+    LOWER: ("▽", "open"),
+    NO_CHANGE: ("=", "open"),
+    INCONCLUSIVE: ("?", "open"),
+    NONE: ("–", "open"),
+}
+#: What the signs of the verdicts mean.
+SIGNS = (
+    ("▼ attenuated", "the last block carries measurably less than 100 % of what the input carries"),
+    ("▲ amplified", "it carries measurably more"),
+    ("= preserved", "the interval lies between 80 and 125 %"),
+    ("? inconclusive", "too few users for one of these words"),
+    ("∅ no measurable …", "the input itself carries nothing that could be lost"),
+    ("– no verdict", "a curve that is shown and not judged"),
+)
+CHANGE_SIGNS = (
+    ("▲", "in a comparison: the second model carries more of it"),
+    ("▼", "in a comparison: it carries less of it"),
+    ("≈", "in a comparison: a higher low-pass share by smoothing alone"),
+    ("▽", "in a comparison: a lower low-pass share, and no measurable change of what is carried"),
+)
+
+
+def change_mark(label: str) -> Mark:
+    """Return the label of a comparison in one line, with its glyph and look."""
+    glyph, look = _CHANGE_MARKS.get(label, ("?", "open"))
+    return Mark("", glyph, look, "not compared" if label == NONE else label)
+
+
+def mark_of(component: str, verdict: Verdict) -> Mark:
+    """Return the verdict of a component in one line, with its glyph and look."""
+    glyph, look = _MARKS.get(verdict.label, ("∅", "open"))
+    label = "no verdict" if verdict.label == "none" else verdict.label
+    return Mark(component, glyph, look, label)
 
 
 def verdict_in_words(profile: DecayProfile) -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.sparse import csr_array
 
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.recording.layer_grams import LayerGrams
+from spectral_probe.recording.shards import ShardFolder
 from spectral_probe.runs.folder import RunFolder
-from spectral_probe.storage.atomic import write_npz
-from spectral_probe.storage.reading import read_npz
+from spectral_probe.storage.atomic import write_csv, write_npz
+from spectral_probe.storage.reading import read_npz, refuse_special
 
+#: Name of the folder of the Grams that the headline is measured on.
+MAIN_CAPTURE = "main"
+#: Names of the items, one row each.
+ITEMS_FILE = "items.csv.gz"
 #: The kinds of runs of the instrument.
 ANALYSIS, COMPARISON = "analysis", "comparison"
 
@@ -27,7 +35,7 @@ class AnalysisRun(RunFolder):
 
     ::
 
-        graph.npz  grams/<capture>/
+        graph.npz  items.csv.gz  grams/<capture>/
         bands.csv  spectrum.npz  per_user.csv.gz  summary.json  figures/decay.{png,pdf,csv}  report.html
     """
 
@@ -65,6 +73,45 @@ class AnalysisRun(RunFolder):
             "user_ids": user_ids.astype(str),
         }
         write_npz(self.path / "graph.npz", arrays, is_compressed=True)
+
+    def save_items(self, item_ids: npt.NDArray[Any], titles: Sequence[str] | None) -> None:
+        """Save the label, and the title if it has one, of each item, for the histories on the page."""
+        items = pd.DataFrame({"item": [str(item) for item in item_ids], "title": titles or [""] * len(item_ids)})
+        write_csv(self.path / ITEMS_FILE, items)
+
+    def load_item_names(self) -> list[str] | None:
+        """Return the title of each item, or its label where it has none; None for a run of an older version.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read.
+        """
+        path = self.grams_run().path / ITEMS_FILE
+        if not path.exists():
+            return None
+        try:
+            refuse_special(path)
+            items = pd.read_csv(path, dtype=str, keep_default_na=False)
+            return [title or label for title, label in zip(items["title"], items["item"], strict=True)]
+        except (OSError, ValueError, KeyError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} cannot be read: {error}. Run the analysis again from the model.") from error
+
+    def load_sequences(self) -> list[list[int]]:
+        """Return the items of each probed sequence, those it reads and the last one it predicts; no Gram is read.
+
+        Raises
+        ------
+        DataError
+            If the run has no Grams, or its sequences cannot be read or were not saved.
+        """
+        folder = ShardFolder.open(self.grams_run().grams_path(MAIN_CAPTURE))
+        if not {"inputs", "targets"} <= set(folder.arrays):
+            raise DataError(f"{folder.path} does not name its items. Run the analysis again from the model.")
+        inputs, targets, lengths = (folder.arrays[name] for name in ("inputs", "targets", "lengths"))
+        return [
+            [*row[:n].tolist(), int(target[n - 1])] for row, target, n in zip(inputs, targets, lengths, strict=True)
+        ]
 
     def load_graph(self) -> ItemGraph:
         """Return the graph of the saved training interactions."""

@@ -15,6 +15,7 @@ from frellm4rec.data import DemoConfig, make_demo
 from frellm4rec.evaluation import Evaluation, ModelValues, holm
 from frellm4rec.evaluation.contrasts import contrasts
 from frellm4rec.experiments import runner
+from frellm4rec.experiments.curves import training_curves
 from frellm4rec.experiments.definitions import (
     Experiment,
     Variant,
@@ -370,6 +371,15 @@ def test_the_page_and_the_figure_are_written_from_the_tables_alone(finished):
     first = expected.iloc[0]
     cell = f"{first['value']:.4f} [{first['low']:.4f}, {first['high']:.4f}]"
     assert cell in (run.folder / "figure.tex").read_text(encoding="utf-8")
+    for name in ("figure.png", "figure.pdf", "figure.csv"):
+        assert (run.folder / name).stat().st_size > 0
+    page = (run.folder / "report.html").read_text()
+    assert f"{mean['value']:.4f} ± {mean['std']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}]" in page
+    assert "frellm4rec experiment tiny tiny.yaml --dataset" in page
+    curves = training_curves(run.folder, tables.cells)
+    assert curves.groupby(["line", "run"]).size().to_dict() == {
+        (line, f"seed {seed}"): 2 for line in ("Full", "No TFM") for seed in (0, 1)
+    }
 
 
 def renamed(tables, **values):

@@ -25,7 +25,7 @@ CONTENT = {
     ],
 }
 #: What holds times, memory or the time in the name of a run.
-TIMED = re.compile(r"(run|state|summary)\.json|metrics\.jsonl|log\.txt|cells\.csv")
+TIMED = re.compile(r"(run|state|summary)\.json|metrics\.jsonl|log\.txt|cells\.csv|report\.html")
 
 
 def contents(folder):
