@@ -6,11 +6,14 @@ subclasses the builtin it refines, so that library code can be caught with ordin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 #: Characters of a name that a message shows.
 _LONGEST = 80
+#: White space between two sentences.
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z`])")
 
 
 class SpectralProbeError(Exception):
@@ -59,6 +62,11 @@ class ResourceError(SpectralProbeError, OSError):
     """Out of memory, or out of disk space."""
 
     exit_code = 6
+
+
+def what_failed(error: Exception) -> str:
+    """Return the first sentence of an error, for a message that gives the next step itself."""
+    return _SENTENCE_END.split(str(error), maxsplit=1)[0]
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

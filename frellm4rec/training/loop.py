@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.batch import Batch, Supervision
@@ -25,6 +23,7 @@ from frellm4rec.training.threads import check_same_threads, chosen_threads
 from frellm4rec.training.validation import peak_memory, validation_ndcg
 from spectral_probe.errors import NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.progress import Advance, counted
 
 logger = logging.getLogger(__name__)
 #: Called with an entry of the training log: the loss of an epoch, a validation.
@@ -101,17 +100,12 @@ class TrainingLoop:
         """Train the epochs that are left, and load the best weights into the model."""
         config, now = self.config, self.now
         n_batches = -(-len(self.samples) // config.batch_size)
-        bar = tqdm(
-            total=config.n_epochs * n_batches,
-            initial=now.n_steps,
-            desc=f"train {self.model.name} seed {self.seed}",
-            file=sys.stderr,
-            unit="step",
-            disable=None if progress and self.accelerator.is_main_process else True,
-        )
-        with bar:
+        # At most so many: patience may end it earlier.
+        text, total = f"training {self.model.name}", config.n_epochs * n_batches
+        is_shown = None if progress and self.accelerator.is_main_process else False
+        with counted(text, total, unit="steps", done=now.n_steps, bar=is_shown) as advance:
             while not now.is_done:
-                self._epoch(bar)
+                self._epoch(advance)
         if self.best:
             self.model.load_saved_state(self.best)
         self.model.eval()
@@ -138,7 +132,7 @@ class TrainingLoop:
                 break
         return taken, len(starts)
 
-    def _epoch(self, bar: Any) -> None:
+    def _epoch(self, advance: Advance) -> None:
         """Take the steps of an epoch that are left, validate, and write a checkpoint."""
         config, now = self.config, self.now
         clock = _Clock(now)
@@ -156,7 +150,7 @@ class TrainingLoop:
             now.loss_sum += value * n_targets
             now.n_targets += n_targets
             now.step, now.n_steps = step, now.n_steps + 1
-            bar.update()
+            advance(now.n_steps, "")
             if config.save_every and now.n_steps % config.save_every == 0 and step * config.batch_size < len(order):
                 clock.read()
                 self._check_weights()
@@ -167,7 +161,7 @@ class TrainingLoop:
         is_last = now.epoch == config.n_epochs
         if now.epoch % config.validate_every == 0 or is_last:
             is_last |= self._validate(loss, entry)
-            bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{entry['ndcg']:.4f}", best=f"{now.record.best_ndcg:.4f}")
+            advance(now.n_steps, f"best NDCG {now.record.best_ndcg:.4f}")
         clock.read()
         cpu = {} if now.cpu_seconds is None else {"cpu_seconds": round(now.cpu_seconds, 3)}
         self.log(

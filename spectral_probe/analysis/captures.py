@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from tqdm import tqdm
-
 from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
 from spectral_probe.analysis.split_graph import capture_name, user_halves
@@ -17,6 +15,7 @@ from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.errors import ConfigError, ResourceError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import ProbeSequences, probe_sequences
+from spectral_probe.progress import counted
 from spectral_probe.recording.capture import capture, selected_layers
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.analysis_run import AnalysisRun
@@ -111,13 +110,8 @@ def _capture(
 ) -> LayerGrams:
     model, sequences = task.model(), task.sequences
     folder = None if run is None else run.grams_path(task.name)
-    with tqdm(
-        total=len(sequences), desc=f"{model.name}: {task.name}", unit=" users", disable=not progress, delay=2
-    ) as bar:
-
-        def advance(done: int, _total: int) -> None:
-            bar.update(done - bar.n)
-
+    name = model.name if task.name == MAIN else f"{model.name}, {task.name}"
+    with counted(name, len(sequences), unit="users", bar=progress) as advance:
         return capture(
             model,
             sequences.inputs,
@@ -132,7 +126,7 @@ def _capture(
             layers=options.layers,
             out=folder,
             resume=resume and folder is not None and (folder / "manifest.json").exists(),
-            progress=advance,
+            progress=lambda done, _: advance(done, ""),
         )
 
 

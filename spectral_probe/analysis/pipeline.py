@@ -28,10 +28,12 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.progress import stage
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
-from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import try_root
+from spectral_probe.runs.references import ANALYSIS
 from spectral_probe.storage.atomic import disk_errors
 from spectral_probe.storage.cache import cache_root
 
@@ -103,25 +105,31 @@ def run_analysis(
     resume: bool = False,
     from_dir: Path | None = None,
     progress: bool = False,
+    run_name: str = "",
 ) -> Analysis:
-    """Do the work of :func:`analyze`; return the profile with its run."""
+    """Do the work of :func:`analyze`; return the profile with its run, which gets a name if there is one."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if out is not None:
         try_root(out)
+    stage(f"data {dataset}" if isinstance(dataset, str) else "data")
     data = resolve_dataset(dataset, from_dir)
+    stage(f"model {model}" if isinstance(model, str) else "model")
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
+    stage("item vectors")
     inputs = give_inputs(layered, data, options)
     labels, config = _identity(layered, data, options, inputs)
     tasks = plan_captures(layered, data, options)
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
     run = _run_folder(out, layered.name, data.name, config, resume)
-    with nullcontext() if run is None else run.at_work(logger, "An analysis", **_request(model, dataset, from_dir)):
+    facts = {**_request(model, dataset, from_dir), **({"name": run_name} if run_name else {})}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
         if run is not None and (left_over := getattr(layered, "left_over", ())):
             run.write_state("running", left_over=list(left_over))
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs)
+        stage("graph")
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
             with disk_errors(run.path):
@@ -132,14 +140,17 @@ def run_analysis(
         cache_dir = cache_root() / "heat"
         exchanged = None
         if vectors is not None and captures[MAIN].is_causal:
+            stage("analysis: exchanged-items")
             exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
+        stage("analysis")
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
         profile = _with_users(profile, captures, data)
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
+            stage("figures and report")
             write_results(run, profile)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
@@ -174,7 +185,7 @@ def _request(model: Any, dataset: Any, from_dir: Path | None) -> dict[str, Any]:
     return {"request": {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}}
 
 
-def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -> Analysis:
+def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None, run_name: str = "") -> Analysis:
     """Analyse the saved Grams of a run again with other options, without model and data set.
 
     Parameters
@@ -185,6 +196,8 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         Options that differ from those of the run. :data:`CAPTURE_OPTIONS` cannot change.
     out : Path, optional
         Folder for the new run folder; its ``run.json`` names the old run, which has the Grams.
+    run_name : str
+        Name of the new run; without one it has none.
 
     Raises
     ------
@@ -201,6 +214,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
     # The vectors of the items are not saved: this control is taken over from the source.
     controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
     options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": controls, **changes})
+    stage("saved Grams")
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()
@@ -211,8 +225,10 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    grams_from = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
-    with nullcontext() if run is None else run.at_work(logger, "An analysis", **grams_from):
+    facts = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
+    facts |= {"name": run_name} if run_name else {}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
+        stage("analysis")
         profile = measure(
             *(captures, graph, options, labels),
             cache_dir=cache_root() / "heat",
@@ -221,6 +237,7 @@ def reanalyze(path: Path, changes: dict[str, Any], *, out: Path | None = None) -
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         profile = replace(profile, protocol={**config, **profile.protocol})
         if run is not None:
+            stage("figures and report")
             write_results(run, profile)
     return Analysis(profile, run)
 

@@ -16,7 +16,9 @@ from spectral_probe.profiles.figures import decay_figure, heat_figure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.report.html import write_report
-from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
+from spectral_probe.report.words import verdict_in_short
+from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.references import COMPARISON
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
@@ -26,7 +28,7 @@ def write_results(run: AnalysisRun, profile: DecayProfile) -> None:
         profile.save(run.path)
         write_figures(run.path, [profile])
         write_report(run.path, [profile], run.state().get("versions"))
-    run.finish()
+    run.finish(result=verdict_in_short(profile), n_users=profile.n_users)
 
 
 def write_overlay(
@@ -54,7 +56,7 @@ def write_overlay(
         write_report(run.path, profiles, run.state().get("versions"), comparisons or ())
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
-    run.finish()
+    run.finish(result="; ".join(comparison.label for comparison in comparisons or ()))
     return run
 
 

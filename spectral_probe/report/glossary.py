@@ -52,9 +52,13 @@ class Term:
         return f"{self.short} {self.more}"
 
 
-@cache
-def glossary() -> Mapping[str, Term]:
+def glossary() -> dict[str, Term]:
     """Return ``{name: term}`` of every term, section by section."""
+    return dict(_terms())
+
+
+@cache
+def _terms() -> Mapping[str, Term]:
     content = files("spectral_probe.report").joinpath("glossary.yaml").read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     terms = {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.numbers import NOT_AVAILABLE as NOT_AVAILABLE
+from spectral_probe.profiles.numbers import PER_MILLE, decimals_for, fixed, interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import NOT_MEASURABLE
 from spectral_probe.report.glossary import terms_of
-
-#: Where the input has no measurable signal: what is left of it has no denominator.
-NOT_AVAILABLE = "n/a"
 
 #: The sentence of each caveat, by its code.
 CAVEATS = terms_of("caveat")
@@ -46,13 +47,29 @@ def verdict_in_words(profile: DecayProfile) -> str:
     return " ".join(_component_in_words(profile, model, name) for name in profile.verdicts)
 
 
+def verdict_in_short(profile: DecayProfile) -> str:
+    """Return the verdicts of a profile in a few words: ``taste attenuated, popularity preserved``."""
+    return short_verdict({name: verdict.label for name, verdict in profile.verdicts.items()})
+
+
+def short_verdict(labels: Mapping[str, str]) -> str:
+    """Return the labels of verdicts, by component, in a few words; a label that names its component stands alone."""
+    words = [
+        label if label.startswith(NOT_MEASURABLE) else f"{component} {label}"
+        for component, label in labels.items()
+        if label != "none"
+    ]
+    return ", ".join(words) or "no verdict"
+
+
 def _component_in_words(profile: DecayProfile, model: str, component: str) -> str:
     verdict, name = profile.verdicts[component], COMPONENTS_IN_WORDS[component]
     if verdict.label == "none":
         return f"No verdict on {component}."
     if verdict.label.startswith(NOT_MEASURABLE):
+        excess = per_mille(profile.embed_excess[component])
         return (
-            f"The inputs of {model} carry no measurable {name}: their excess is {profile.embed_excess[component]}. "
+            f"The inputs of {model} carry no measurable {name}: their excess is {excess}. "
             "What the layers keep of it cannot be measured."
         )
     if component not in profile.retention or (verdict.label == "inconclusive" and not _is_known(profile, component)):
@@ -71,6 +88,13 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
     depends = f" This word depends on: {', '.join(verdict.depends_on)}." if verdict.depends_on else ""
     note = f", {verdict.note}" if verdict.note else ""
     return f"{beginning}: {verdict.label}{note}.{depends}"
+
+
+def per_mille(excess: Interval) -> str:
+    """Return an excess with its interval, with two significant digits in units of 10⁻³."""
+    value, low, high = (PER_MILLE * part for part in (excess.value, excess.low, excess.high))
+    decimals = min(2, decimals_for([value, low, high]))
+    return f"{fixed(value, decimals)} {interval(low, high, decimals)} in units of 10⁻³"
 
 
 def _is_known(profile: DecayProfile, component: str) -> bool:

@@ -14,11 +14,9 @@ from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.references import ANALYSIS, COMPARISON
 from spectral_probe.storage.atomic import write_npz
 from spectral_probe.storage.reading import read_npz
-
-#: The kinds of runs of the instrument.
-ANALYSIS, COMPARISON = "analysis", "comparison"
 
 
 @dataclass(frozen=True)

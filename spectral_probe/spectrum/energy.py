@@ -317,8 +317,9 @@ def _valid_users(
     }
     is_valid = ~(too_short | edgeless | flat)
     if not is_valid.any():
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items() if count)
         raise DataError(
-            f"None of the {len(lengths)} users can be measured: {skipped}. "
+            f"None of the {len(lengths)} users can be measured ({reasons}). "
             "Probe longer histories, or check that the states differ between positions."
         )
     return is_valid, skipped

@@ -200,7 +200,7 @@ def test_a_centred_gram_below_a_hundred_thousandth_of_the_energy_is_rounding(par
 
 def test_without_anyone_left_there_is_an_error_that_says_why():
     states, lengths, adjacency = toy()
-    with pytest.raises(DataError, match=r"None of the 30 users.*'local graph without an edge': 30.*Probe longer"):
+    with pytest.raises(DataError, match=r"None of the 30 users.*\(local graph without an edge: 30\)\. Probe longer"):
         measured(states, lengths, adjacency * 0)
 
 
