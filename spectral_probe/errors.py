@@ -7,6 +7,7 @@ subclasses the builtin it refines, so that library code can be caught with ordin
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,6 +15,8 @@ from difflib import get_close_matches
 _LONGEST = 80
 #: What PyTorch and C++ say when an allocation fails, whatever the type of their error.
 _OUT_OF_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "cannot allocate memory")
+#: White space between two sentences.
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z`])")
 
 
 class SpectralProbeError(Exception):
@@ -85,6 +88,11 @@ def user_error(error: BaseException) -> SpectralProbeError | None:
             "what is saved stays."
         )
     return None
+
+
+def what_failed(error: Exception) -> str:
+    """Return the first sentence of an error, for a message that gives the next step itself."""
+    return _SENTENCE_END.split(str(error), maxsplit=1)[0]
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

@@ -186,8 +186,9 @@ def test_a_retention_without_a_measurable_input_is_not_available(shuffled, tmp_p
     out = capsys.readouterr().out
     assert "verdict on taste: no measurable taste" in out
     assert "verdict on popularity: no measurable popularity" in out
-    layers = [line for line in out.splitlines() if line.startswith(("│ embed", "│ block", "│ final_norm"))]
-    assert [line.count("n/a") for line in layers] == [2] * 4
+    layers = [line for line in out.splitlines() if line.startswith(("embed", "block", "final_norm"))]
+    # Both retentions and their intervals.
+    assert [line.count("n/a") for line in layers] == [4] * 4
     assert "by null: swap n/a," in out
     (folder,) = (tmp_path / "runs").iterdir()
     assert "inf" not in (folder / "summary.json").read_text().replace("information", "")

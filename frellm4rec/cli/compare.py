@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns
-from spectral_probe.cli.terminal import say
+from frellm4rec.cli.measures import CandidateSeed, Cut, Part, records
+from spectral_probe.cli.completion import complete_runs
+from spectral_probe.cli.flags import MEASURE, Columns, Device, FromDir, examples
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.status import working
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError, SmallCatalogueError
+from spectral_probe.progress import stage
+from spectral_probe.runs.references import TRAINING, resolve_run
 
 if TYPE_CHECKING:
     from frellm4rec.runs.comparison import RunComparison, RunResult
@@ -20,20 +25,38 @@ if TYPE_CHECKING:
 RANKING = "99+1"
 
 
+EXAMPLES = examples(
+    "frellm4rec compare @-2 @last",
+    "frellm4rec compare base full --ranking full",
+    "frellm4rec compare base full --metric recall --fields table",
+)
+
+
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Training runs; the first is the reference.")],
-    metric: Annotated[str, typer.Option(help="ndcg or recall.")] = "ndcg",
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN…",
+            help="Training runs; the first is the reference.",
+            autocompletion=complete_runs("training"),
+        ),
+    ],
+    from_dir: FromDir = None,
+    columns: Columns = None,
+    metric: Annotated[str, typer.Option(help="ndcg or recall.", rich_help_panel=MEASURE)] = "ndcg",
     ranking: Annotated[
         str | None,
-        typer.Option(help="99+1, 100+1, another N+1, or full. Left out: 99+1, or full where the items are too few."),
+        typer.Option(
+            help="99+1, another N+1, or full. Left out: 99+1, or full where the items are too few.",
+            rich_help_panel=MEASURE,
+        ),
     ] = None,
-    part: Annotated[str, typer.Option(help="Held-out item: test (the last) or valid (the one before).")] = "test",
-    k: Annotated[int, typer.Option(help="Cut of the list.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the stored candidates.")] = 0,
-    from_dir: Annotated[Path | None, typer.Option(help="Where the raw files are now, if not where they were.")] = None,
-    columns: Columns = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    part: Part = "test",
+    k: Cut = 10,
+    seed: CandidateSeed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    fields: Fields = None,
 ) -> None:
     """Compare runs, grouped where they differ by seed only, with the group of the first one.
 
@@ -41,7 +64,8 @@ def compare(
     trainings; Holm's correction is over all differences of the table. What is not evaluated yet is evaluated first.
     """
     if len(runs) < 2:
-        raise ConfigError(f"A comparison needs at least two runs; got {len(runs)}. Name another.")
+        raise ConfigError(f"A comparison needs two runs or more; got one: {runs[0]}. Name another one beside it.")
+    runs = [resolve_run(run, (TRAINING,)) for run in runs]
     from functools import cache
 
     from frellm4rec.evaluation.candidates import check_part
@@ -59,18 +83,18 @@ def compare(
     folders = [_open(run.expanduser()) for run in runs]
     check_groups([run.config() for run in folders])
     reading: dict[str, Any] = {"from_dir": from_dir, "columns": columns, "device": device, "load": load}
-    try:
-        results = [_result(run, options, **reading) for run in folders]
-    except SmallCatalogueError as error:
-        if ranking is not None:
-            raise
-        say(f"note: all items are ranked, because {RANKING} is missing. {error}", err=True)
-        results = [_result(run, {**options, "ranking": "full"}, **reading) for run in folders]
-    comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
-    if as_json:
-        rows = json.loads(comparison.table.to_json(orient="records"))
-        content = {"table": rows, "family": comparison.family}
-        typer.echo(json.dumps(content | {"protocols": comparison.protocols, "notes": comparison.notes}, indent=2))
+    with working():
+        try:
+            results = [_result(run, options, **reading) for run in folders]
+        except SmallCatalogueError as error:
+            if ranking is not None:
+                raise
+            say_wrapped(f"note: all items are ranked, because {RANKING} is missing. {error}", err=True)
+            results = [_result(run, {**options, "ranking": "full"}, **reading) for run in folders]
+        comparison = compare_runs(results, metric=metric)  # type: ignore[arg-type]
+    if as_json or fields:
+        content = {"table": records(comparison.table), "family": comparison.family}
+        print_json(content | {"protocols": comparison.protocols, "notes": comparison.notes}, fields)
     else:
         _print(comparison, k)
 
@@ -97,10 +121,10 @@ def _result(
 
     state = run.state()
     if state["status"] != "finished":
-        say(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
+        say_wrapped(f"note: {run.path} is not finished; its best model so far is compared.", err=True)
     evaluation = stored_evaluation(run.path, fingerprint=str(state.get("dataset_fingerprint")), **options)
     if evaluation is None:
-        say(f"evaluating {run.path.name}", err=True)
+        stage(f"evaluating {run.path.name}")
         evaluation = evaluate_trained(
             open_trained(run.path, from_dir=from_dir, columns=columns, device=device, load=load), **options
         )
@@ -112,11 +136,15 @@ def _print(comparison: RunComparison, k: int) -> None:
     from spectral_probe.cli.tables import print_rows
 
     title = f"{METRIC_NAMES[comparison.metric]}@{k}"
-    print_rows([_cells(row, title) for row in comparison.table.to_dict("records")])
+    print_rows(
+        [_cells(row, title) for row in comparison.table.to_dict("records")],
+        numbers=("seeds", title, "difference", "95 % CI", "p", "p Holm"),
+        least=("p", "seeds", "data set"),
+    )
     for protocol in comparison.protocols:
-        say(f"protocol: {protocol}")
+        say_wrapped(f"protocol: {protocol}")
     for note in comparison.notes:
-        say(f"note: {note}")
+        say_wrapped(f"note: {note}")
 
 
 def _cells(row: dict[str, Any], title: str) -> dict[str, str]:

@@ -10,34 +10,55 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectral_probe.cli.flags import Columns
-from spectral_probe.cli.terminal import say
+from spectral_probe.cli.completion import complete_datasets
+from spectral_probe.cli.flags import DATA, RUN, Columns, FromDir, examples
+from spectral_probe.cli.status import working
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.progress import stage
 
 if TYPE_CHECKING:
     from spectral_probe.interactions.dataset import Dataset
 
 CORES = ("iterative", "single", "none")
 EXPORTS = ("recbole",)
+EXAMPLES = examples(
+    "frellm4rec data demo",
+    "frellm4rec data log.csv --columns user=u,item=i --core iterative",
+    "frellm4rec data demo --export recbole exported",
+)
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="demo, lastfm, movielens:100k, … or a file.")],
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="demo, lastfm, movielens:100k, … or a file.",
+            autocompletion=complete_datasets,
+        ),
+    ],
+    from_dir: FromDir = None,
     columns: Columns = None,
     core: Annotated[
         str | None,
         typer.Option(
             help="5-core filter: iterative, single (one pass, as the paper's code makes it) or none. Left out: "
-            "iterative for lastfm, movielens and amazon, none for files."
+            "iterative for lastfm, movielens and amazon, none for files.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     export: Annotated[
-        tuple[str, Path] | None, typer.Option(metavar="FORMAT DIR", help="Write the data set: --export recbole DIR.")
+        tuple[str, Path] | None,
+        typer.Option(metavar="FORMAT DIR", help="Write the data set: --export recbole DIR.", rich_help_panel=RUN),
     ] = None,
     export_items: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the items in their order, as CSV: position, item_id, title."),
+        typer.Option(
+            metavar="FILE",
+            help="Write the items in their order, as CSV: position, item_id, title.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
 ) -> None:
     """Print how many users, items and interactions every filter leaves, beside the paper's Table 1."""
@@ -48,18 +69,21 @@ def data(
             f"--export writes {', '.join(EXPORTS)}; got {export[0]!r}.{did_you_mean(export[0], EXPORTS)} Write for "
             "example --export recbole DIR."
         )
-    from frellm4rec.data.counts import format_report, report_of
-    from frellm4rec.data.recbole import write_recbole
-    from frellm4rec.items.export import write_items
-    from spectral_probe.plugins.datasets import with_columns
+    with working(lines=False), _without_warnings():  # they are printed with the counts
+        from frellm4rec.data.counts import format_report, report_of
+        from frellm4rec.data.recbole import write_recbole
+        from frellm4rec.items.export import write_items
+        from spectral_probe.plugins.datasets import with_columns
 
-    with _without_warnings():  # they are printed with the counts
+        stage(f"data {name}")
         dataset = _load(with_columns(name, columns), from_dir, core)
-    say(format_report(report_of(dataset)))
-    if export is not None:
-        say(f"written: {write_recbole(dataset, export[1].expanduser())}")
-    if export_items is not None:
-        say(f"written: {write_items(dataset, export_items.expanduser())}")
+        report = report_of(dataset)
+        written = [] if export is None else [write_recbole(dataset, export[1].expanduser())]
+        if export_items is not None:
+            written.append(write_items(dataset, export_items.expanduser()))
+    say_wrapped(format_report(report))
+    for path in written:
+        say_wrapped(f"written: {path}")
 
 
 @contextmanager

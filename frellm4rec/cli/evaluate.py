@@ -2,48 +2,107 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns
-from spectral_probe.cli.terminal import say
+from frellm4rec.cli.measures import CandidateSeed, Cut, Part
+from spectral_probe.cli.completion import complete_datasets, complete_runs
+from spectral_probe.cli.flags import DATA, MEASURE, RUN, Columns, Device, FromDir, examples, with_default
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.status import working
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError, SmallCatalogueError
+from spectral_probe.progress import stage
+from spectral_probe.runs.references import TRAINING, resolve_run
 
 if TYPE_CHECKING:
     from frellm4rec.evaluation import Evaluation
 
 RANKINGS = ("99+1", "full")
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN…",
+        help="Training runs, or folders of saved models.",
+        autocompletion=complete_runs("training"),
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        help="Data set of a saved model; of a run, where its data are now.",
+        rich_help_panel=DATA,
+        autocompletion=complete_datasets,
+    ),
+]
+RankingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=with_default("99+1, another N+1, or full; repeatable.", "99+1 and full"), rich_help_panel=MEASURE
+    ),
+]
+CandidatesOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Candidate lists of your own (.npz).", rich_help_panel=MEASURE),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the evaluation of a saved model; runs keep theirs in evaluation/.",
+        rich_help_panel=RUN,
+    ),
+]
+EXAMPLES = examples(
+    "frellm4rec evaluate @last",
+    "frellm4rec evaluate base full --ranking 99+1 --k 5",
+    "frellm4rec evaluate @last --part valid --fields run,ndcg",
+)
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Training runs, or folders of saved models.")],
-    ranking: Annotated[
-        list[str] | None,
-        typer.Option(help="99+1, 100+1, another N+1, or full; may be repeated. Left out: 99+1 and full."),
-    ] = None,
-    part: Annotated[str, typer.Option(help="Held-out item: test (the last) or valid (the one before).")] = "test",
-    k: Annotated[int, typer.Option(help="Cut of the list.")] = 10,
-    candidates: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Candidate lists of your own (.npz) instead of the stored ones.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the stored candidates.")] = 0,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set of a saved model; of a run, where its data are now.")
-    ] = None,
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    runs: RunsArgument,
+    dataset: DatasetOption = None,
+    from_dir: FromDir = None,
     columns: Columns = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the evaluation of a saved model; runs keep theirs in evaluation/.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    ranking: RankingOption = None,
+    part: Part = "test",
+    k: Cut = 10,
+    candidates: CandidatesOption = None,
+    seed: CandidateSeed = 0,
+    device: Device = "auto",
+    out: OutOption = None,
+    as_json: AsJson = False,
+    fields: Fields = None,
 ) -> None:
     """Print NDCG@k, Recall@k and tie rate with the protocol of every number, and keep the values of every user."""
     if out is not None and len(runs) > 1:
         raise ConfigError(f"--out holds the evaluation of one model; got {len(runs)}. Evaluate them one by one.")
+    runs = [resolve_run(run, (TRAINING,)) for run in runs]
+    where = {"dataset": dataset, "from_dir": from_dir, "columns": columns, "device": device}
+    with working(lines=False):
+        results, impossible = _evaluate(
+            runs, ranking, where, candidates, {"part": part, "k": k, "seed": seed, "out": out}
+        )
+    if impossible and not results:
+        raise next(iter(impossible.values()))
+    if as_json or fields:
+        print_json([{"run": str(run), **result.summary()} for run, result in results], fields)
+    else:
+        _print(results)
+    for which, error in impossible.items():
+        say_wrapped(f"note: {which} is missing. {error}", err=True)
+    if impossible and ranking:
+        raise typer.Exit(SmallCatalogueError.exit_code)
+
+
+def _evaluate(
+    runs: list[Path], asked: list[str] | None, where: dict[str, Any], candidates: Path | None, options: dict[str, Any]
+) -> tuple[list[tuple[Path, Evaluation]], dict[str, SmallCatalogueError]]:
+    """Return the evaluations of every run, and why those that are impossible are."""
     from functools import cache
 
     from frellm4rec.evaluation.candidates import Candidates, check_part
@@ -51,32 +110,24 @@ def evaluate(
     from frellm4rec.runs.trained import open_trained
     from spectral_probe.plugins.datasets import resolve_dataset
 
-    check_part(part)
+    check_part(options["part"])
     lists = None if candidates is None else Candidates.load(candidates.expanduser())
-    rankings = _rankings(ranking, None if lists is None else f"{lists.n_negatives}+1")
+    rankings = _rankings(asked, None if lists is None else f"{lists.n_negatives}+1")
     load = cache(resolve_dataset)
     results = []
     impossible: dict[str, SmallCatalogueError] = {}
     for run in runs:
-        trained = open_trained(run, dataset=dataset, from_dir=from_dir, columns=columns, device=device, load=load)
+        stage(f"model {run.name}")
+        trained = open_trained(run, load=load, **where)
         if trained.run is not None and trained.run.state()["status"] != "finished":
-            say(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
-        for rule in _possible(rankings, trained.folder, is_asked=bool(ranking)):
-            options = {"part": part, "k": k, "seed": seed, "candidates": lists, "out": out}
+            say_wrapped(f"note: {run} is not finished; its best model so far is evaluated.", err=True)
+        for rule in _possible(rankings, trained.folder, is_asked=bool(asked)):
+            stage(f"evaluating {run.name}, {rule}")
             try:
-                results.append((run, evaluate_trained(trained, ranking=rule, **options)))  # type: ignore[arg-type]
+                results.append((run, evaluate_trained(trained, ranking=rule, candidates=lists, **options)))
             except SmallCatalogueError as error:
                 impossible.setdefault(f"{run.name}: {rule}", error)
-    if impossible and not results:
-        raise next(iter(impossible.values()))
-    if as_json:
-        typer.echo(json.dumps([{"run": str(run), **result.summary()} for run, result in results], indent=2))
-    else:
-        _print(results)
-    for which, error in impossible.items():
-        say(f"note: {which} is missing. {error}", err=True)
-    if impossible and ranking:
-        raise typer.Exit(SmallCatalogueError.exit_code)
+    return results, impossible
 
 
 def _rankings(asked: list[str] | None, stored: str | None) -> list[str]:
@@ -101,7 +152,7 @@ def _possible(rankings: list[str], folder: Path, *, is_asked: bool) -> list[str]
     name = SavedModel.open(folder).name
     if is_asked or "full" not in rankings or model_class(name).traits.can_rank_all:
         return rankings
-    say(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
+    say_wrapped(f"note: {name} rates given candidates only; the full ranking is left out.", err=True)
     return [ranking for ranking in rankings if ranking != "full"]
 
 
@@ -122,9 +173,11 @@ def _print(results: list[tuple[Path, Evaluation]]) -> None:
                 "protocol": str(numbers[result.rule]),
             }
             for run, result in results
-        ]
+        ],
+        numbers=(f"NDCG@{k}", f"Recall@{k}", "tie rate", "protocol"),
+        least=("model", "tie rate"),
     )
     for protocol, number in numbers.items():
-        say(f"protocol {number}: {protocol}")
+        say_wrapped(f"protocol {number}: {protocol}")
     for run, note in dict.fromkeys((run.name, result.note) for run, result in results if result.note):
-        say(f"note: {run}: {note}")
+        say_wrapped(f"note: {run}: {note}")

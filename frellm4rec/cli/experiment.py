@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns, Flag, given, with_flags
-from spectral_probe.cli.terminal import say
+from frellm4rec.cli.completion import complete_experiments
+from frellm4rec.cli.measures import records
+from spectral_probe.cli.completion import complete_datasets
+from spectral_probe.cli.flags import (
+    DATA,
+    MEASURE,
+    MODEL,
+    RUN,
+    TRAINING,
+    Columns,
+    Flag,
+    examples,
+    given,
+    with_default,
+    with_flags,
+)
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.pages import print_page
+from spectral_probe.cli.status import working
+from spectral_probe.cli.tables import print_rows
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,47 +43,87 @@ def _names(text: str) -> tuple[str, ...]:
 
 #: Each sets a part of the request, or of a tuned table.
 FLAGS = (
-    Flag("dataset", str, "demo, lastfm, amazon:Gift_Cards, … or a file."),
-    Flag("from_dir", Path, "Folder or zip with the raw files."),
-    Flag("variants", str, "Only these variants, or systems of a tuned table: A,B.", convert=_names),
-    Flag("seeds", int, "How many seeds, counted from 0; in a tuned table from 1. Default: 3.", "n_seeds"),
-    Flag("device", str, "auto, cpu, cuda, cuda:N or mps."),
-    Flag("trials", int, "Of a tuned table: trials of each system; default: 12."),
-    Flag("seconds", float, "Of a tuned table: time of a trial; default: 600."),
-    Flag("final", bool, "Of a tuned table: train what validation chose, and open the test items."),
-    Flag("jobs", int, "Trainings at a time; default: 1."),
-    Flag("out", Path, "Folder; runs/experiment-NAME-DATASET when left out."),
+    Flag("variants", str, "Only these variants, or systems of a tuned table: A,B.", convert=_names, panel=MODEL),
+    Flag("dataset", str, "demo, lastfm, amazon:Gift_Cards, … or a file.", panel=DATA, complete=complete_datasets),
+    Flag("from_dir", Path, "Folder or zip with the raw files of the data set.", panel=DATA),
+    Flag("seeds", int, "Seeds, counted from 0; in a tuned table from 1.", "n_seeds", panel=TRAINING, default="3"),
+    Flag("trials", int, "Of a tuned table: trials of each system.", panel=TRAINING, default="12"),
+    Flag("seconds", float, "Of a tuned table: time of a trial.", panel=TRAINING, default="600"),
+    Flag("final", bool, "Of a tuned table: open the test items.", panel=TRAINING),
+    Flag("device", str, "auto, cpu, cuda, cuda:N or mps.", panel=RUN, default="auto"),
+    Flag("jobs", int, "Trainings at a time.", panel=RUN, default="1"),
+    Flag("out", Path, "Folder.", panel=RUN, default="runs/experiment-NAME-DATASET"),
+)
+NameArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Such as table2 or ablation, or a name for FILE; left out, all are listed.",
+        autocompletion=complete_experiments,
+    ),
+]
+BackboneOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Language model, instead of those of the experiment; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+ModeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODE",
+        help="prefix, causal or two_sided_leaky, for every variant; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Model to evaluate beside them, such as sasrec; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="For all variants, as training.n_epochs=8; repeatable.",
+        rich_help_panel=TRAINING,
+    ),
+]
+RankingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=with_default("99+1, another N+1, or full; repeatable.", "99+1 and full"), rich_help_panel=MEASURE
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cells and what is done of each.", rich_help_panel=RUN)
+]
+EXAMPLES = examples(
+    "frellm4rec experiment",
+    "frellm4rec experiment ablation --dataset demo --dry-run",
+    "frellm4rec experiment table2 --dataset lastfm --trials 3 --seconds 60",
 )
 
 
-@with_flags(FLAGS, before="backbone")
+@with_flags(FLAGS, before="dry_run")
 def experiment(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Such as table2 or ablation, or a name for FILE; left out, all are listed."),
-    ] = None,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="An experiment of your own.")] = None,
+    name: NameArgument = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="An experiment of your own.")] = None,
+    backbone: BackboneOption = None,
+    mode: ModeOption = None,
+    beside: BesideOption = None,
     columns: Columns = None,
-    backbone: Annotated[
-        list[str] | None, typer.Option(help="Language model; may be repeated. Left out: those of the experiment.")
-    ] = None,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(help="prefix, causal or two_sided_leaky; may be repeated, and every variant is run in each."),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="For all variants, as training.n_epochs=8; may be repeated."),
-    ] = None,
-    beside: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="Model to evaluate alone beside them, such as sasrec; may be repeated."),
-    ] = None,
-    ranking: Annotated[
-        list[str] | None, typer.Option(help="99+1, another N+1, or full; may be repeated. Left out: 99+1 and full.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and what is done of each.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    setting: SettingOption = None,
+    ranking: RankingOption = None,
+    dry_run: DryRunOption = False,
+    as_json: AsJson = False,
+    fields: Fields = None,
     **options: Any,
 ) -> None:
     """Train every cell of a table or figure, skip those that are finished, and write CSV, Markdown and figure.
@@ -75,7 +133,7 @@ def experiment(
     --final opens the test items.
     """
     if name is None:
-        _list_experiments()
+        _list_experiments(as_json, fields)
         return
     asked = given(FLAGS, options)
     if "dataset" not in asked:
@@ -94,11 +152,17 @@ def experiment(
         rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
         **asked,
     )
-    _start(name, file, request, of_the_run, dry_run, as_json)
+    of_the_run["dry_run"] = dry_run
+    _start(name, file, request, of_the_run, as_json, fields)
 
 
 def _start(
-    name: str, file: Path | None, request: ExperimentRequest, asked: dict[str, Any], dry_run: bool, as_json: bool
+    name: str,
+    file: Path | None,
+    request: ExperimentRequest,
+    asked: dict[str, Any],
+    as_json: bool,
+    fields: str | None,
 ) -> None:
     """Plan or run the experiment of a request; ``asked`` holds the options that are not part of it."""
     from frellm4rec.cli.tuned_table import open_tuned, print_trials, run_tuned
@@ -112,46 +176,60 @@ def _start(
     definition = load_definition(name, None if file is None else file.expanduser())
     folder = out.expanduser() if out is not None else default_folder(f"experiment-{name}", request.dataset)
     if isinstance(definition, TunedExperiment):
-        tuned = open_tuned(definition, request, folder, asked.get("trials", 12), asked.get("seconds", 600.0))
-        print_trials(tuned, as_json) if dry_run else run_tuned(tuned, jobs=jobs, is_final=is_final, as_json=as_json)
+        with working():
+            tuned = open_tuned(definition, request, folder, asked.get("trials", 12), asked.get("seconds", 600.0))
+        if asked["dry_run"]:
+            print_trials(tuned, as_json, fields)
+        else:
+            run_tuned(tuned, jobs=jobs, is_final=is_final, as_json=as_json, fields=fields)
         return
     if is_final:
         raise ConfigError(
             f"--final is of tuned tables such as table2; {name} opens the test items anyway. Leave it out."
         )
-    run = ExperimentRun.open(definition, request, folder)
-    if dry_run:
-        _print_plan(run, as_json)
+    with working():
+        run = ExperimentRun.open(definition, request, folder)
+    if asked["dry_run"]:
+        _print_plan(run, as_json, fields)
     else:
-        _run(run, jobs, as_json)
+        _run(run, jobs, as_json, fields)
 
 
-def _list_experiments() -> None:
+def _list_experiments(as_json: bool, fields: str | None) -> None:
     from frellm4rec.experiments.definitions import experiment_names
     from frellm4rec.experiments.systems import TunedExperiment, load_definition
 
+    rows = []
     for name in experiment_names():
         experiment = load_definition(name)
         is_tuned = isinstance(experiment, TunedExperiment)
         size = f"{len(experiment.rows)} systems, tuned" if is_tuned else f"{len(experiment.variants)} variants"
-        say(f"{name:12} {experiment.source:8} {experiment.title} ({size})")
+        rows.append({"name": name, "of the paper": experiment.source, "title": experiment.title, "size": size})
+    if as_json or fields:
+        print_json(rows, fields)
+    else:
+        print_rows(rows)
 
 
-def _run(run: ExperimentRun, jobs: int, as_json: bool) -> None:
+def _run(run: ExperimentRun, jobs: int, as_json: bool, fields: str | None) -> None:
     from frellm4rec.experiments.markdown import markdown
 
-    say(f"{len(run.cells)} cells in {run.folder}", err=True)
+    say_wrapped(f"{len(run.cells)} cells in {run.folder}", err=True)
     try:
-        tables = run.run(jobs=jobs, progress=True, report=lambda line: say(line, err=True))
+        with working("cells"):
+            tables = run.run(jobs=jobs, progress=True, report=lambda line: say_wrapped(line, err=True))
     except KeyboardInterrupt:
-        say(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
+        say_wrapped(f"the finished cells are in {run.folder}; the same command goes on from there.", err=True)
         raise
-    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else markdown(run.experiment, tables).rstrip())
+    if as_json or fields:
+        print_json(_content(run, tables), fields)
+    else:
+        print_page(markdown(run.experiment, tables))
     if run.exit_code:
         raise typer.Exit(run.exit_code)
 
 
-def _print_plan(run: ExperimentRun, as_json: bool) -> None:
+def _print_plan(run: ExperimentRun, as_json: bool, fields: str | None) -> None:
     plan = [
         {
             "variant": cell.variant.name,
@@ -163,13 +241,13 @@ def _print_plan(run: ExperimentRun, as_json: bool) -> None:
         }
         for cell in run.cells
     ]
-    if as_json:
-        typer.echo(json.dumps({"folder": str(run.folder), "cells": plan}, indent=2))
+    if as_json or fields:
+        print_json({"folder": str(run.folder), "cells": plan}, fields)
         return
     for entry, cell in zip(plan, run.cells, strict=True):
-        say(f"{entry['state']:9} {cell}")
+        say_wrapped(f"{entry['state']:9} {cell}", indent=" " * 10)
     n_open = sum(entry["state"] in ("run", "resume") for entry in plan)
-    say(f"{len(plan)} cells, {n_open} to train; folder {run.folder}")
+    say_wrapped(f"{len(plan)} cells, {n_open} to train; folder {run.folder}")
 
 
 def _content(run: ExperimentRun, tables: ExperimentTables) -> dict[str, Any]:
@@ -180,6 +258,6 @@ def _content(run: ExperimentRun, tables: ExperimentTables) -> dict[str, Any]:
         "experiment": run.experiment.name,
         "folder": str(run.folder),
         "exit_code": run.exit_code,
-        **{name: json.loads(table.to_json(orient="records")) for name, table in parts.items()},
-        "parts": json.loads(part_effects(run.experiment, tables).to_json(orient="records")),
+        **{name: records(table) for name, table in parts.items()},
+        "parts": records(part_effects(run.experiment, tables)),
     }

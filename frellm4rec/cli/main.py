@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from frellm4rec.cli.compare import compare
-from frellm4rec.cli.data import data
-from frellm4rec.cli.evaluate import evaluate
-from frellm4rec.cli.experiment import experiment
-from frellm4rec.cli.export import export
-from frellm4rec.cli.models import models
-from frellm4rec.cli.rayleigh import rayleigh
-from frellm4rec.cli.recommend import recommend
-from frellm4rec.cli.train import train
-from frellm4rec.cli.tune import tune
-from spectral_probe.cli.app import new_app, run_command
+from frellm4rec.cli import compare, data, evaluate, experiment, export, models, rayleigh, recommend, train, tune
+from spectral_probe.cli.app import add_commands, new_app, run_command
 
 app = new_app(
     "frellm4rec", "Sequential recommendation with and without a language model: data, models, training, evaluation."
 )
-for command in (data, models, train, tune, evaluate, recommend, export, compare, experiment, rayleigh):
-    app.command()(command)
+add_commands(
+    app,
+    (data.data, data.EXAMPLES),
+    (models.models, models.EXAMPLES),
+    (train.train, train.EXAMPLES),
+    (tune.tune, tune.EXAMPLES),
+    (evaluate.evaluate, evaluate.EXAMPLES),
+    (recommend.recommend, recommend.EXAMPLES),
+    (export.export, export.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
+    (experiment.experiment, experiment.EXAMPLES),
+    (rayleigh.rayleigh, rayleigh.EXAMPLES),
+)
 
 
 def main() -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from frellm4rec.cli.completion import complete_recommenders
+from spectral_probe.cli.flags import examples
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.terminal import say
+
+EXAMPLES = examples(
+    "frellm4rec models", "frellm4rec models sasrec > recipe.yaml", "frellm4rec models --fields name,loss"
+)
 
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Print the resolved recipe and the search grid of this one.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Print the resolved recipe and the search grid of this one.",
+            autocompletion=complete_recommenders,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
+    fields: Fields = None,
 ) -> None:
     """List the recommenders that can be trained or counted, and what each reads and offers.
 
@@ -23,15 +35,15 @@ def models(
     from frellm4rec.models.registry import model_names
 
     if name is not None:
-        _print_recipe(name, as_json)
+        _print_recipe(name, as_json, fields)
         return
     rows = [_describe(known) for known in model_names()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+    if as_json or fields:
+        print_json(rows, fields)
         return
     from spectral_probe.cli.tables import print_rows
 
-    print_rows([_cells(row) for row in rows])
+    print_rows([_cells(row) for row in rows], least=("title", "paper", "loss"))
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _print_recipe(name: str, as_json: bool) -> None:
+def _print_recipe(name: str, as_json: bool, fields: str | None) -> None:
     import yaml
 
     from frellm4rec.models.registry import model_class
@@ -95,11 +107,11 @@ def _print_recipe(name: str, as_json: bool) -> None:
     left_out = {"name", "from_dir", *(() if model_class(name).traits.is_trained else ("training", "threads"))}
     recipe = {key: value for key, value in Recipe(model=name).to_dict().items() if key not in left_out}
     search = dict(model_defaults(name).search)
-    if as_json:
-        typer.echo(json.dumps({**_describe(name), "recipe": recipe, "search": search}, indent=2))
+    if as_json or fields:
+        print_json({**_describe(name), "recipe": recipe, "search": search}, fields)
         return
     say(yaml.safe_dump(recipe, sort_keys=False).rstrip())
     if search:
         say("# what a search varies:")
     for setting, values in search.items():
-        say(f"#   {setting}: {values}")
+        say(f"#   {setting}: {', '.join(map(str, values))}")

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns
-from spectral_probe.cli.terminal import say
+from frellm4rec.cli.completion import complete_recommenders
+from frellm4rec.cli.measures import records
+from spectral_probe.cli.completion import complete_datasets
+from spectral_probe.cli.flags import DATA, MODEL, RUN, TRAINING, Columns, Device, FromDir, examples, with_default
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.status import working
+from spectral_probe.cli.terminal import say_wrapped
 
 if TYPE_CHECKING:
     from frellm4rec.tuning.search import Search
@@ -17,31 +22,74 @@ if TYPE_CHECKING:
     from frellm4rec.tuning.trials import System
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Recommender, see `frellm4rec models`.", autocompletion=complete_recommenders),
+]
+ColumnOption = Annotated[
+    str,
+    typer.Option(help="own: the loss of the model's paper; same: the softmax over all.", rich_help_panel=MODEL),
+]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="For all trials, as architecture.max_length=20; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="DATA",
+        help="Data set, NAME:ARGUMENT, or a file.",
+        rich_help_panel=DATA,
+        autocompletion=complete_datasets,
+    ),
+]
+TrialsOption = Annotated[
+    int, typer.Option(help="Trials; the first has the settings of the recipe.", rich_help_panel=TRAINING)
+]
+SecondsOption = Annotated[
+    float, typer.Option(help="Time of a trial: computed on the CPU, passed on a GPU.", rich_help_panel=TRAINING)
+]
+PatienceOption = Annotated[
+    int, typer.Option(help="Validations without a better one that end a trial.", rich_help_panel=TRAINING)
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help=with_default("Folder.", "runs/tune-DATASET"), rich_help_panel=RUN),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the trials, and stop.", rich_help_panel=RUN)]
+EXAMPLES = examples(
+    "frellm4rec tune sasrec --trials 3 --seconds 60 --dry-run",
+    "frellm4rec tune sasrec -d lastfm --trials 12",
+    "frellm4rec tune gru4rec --set architecture.max_length=20 --jobs 2",
+)
+
+
 def tune(
-    model: Annotated[str, typer.Argument(help="Registered model, see `frellm4rec models`.")],
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = "demo",
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files.")] = None,
+    model: ModelArgument,
+    column: ColumnOption = "own",
+    setting: SettingOption = None,
+    dataset: DatasetOption = "demo",
+    from_dir: FromDir = None,
     columns: Columns = None,
-    column: Annotated[
-        str, typer.Option(help="own: the loss of the model's paper; same: the softmax over all items.")
-    ] = "own",
-    trials: Annotated[int, typer.Option(help="How many; the first has the settings of the recipe.")] = 12,
-    seconds: Annotated[
-        float, typer.Option(help="Time of a trial, to be computed on the CPU or passed on a GPU.")
-    ] = 600.0,
-    validations: Annotated[int, typer.Option(help="Validations in this time.")] = 20,
-    patience: Annotated[int, typer.Option(help="Validations without a better one that end a trial.")] = 10,
-    jobs: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of a trial on the CPU.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the draws, and of every trial.")] = 0,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="For all trials, as architecture.max_length=20; repeatable."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/tune-DATASET when left out.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON.")] = False,
+    trials: TrialsOption = 12,
+    seconds: SecondsOption = 600.0,
+    validations: Annotated[int, typer.Option(help="Validations in this time.", rich_help_panel=TRAINING)] = 20,
+    patience: PatienceOption = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the draws and of every trial.", rich_help_panel=TRAINING)] = 0,
+    jobs: Annotated[int, typer.Option(help="Trials at a time.", rich_help_panel=RUN)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of a trial on the CPU.", rich_help_panel=RUN)] = 1,
+    device: Device = "cpu",
+    out: OutOption = None,
+    dry_run: DryRunOption = False,
+    as_json: AsJson = False,
+    fields: Fields = None,
 ) -> None:
     """Try settings of a model, and choose those with the best full-ranking NDCG on the validation items.
 
@@ -50,65 +98,68 @@ def tune(
     """
     from frellm4rec.runs.recipe import parse_assignments
     from frellm4rec.tuning.folders import default_folder
-    from frellm4rec.tuning.processes import exit_code_of
-    from frellm4rec.tuning.search import Budget, Search
     from frellm4rec.tuning.trials import System
     from spectral_probe.plugins.datasets import with_columns
 
-    budget = Budget(seconds, n_validations=validations, patience=patience, seed=seed, threads=threads)
     base = parse_assignments(setting or ())
     system = System(model, column, base)  # type: ignore[arg-type]
-    planned = system.trials(trials, seed=seed)
+    with working():
+        from frellm4rec.tuning.processes import exit_code_of
+        from frellm4rec.tuning.search import Budget, Search
+
+        budget = Budget(seconds, n_validations=validations, patience=patience, seed=seed, threads=threads)
+        planned = system.trials(trials, seed=seed)
+        if not dry_run:
+            folder = out.expanduser() if out is not None else default_folder("tune", dataset)
+            from_dir_text = None if from_dir is None else str(from_dir)
+            search = Search.open(
+                folder, dataset=with_columns(dataset, columns), from_dir=from_dir_text, device=device, budget=budget
+            )
+            tables = _run(search, system, trials, jobs)
     if dry_run:
-        _print_plan(system, planned, as_json)
+        _print_plan(system, planned, as_json, fields)
         return
-    folder = out.expanduser() if out is not None else default_folder("tune", dataset)
-    from_dir_text = None if from_dir is None else str(from_dir)
-    search = Search.open(
-        folder, dataset=with_columns(dataset, columns), from_dir=from_dir_text, device=device, budget=budget
-    )
-    try:
-        tables = search.run(
-            [system], n_trials=trials, jobs=jobs, progress=True, report=lambda line: say(line, err=True)
-        )
-    except KeyboardInterrupt:
-        say(f"the finished trials are in {folder}; the same command goes on from there.", err=True)
-        raise
-    _print_result(search, system, tables, as_json)
+    _print_result(search, system, tables, as_json, fields)
     failures = tables.rows_of(system)["error"]
     failures = failures[failures != ""].tolist()
     if failures:
-        say(f"{len(failures)} of {trials} trials failed", err=True)
+        say_wrapped(f"{len(failures)} of {trials} trials failed", err=True)
     if tables.winner(system) is None:
         raise typer.Exit(exit_code_of(failures[0]))
 
 
-def _print_plan(system: System, planned: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"model": system.model, "column": system.column, "trials": planned}, indent=2))
+def _run(search: Search, system: System, n_trials: int, jobs: int) -> SearchTables:
+    try:
+        return search.run(
+            [system], n_trials=n_trials, jobs=jobs, progress=True, report=lambda line: say_wrapped(line, err=True)
+        )
+    except KeyboardInterrupt:
+        say_wrapped(f"the finished trials are in {search.folder}; the same command goes on from there.", err=True)
+        raise
+
+
+def _print_plan(system: System, planned: list[dict[str, Any]], as_json: bool, fields: str | None) -> None:
+    if as_json or fields:
+        print_json({"model": system.model, "column": system.column, "trials": planned}, fields)
         return
     for number, settings in enumerate(planned):
         text = ", ".join(f"{name}={value}" for name, value in settings.items())
-        say(f"trial {number}: {text or 'the settings of the recipe'}")
+        say_wrapped(f"trial {number}: {text or 'the settings of the recipe'}", indent="  ")
 
 
-def _print_result(search: Search, system: System, tables: SearchTables, as_json: bool) -> None:
+def _print_result(search: Search, system: System, tables: SearchTables, as_json: bool, fields: str | None) -> None:
     rows, winner = tables.rows_of(system), tables.winner(system)
-    if as_json:
+    if as_json or fields:
         best = None if winner is None else int(winner["trial"])
-        content = {
-            "folder": str(search.folder),
-            "best_trial": best,
-            "trials": json.loads(rows.to_json(orient="records")),
-        }
-        typer.echo(json.dumps(content, indent=2))
+        print_json({"folder": str(search.folder), "best_trial": best, "trials": records(rows)}, fields)
         return
     from spectral_probe.cli.tables import print_rows
 
-    print_rows([_cells(row) for row in rows.sort_values("validation_ndcg", ascending=False).to_dict("records")])
+    cells = [_cells(row) for row in rows.sort_values("validation_ndcg", ascending=False).to_dict("records")]
+    print_rows(cells, numbers=("trial", "NDCG@10", "seconds"), least=("seconds", "epochs"))
     if winner is not None:
         path = search.recipe_path(system, int(winner["trial"]))
-        say(f"best on validation: trial {winner['trial']}; train it with: frellm4rec train {path}")
+        say_wrapped(f"best on validation: trial {winner['trial']}; train it with: frellm4rec train {path}")
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

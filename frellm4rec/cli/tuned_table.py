@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from spectral_probe.cli.terminal import say
+from frellm4rec.cli.measures import records
+from spectral_probe.cli.json_output import print_json
+from spectral_probe.cli.pages import print_page
+from spectral_probe.cli.status import working
+from spectral_probe.cli.terminal import say_wrapped
 
 if TYPE_CHECKING:
     from frellm4rec.experiments.grid import ExperimentRequest
@@ -27,43 +30,48 @@ def open_tuned(
     return TunedRun.open(experiment, request, folder, n_trials=n_trials, budget=Budget(seconds))
 
 
-def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool) -> None:
+def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool, fields: str | None) -> None:
     """Search, and then, if asked for, train what was chosen and open the test items; print the page."""
     from frellm4rec.experiments.system_page import system_page
 
     def report(line: str) -> None:
-        say(line, err=True)
+        say_wrapped(line, err=True)
 
     try:
-        if is_final:
-            run.check_rankings()
-        tables = run.tune(jobs=jobs, progress=True, report=report)
-        if is_final:
-            tables = run.finish(jobs=jobs, progress=True, report=report)
+        with working("search"):
+            if is_final:
+                run.check_rankings()
+            tables = run.tune(jobs=jobs, progress=True, report=report)
+            if is_final:
+                tables = run.finish(jobs=jobs, progress=True, report=report)
     except KeyboardInterrupt:
-        say(f"what has finished is in {run.folder}; the same command goes on from there.", err=True)
+        say_wrapped(f"what has finished is in {run.folder}; the same command goes on from there.", err=True)
         raise
-    typer.echo(json.dumps(_content(run, tables), indent=2) if as_json else system_page(run.experiment, tables).rstrip())
+    if as_json or fields:
+        print_json(_content(run, tables), fields)
+    else:
+        print_page(system_page(run.experiment, tables))
     if run.exit_code:
         raise typer.Exit(run.exit_code)
 
 
-def print_trials(run: TunedRun, as_json: bool) -> None:
+def print_trials(run: TunedRun, as_json: bool, fields: str | None) -> None:
     """Print the trials of every system, and which of them have ended."""
     rows: list[dict[str, Any]] = []
     for system in run.systems:
         for index, settings in enumerate(system.trials(run.n_trials, seed=run.search.budget.seed)):
             state = "finished" if run.search.is_finished(system, index) else "run"
             rows.append({"system": system.name, "trial": index, "state": state, "settings": settings})
-    if as_json:
-        typer.echo(json.dumps({"folder": str(run.folder), "trials": rows}, indent=2))
+    if as_json or fields:
+        print_json({"folder": str(run.folder), "trials": rows}, fields)
         return
     for row in rows:
         text = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in row["settings"].items())
-        say(f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}")
+        line = f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}"
+        say_wrapped(line, indent=" " * 12)
     todo = [row for row in rows if row["state"] == "run"]
     longest = len(todo) * run.search.budget.seconds / 3600
-    say(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
+    say_wrapped(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:
@@ -73,5 +81,5 @@ def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:
         "experiment": run.experiment.name,
         "folder": str(run.folder),
         "exit_code": run.exit_code,
-        **{name: json.loads(table.to_json(orient="records")) for name, table in parts.items()},
+        **{name: records(table) for name, table in parts.items()},
     }

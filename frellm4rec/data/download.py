@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from frellm4rec.data.parsing.text_files import GZIP_MAGIC
 from spectral_probe.errors import DataError
+from spectral_probe.progress import Advance, counted
 from spectral_probe.storage.atomic import disk_errors, move_file, scratch_folder, write_text
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
 from spectral_probe.storage.hashing import file_hash
@@ -126,14 +128,15 @@ def _download(address: str, path: Path, file: RemoteFile) -> str | None:
 
     logger.info("fetching %s", address)
     pooch.get_logger().setLevel(logging.WARNING)  # pooch asks users to note the checksum, which is recorded here
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        timeout=TIMEOUT,
-        # With transfer compression, .gz files would arrive unpacked.
-        headers={"Accept-Encoding": "identity"},
-    )
     try:
-        pooch.retrieve(address, file.sha256, fname=path.name, path=path.parent, downloader=downloader)
+        with _Counted(file.name) as counted_bytes:
+            downloader = pooch.HTTPDownloader(
+                progressbar=counted_bytes,
+                timeout=TIMEOUT,
+                # With transfer compression, .gz files would arrive unpacked.
+                headers={"Accept-Encoding": "identity"},
+            )
+            pooch.retrieve(address, file.sha256, fname=path.name, path=path.parent, downloader=downloader)
     except (requests.RequestException, ValueError) as error:
         # ValueError: the checksum differs, or the address is not valid.
         return _reason(error)
@@ -143,6 +146,36 @@ def _download(address: str, path: Path, file: RemoteFile) -> str | None:
         path.unlink()
         return f"the response is not the file; it starts with {start!r}"
     return None
+
+
+class _Counted:
+    """What pooch takes for a bar: the kilobytes of a download, shown as any counted work is."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.total, self.done = name, 0, 0
+        self.stack = ExitStack()
+        self.advance: Advance | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def update(self, n_bytes: int) -> None:
+        """Add so many bytes; the first ones begin the count."""
+        if self.advance is None:
+            work = counted(f"downloading {self.name}", self.total // 1000, unit="kB", bar=None)
+            self.advance = self.stack.enter_context(work)
+        self.done += n_bytes
+        self.advance(min(self.done, self.total) // 1000, "")
+
+    def reset(self) -> None:
+        """Begin again, before pooch says that all is there."""
+        self.done = 0
+
+    def close(self) -> None:
+        """End; the count ends with the block."""
 
 
 def _reason(error: BaseException) -> str:

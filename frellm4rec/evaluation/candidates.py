@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.errors import ConfigError, DataError, SmallCatalogueError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, SmallCatalogueError, did_you_mean, what_failed
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import disk_errors, write_npz
 from spectral_probe.storage.cache import CACHE_VARIABLE, cache_root
@@ -246,6 +246,6 @@ def stored_candidates(
     except DataError as error:
         raise DataError(
             f"The stored candidates {path} are damaged or not those of {dataset.name!r}, {part}, {n_negatives}+1, seed "
-            f"{seed}: {error} Delete this file; the same lists are then drawn again."
+            f"{seed}: {what_failed(error)} Delete this file; the same lists are then drawn again."
         ) from error
     return candidates

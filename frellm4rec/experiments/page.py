@@ -17,6 +17,7 @@ from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
 from spectral_probe.report.columns import Data
 from spectral_probe.report.markdown import sections_of
+from spectral_probe.report.glossary import explanations
 from spectral_probe.report.page import Command, Files, Page, Panel, Picture, Section
 from spectral_probe.report.vega import has_charts
 
@@ -63,7 +64,7 @@ def experiment_page(
     command : str
         What makes it again.
     terms : mapping, optional
-        Explanations of terms.
+        Explanations of terms; those of the glossary when left out.
     """
     heading, sections = sections_of(text)
     panels: list[Panel] = []
@@ -83,7 +84,13 @@ def experiment_page(
     after += [Section("Make it again", [Command([command])])] if command else []
     explore = Section("", [*panels, *pictures])
     first = sections[:1] if sections and not sections[0].title else []
-    return Page(heading, heading, [*first, explore, *sections[len(first) :], *after], data, terms or {})
+    return Page(
+        heading,
+        heading,
+        [*first, explore, *sections[len(first) :], *after],
+        data,
+        explanations() if terms is None else terms,
+    )
 
 
 def tuned_curves(experiment: TunedExperiment, tables: SystemTables) -> pd.DataFrame:

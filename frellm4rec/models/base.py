@@ -17,7 +17,7 @@ from torch import nn
 from frellm4rec.models.batch import Batch, Supervision
 from frellm4rec.models.config import CONFIG_FILE, WEIGHTS_FILE, RecommenderConfig
 from frellm4rec.models.traits import Traits
-from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, what_failed
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.storage.atomic import whole_file, write_text
 from spectral_probe.storage.hashing import digest
@@ -244,7 +244,9 @@ class Recommender(nn.Module, ABC):
         try:
             return cls.config_class.from_dict(values), weights
         except ConfigError as error:
-            raise ModelError(f"{folder / CONFIG_FILE} cannot be used: {error} Restore it, or train again.") from error
+            raise ModelError(
+                f"{folder / CONFIG_FILE} cannot be used: {what_failed(error)} Restore it, or train again."
+            ) from error
 
     @staticmethod
     def fill(model: Model, weights: Mapping[str, torch.Tensor], folder: str | Path) -> Model:

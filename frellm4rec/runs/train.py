@@ -23,11 +23,13 @@ from frellm4rec.training.threads import check_same_threads
 from frellm4rec.training.trainer import check_trainable, train
 from frellm4rec.training.validation import check_k, untrained_record
 from spectral_probe.backbones.devices import parse_device
-from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
+from spectral_probe.errors import ConfigError, DataError, MissingDependencyError, what_failed
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
-from spectral_probe.plugins.saved_models import TRAINING, open_training_run
+from spectral_probe.plugins.saved_models import open_training_run
+from spectral_probe.progress import stage
 from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
+from spectral_probe.runs.references import TRAINING
 from spectral_probe.storage.atomic import disk_errors, write_text
 from spectral_probe.storage.hashing import settings_hash
 
@@ -73,7 +75,7 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe.from_dict(values | asked)
     except ConfigError as error:
         raise DataError(
-            f"{path / 'config.yaml'} is not the recipe of a training: {error} Restore it, or train again."
+            f"{path / 'config.yaml'} is not the recipe of a training: {what_failed(error)} Restore it, or train again."
         ) from error
 
 
@@ -124,6 +126,8 @@ def train_recipe(
             f"WORLD_SIZE={n_processes}. Start frellm4rec train without a launcher. "
             "To train on several processes, call frellm4rec.training.train from your own program."
         )
+    if dataset is None:
+        stage(f"data {recipe.dataset}")
     dataset = dataset or resolve_dataset(recipe.dataset, None if recipe.from_dir is None else Path(recipe.from_dir))
     content = identity(recipe, dataset)
     run, finished = _earlier(content, out, folder) if resume else (None, None)
@@ -131,6 +135,7 @@ def train_recipe(
         done = load_run(finished.path, device=str(parse_device(recipe.device)))
         check_same_threads(done.record.threads, recipe.threads)
         return done
+    stage(f"model {recipe.model}")
     model = build_model(recipe, dataset)  # first: if the model cannot be loaded or trained, no folder is created
     assert recipe.training is not None
     if model.traits.is_trained:
@@ -183,6 +188,7 @@ def _train(
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s on %s: %d trained parameters", recipe.model, dataset.name, n_trained)
     _check_metrics(run.path)
+    stage("training")
     with disk_errors(run.path), _metrics(run.path, tensorboard) as log:
         if model.traits.is_trained:
             record = train(
@@ -203,7 +209,8 @@ def _train(
         model.save_pretrained(run.path / MODEL_FOLDER)
         summary = {"revision": model.revision, "n_trained_parameters": n_trained, "record": record.to_dict()}
         write_text(run.path / SUMMARY_FILE, json.dumps(summary, indent=2))
-    run.write_state("finished", error=None, threads=record.threads, attention=record.attention)
+    facts = {"threads": record.threads, "attention": record.attention, "n_users": dataset.train.n_users}
+    run.finish(error=None, result=f"validation NDCG@{recipe.training.k} {record.best_ndcg:.4f}", **facts)
     logger.info("best validation NDCG %.4f in epoch %d", record.best_ndcg, record.best_epoch)
     return TrainingRun(run.path, record, model)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from frellm4rec.models.base import Recommender
 from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.training.config import TrainingConfig, TrainingRecord
-from spectral_probe.errors import ModelError
+from spectral_probe.errors import ModelError, what_failed
 from spectral_probe.storage.atomic import whole_folder, write_text
 from spectral_probe.storage.cache import cache_root, only_a_cache
 from spectral_probe.storage.hashing import settings_hash
@@ -76,7 +76,7 @@ def load_checkpoint(model_class: type[Model], folder: Path) -> Model | None:
         model = model_class.from_pretrained(folder)
     except ModelError as error:
         raise ModelError(
-            f"Trained weights in the cache are damaged; delete {folder} to train again. {error}"
+            f"Trained weights in the cache are damaged: {what_failed(error)} Delete {folder} to train again."
         ) from error
     try:
         expected = read_json(folder / RECORD_FILE, {"revision": str})["revision"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,9 +22,9 @@ from frellm4rec.training.config import Effort, TrainingConfig, TrainingRecord
 from frellm4rec.training.divergence import first_broken_layer
 from frellm4rec.training.threads import check_same_threads, chosen_threads
 from frellm4rec.training.validation import peak_memory, validation_ndcg
-from spectral_probe.analysis.progress import in_notebook, progress_bar
 from spectral_probe.errors import NonFiniteStateError
 from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.progress import Advance, counted, in_notebook
 
 logger = logging.getLogger(__name__)
 #: Called with an entry of the training log: the loss of an epoch, a validation.
@@ -100,20 +101,12 @@ class TrainingLoop:
         """Train the epochs that are left, and load the best weights into the model."""
         config, now = self.config, self.now
         n_batches = -(-len(self.samples) // config.batch_size)
-        is_shown = progress and self.accelerator.is_main_process
-        bar = progress_bar(
-            shown=None,
-            total=config.n_epochs * n_batches,
-            initial=now.n_steps,
-            desc=f"train {self.model.name} seed {self.seed}",
-            unit="step",
-            delay=0,
-            # None: where stderr is a terminal.
-            disable=(False if in_notebook() else None) if is_shown else True,
-        )
-        with bar:
+        # At most so many: patience may end it earlier.
+        text, total = f"training {self.model.name}", config.n_epochs * n_batches
+        is_shown = progress and self.accelerator.is_main_process and (in_notebook() or sys.stderr.isatty())
+        with counted(text, total, unit="steps", done=now.n_steps, bar=is_shown) as advance:
             while not now.is_done:
-                self._epoch(bar)
+                self._epoch(advance)
         if self.best:
             self.model.load_saved_state(self.best)
         self.model.eval()
@@ -140,7 +133,7 @@ class TrainingLoop:
                 break
         return taken, len(starts)
 
-    def _epoch(self, bar: Any) -> None:
+    def _epoch(self, advance: Advance) -> None:
         """Take the steps of an epoch that are left, validate, and write a checkpoint."""
         config, now = self.config, self.now
         clock = _Clock(now)
@@ -158,7 +151,7 @@ class TrainingLoop:
             now.loss_sum += value * n_targets
             now.n_targets += n_targets
             now.step, now.n_steps = step, now.n_steps + 1
-            bar.update()
+            advance(now.n_steps, "")
             if config.save_every and now.n_steps % config.save_every == 0 and step * config.batch_size < len(order):
                 clock.read()
                 self._check_weights()
@@ -169,7 +162,7 @@ class TrainingLoop:
         is_last = now.epoch == config.n_epochs
         if now.epoch % config.validate_every == 0 or is_last:
             is_last |= self._validate(loss, entry)
-            bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{entry['ndcg']:.4f}", best=f"{now.record.best_ndcg:.4f}")
+            advance(now.n_steps, f"best NDCG {now.record.best_ndcg:.4f}")
         clock.read()
         cpu = {} if now.cpu_seconds is None else {"cpu_seconds": round(now.cpu_seconds, 3)}
         self.log(

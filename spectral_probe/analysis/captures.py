@@ -11,12 +11,12 @@ from typing import Literal
 from spectral_probe.analysis.controls import random_weights, shuffle_history
 from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import CAPTURED_CONTROLS, MAIN, AnalysisOptions
-from spectral_probe.analysis.progress import progress_bar
 from spectral_probe.analysis.split_graph import capture_name, user_halves
 from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.errors import ConfigError, ResourceError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import ProbeSequences
+from spectral_probe.progress import counted
 from spectral_probe.recording.capture import capture, selected_layers
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.runs.analysis_run import AnalysisRun
@@ -112,12 +112,8 @@ def _capture(
 ) -> LayerGrams:
     model, sequences = task.model(), task.sequences
     folder = None if run is None else run.grams_path(task.name)
-    label = f"{model.name}: {task.name}"
-    with progress_bar(shown=progress, total=len(sequences), desc=label, unit=" users") as bar:
-
-        def advance(done: int, _total: int) -> None:
-            bar.update(done - bar.n)
-
+    name = model.name if task.name == MAIN else f"{model.name}, {task.name}"
+    with counted(name, len(sequences), unit="users", bar=progress) as advance:
         return capture(
             model,
             sequences.inputs,
@@ -132,7 +128,7 @@ def _capture(
             layers=options.layers,
             out=folder,
             resume=resume and folder is not None and (folder / "manifest.json").exists(),
-            progress=advance,
+            progress=lambda done, _: advance(done, ""),
         )
 
 

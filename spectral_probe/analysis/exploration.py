@@ -15,13 +15,13 @@ import pandas as pd
 
 from spectral_probe.analysis.node_graphs import NodeGraphs
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.progress import progress_bar
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.tables import excess_table, known_name
 from spectral_probe.profiles.verdict import Verdict, judge
+from spectral_probe.progress import progress_bar
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS, ComponentOperators, Treatment, component_excess
@@ -136,7 +136,7 @@ class Exploration:
         cache_dir : Path, optional
             See :func:`spectral_probe.spectrum.energy.spectral_energy`.
         progress : bool, optional
-            See :func:`spectral_probe.analysis.progress.progress_bar`.
+            See :func:`spectral_probe.progress.progress_bar`.
 
         Raises
         ------

@@ -20,6 +20,7 @@ from spectral_probe.analysis.split_graph import split_graph_energy
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.retention import foreseen_curves, paired_retention
+from spectral_probe.progress import stage
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.components import component_excess
 from spectral_probe.spectrum.energy import SpectralEnergy
@@ -64,12 +65,16 @@ class Measurement:
 
     def with_components(self, embed_sd: float) -> DecayProfile:
         """Return the headline of states whose rows know no later item, with all controls."""
+        stage("analysis: what is carried")
         graphs = self.graphs_of(self.main, "carried")
         carried = graphs.energy(self.main)
+        stage("analysis: what is foreseen")
         foreseen = self.graphs_of(self.main, "foreseen").energy(self.main)
         headline = self.profile(carried, "none", embed_sd=embed_sd)
         beside = self.profile(foreseen, "none", nodes="foreseen", null=self.options.null)
+        stage("analysis: controls")
         energies, controls = self._controls(graphs, carried)
+        stage("analysis: intervals")
         draws: dict[str, Any] = {"n_bootstrap": self.options.n_bootstrap, "seed": self.options.seed}
         headline = replace(
             headline,
@@ -101,6 +106,7 @@ class Measurement:
         }
         energies: dict[str, SpectralEnergy] = {}
         for name in options.controls:
+            stage(f"analysis: {name}")
             if name == "long-histories":
                 least = max(LONG_HISTORY, options.min_targets)
                 if (graphs.measured.measured >= least - N_DROPPED).any():

@@ -33,10 +33,12 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.shown import Captured
+from spectral_probe.progress import stage
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
-from spectral_probe.runs.analysis_run import ANALYSIS, AnalysisRun
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import try_root
+from spectral_probe.runs.references import ANALYSIS
 from spectral_probe.storage.atomic import disk_errors
 from spectral_probe.storage.cache import cache_root
 
@@ -111,29 +113,35 @@ def run_analysis(
     from_dir: Path | None = None,
     progress: bool | None = False,
     figure_width: int = DEFAULT_WIDTH,
+    run_name: str = "",
 ) -> Analysis:
-    """Do the work of :func:`analyze`; return the profile with its run."""
+    """Do the work of :func:`analyze`; return the profile with its run, which gets a name if there is one."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if out is not None:
         try_root(out)
+    stage(f"data {dataset}" if isinstance(dataset, str) else "data")
     data = resolve_dataset(dataset, from_dir)
     check_options(model, options)
     check_measurable(probe_of(data, options), data.train.user_items, options)
+    stage(f"model {model}" if isinstance(model, str) else "model")
     layered = resolve_model(model, data, options)
     check_has_layers(layered)
+    stage("item vectors")
     inputs = give_inputs(layered, data, options)
     labels, config = _identity(layered, data, options, inputs.name)
     tasks = plan_captures(layered, data, options)
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
     run = _run_folder(out, layered.name, data.name, config, resume)
-    with nullcontext() if run is None else run.at_work(logger, "An analysis", **_request(model, dataset, from_dir)):
+    facts = {**_request(model, dataset, from_dir), **({"name": run_name} if run_name else {})}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
         if run is not None and (left_over := getattr(layered, "left_over", ())):
             run.write_state("running", left_over=list(left_over))
         if run is not None and inputs.is_by_position:
             run.write_state("running", vectors_by_position=True)
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs.name)
+        stage("graph")
         graph = ItemGraph.from_interactions(data.train.user_items)
         if run is not None:
             with disk_errors(run.path):
@@ -145,8 +153,10 @@ def run_analysis(
         cache_dir = cache_root() / "heat"
         exchanged = None
         if vectors is not None and captures[MAIN].is_causal:
+            stage("analysis: exchanged-items")
             exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
         embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
+        stage("analysis")
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
         profile = _with_users(profile, captures, data)
         if inputs.is_by_position:
@@ -157,6 +167,7 @@ def run_analysis(
         source = Captured(captures[MAIN], graph) if run is None else run.path
         profile = replace(profile, source=source)
         if run is not None:
+            stage("figures and report")
             write_results(run, profile, origin_of(run), figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
@@ -192,7 +203,12 @@ def _request(model: Any, dataset: Any, from_dir: Path | None) -> dict[str, Any]:
 
 
 def reanalyze(
-    path: Path, changes: dict[str, Any], *, out: Path | None = None, figure_width: int = DEFAULT_WIDTH
+    path: Path,
+    changes: dict[str, Any],
+    *,
+    out: Path | None = None,
+    figure_width: int = DEFAULT_WIDTH,
+    run_name: str = "",
 ) -> Analysis:
     """Analyse the saved Grams of a run again with other options, without model and data set.
 
@@ -206,6 +222,8 @@ def reanalyze(
         Folder for the new run folder; its ``run.json`` names the old run, which has the Grams.
     figure_width : int
         85 or 178, in mm.
+    run_name : str
+        Name of the new run; without one it has none.
 
     Raises
     ------
@@ -222,6 +240,7 @@ def reanalyze(
     # The vectors of the items are not saved: this control is taken over from the source.
     controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
     options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": controls, **changes})
+    stage("saved Grams")
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
     graph = source.load_graph()
@@ -232,8 +251,10 @@ def reanalyze(
         "own_user": options.own_user,
     }
     run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    grams_from = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
-    with nullcontext() if run is None else run.at_work(logger, "An analysis", **grams_from):
+    facts = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
+    facts |= {"name": run_name} if run_name else {}
+    with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
+        stage("analysis")
         profile = measure(
             *(captures, graph, options, labels),
             cache_dir=cache_root() / "heat",
@@ -243,6 +264,7 @@ def reanalyze(
         unsaved = Captured(captures[MAIN], graph) if run is None else run.path
         profile = replace(profile, protocol={**config, **profile.protocol}, source=unsaved)
         if run is not None:
+            stage("figures and report")
             write_results(run, profile, origin_of(run), figure_width=figure_width)
     return Analysis(profile, run)
 

@@ -15,6 +15,7 @@ from spectral_probe.backbones.configs import check_config, without_pooler
 from spectral_probe.backbones.decoder import HFDecoder
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
+from spectral_probe.backbones.hub_progress import counted_download
 from spectral_probe.backbones.left_over import check_left_over, refuse_integers
 from spectral_probe.backbones.weight_files import check_folder_weights, snapshot
 from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError
@@ -90,6 +91,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
         See :func:`spectral_probe.backbones.hub_errors.failure`; also if weights are missing, of another shape,
         or left over although they belong to the body (see :mod:`spectral_probe.backbones.left_over`).
     """
+    from huggingface_hub import constants
     from transformers import AutoConfig, AutoModel
 
     hub_options: dict[str, Any] = {
@@ -106,7 +108,7 @@ def read_decoder(source: str, name: str, reading: Reading, access: HubAccess, **
     if Path(source).is_dir():
         check_folder_weights(Path(source), allow_pickle=reading.allow_pickle)
     try:
-        with access.reading():
+        with access.reading(), counted_download(source, access.to_fetch, Path(constants.HF_HUB_CACHE)):
             model, report = AutoModel.from_pretrained(
                 source,
                 config=config,

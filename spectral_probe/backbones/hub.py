@@ -51,10 +51,11 @@ def locate(repository: str, revision: str | None, *, allow_pickle: bool = False,
         why = f"{constants.ENDPOINT} gave no valid answer ({first_line(error)})"
         return _fetched(repository, revision, why, is_adapter)
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    to_fetch = 0
     if sizes and not is_adapter:
         check_files(repository, sizes, allow_pickle)
-        check_room(repository, sizes, info.sha, Path(constants.HF_HUB_CACHE))
-    return HubAccess(info.sha or revision, commit=info.sha)
+        to_fetch = check_room(repository, sizes, info.sha, Path(constants.HF_HUB_CACHE))
+    return HubAccess(info.sha or revision, commit=info.sha, to_fetch=to_fetch)
 
 
 def _fetched(repository: str, revision: str | None, why: str, is_adapter: bool) -> HubAccess:

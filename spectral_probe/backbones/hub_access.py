@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -23,12 +22,15 @@ class HubAccess:
         Why the hub is not used; empty if it answers.
     commit : str or None
         The commit that the hub or the files downloaded earlier report.
+    to_fetch : int
+        Bytes of the weights that are not here yet.
     """
 
     revision: str | None = None
     local_files_only: bool = False
     why: str = ""
     commit: str | None = None
+    to_fetch: int = field(default=0, compare=False)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -47,7 +49,7 @@ class HubAccess:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Mute the libraries that read models: their warnings and, if stderr is not a terminal, their progress bars.
+    """Mute the libraries that read models: their warnings and their progress bars.
 
     The caller checks what the warnings report (missing weights, failed requests) and reports it once.
     """
@@ -57,16 +59,15 @@ def quiet() -> Iterator[None]:
     models: Any = model_logging
     hub: Any = hub_logging
     verbosities = models.get_verbosity(), hub.get_verbosity()
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     has_bars = models.is_progress_bar_enabled()
     models.set_verbosity_error()
     hub.set_verbosity_error()
-    if has_bars and not is_terminal:
+    if has_bars:
         models.disable_progress_bar()
     try:
         yield
     finally:
         models.set_verbosity(verbosities[0])
         hub.set_verbosity(verbosities[1])
-        if has_bars and not is_terminal:
+        if has_bars:
             models.enable_progress_bar()

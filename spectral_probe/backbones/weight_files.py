@@ -78,8 +78,8 @@ def refuse_adapter(repository: str, names: Collection[str]) -> None:
         )
 
 
-def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, cache: Path) -> None:
-    """Raise ResourceError before the download if the disk has no room for the missing weights."""
+def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, cache: Path) -> int:
+    """Return the bytes of the missing weights; raise ResourceError before the download if the disk has no room."""
     from huggingface_hub import try_to_load_from_cache
 
     needed = sum(
@@ -96,3 +96,4 @@ def check_room(repository: str, sizes: Mapping[str, int], commit: str | None, ca
             f"The weights of {repository!r} still to be fetched are {needed / 2**30:.1f} GiB; {str(existing)!r} has "
             f"{free / 2**30:.1f} GiB free. Free some space, or set HF_HOME to a folder on another disk."
         )
+    return needed

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectral_probe.cli.flags import Columns, FigureWidth, Flag, given, split, with_flags
+from spectral_probe.cli.completion import complete_datasets, complete_models, complete_runs
+from spectral_probe.cli.flags import (
+    DATA,
+    MEASURE,
+    MODEL,
+    RUN,
+    Columns,
+    FigureWidth,
+    Flag,
+    FromDir,
+    examples,
+    given,
+    split,
+    with_default,
+    with_flags,
+)
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.status import working
 from spectral_probe.cli.tables import print_rows
-from spectral_probe.cli.terminal import say
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError
+from spectral_probe.progress import stage
+from spectral_probe.runs.references import ANALYSIS, TRAINING, is_reference, resolve_run, runs_in
 
 if TYPE_CHECKING:
     from spectral_probe.analysis.options import AnalysisOptions
     from spectral_probe.analysis.pipeline import Analysis
+    from spectral_probe.runs.analysis_run import AnalysisRun
 
 #: The second is replaced by the third where its packages are not installed.
 DEFAULT_MODELS, SUBSTITUTE = ("sasrec", "smollm2"), "minilm"
@@ -25,58 +43,117 @@ DEFAULT_DATASET = "demo"
 DEFAULT_OUT = Path("runs")
 #: Each sets the field of :class:`AnalysisOptions` that has its name.
 OPTIONS = (
-    Flag("inputs", str, "What a language model reads: id, text or id+text."),
-    Flag("embeddings", str, "Item vectors of your own: .npy, .safetensors, .csv or .parquet."),
-    Flag("preset", str, "'paper': draw the published curve beside the corrected one."),
-    Flag("sequence", str, "Part of the history to probe: train, valid or full."),
-    Flag("max_length", int, "Most recent targets kept per user."),
-    Flag("users", int, "Draw this many users instead of all."),
-    Flag("bands", str, "Bands shown: B, rank:B, pooled:B or deciles."),
-    Flag("tau", float, "Diffusion time of the components' low-pass exp(-tau L); default 1."),
-    Flag("nodes", str, "What is shown: carried (items read) or foreseen (items predicted)."),
-    Flag("component", str, "What is shown: taste, popularity, lag or whole."),
-    Flag("weights", str, "Weights of the users: graph (inverse noise) or equal."),
-    Flag("n_pseudo", int, "Pseudo-histories of the popularity match."),
-    Flag("own_user", str, "The user's own co-occurrences: drop or keep."),
-    Flag("null", str, "Null that is shown of the whole: swap, permutation or cyclic."),
+    Flag("inputs", str, "What a language model reads: id, text or id+text.", panel=MODEL, default="id"),
+    Flag("embeddings", Path, "Item vectors of your own: .npy, .safetensors, .csv, .parquet.", convert=str, panel=MODEL),
+    Flag("adapter", str, "LoRA adapter of the model: folder or repository.", panel=MODEL),
+    Flag("revision", str, "Commit, tag or branch of a hub repository.", panel=MODEL),
+    Flag("quantize", str, "8bit halves the memory of the weights.", panel=MODEL),
+    Flag("trust_remote_code", bool, "Run code that a repository brings.", panel=MODEL),
+    Flag("allow_pickle", bool, "Read weights that are not safetensors.", panel=MODEL),
+    Flag("sequence", str, "Part of a history: train, valid or full.", panel=DATA, default="valid"),
+    Flag("max_length", int, "Most recent targets of a user.", panel=DATA, default="50"),
+    Flag("users", int, "Draw this many users.", panel=DATA, default="all"),
+    Flag("min_targets", int, "Leave out users with fewer targets.", panel=DATA, default="4"),
+    Flag("component", str, "Shown: taste, popularity, lag or whole.", panel=MEASURE, default="taste"),
+    Flag("nodes", str, "Shown: items read (carried) or predicted (foreseen).", panel=MEASURE, default="carried"),
+    Flag("null", str, "Shown of the whole: swap, permutation or cyclic.", panel=MEASURE, default="swap"),
+    Flag("bands", str, "Bands of the whole: B, rank:B, pooled:B or deciles.", panel=MEASURE, default="4"),
+    Flag("tau", float, "Diffusion time of the low-pass exp(-tau L).", panel=MEASURE, default="1"),
+    Flag("weights", str, "Of the users: graph (inverse noise) or equal.", panel=MEASURE, default="graph"),
+    Flag("own_user", str, "A user's own co-occurrences: drop or keep.", panel=MEASURE, default="drop"),
+    Flag("n_pseudo", int, "Pseudo-histories of the popularity match.", panel=MEASURE, default="32"),
     Flag(
         "controls",
         str,
         "Comma-separated: random-weights, shuffled-history, split-graph, exchanged-items, long-histories, path-graph.",
         convert=split,
+        panel=MEASURE,
+        default="none",
     ),
-    Flag("min_targets", int, "Leave out users with fewer targets (at least 4)."),
-    Flag("layers", str, "Comma-separated layer names, e.g. 'block 1,block 4'.", convert=split),
-    Flag("batch_size", int, "Users run together."),
-    Flag("device", str, "auto, cpu, cuda, cuda:1, mps."),
-    Flag("dtype", str, "auto, float32, bfloat16, float16."),
-    Flag("revision", str, "Commit, tag or branch of a hub repository."),
-    Flag("adapter", str, "LoRA adapter of the model: folder or repository."),
-    Flag("device_map", str, "'auto' spreads the model over all devices."),
-    Flag("quantize", str, "'8bit' halves the memory of the weights."),
-    Flag("trust_remote_code", bool, "Run code a repository brings."),
-    Flag("allow_pickle", bool, "Read weights that are not safetensors."),
-    Flag("seed", int, "One seed for every random choice."),
+    Flag("preset", str, "paper: the published curve beside the corrected one.", panel=MEASURE, default="none"),
+    Flag("layers", str, "Names, as 'block 1,block 4'.", convert=split, panel=MEASURE, default="all"),
+    Flag("batch_size", int, "Users that are run together.", panel=RUN, default="32"),
+    Flag("device", str, "auto, cpu, cuda, cuda:1, mps.", panel=RUN, default="auto"),
+    Flag("device_map", str, "auto spreads the model over all devices.", panel=RUN),
+    Flag("dtype", str, "auto, float32, bfloat16, float16.", panel=RUN, default="auto"),
+    Flag("seed", int, "Seed of every random choice.", panel=RUN, default="0"),
+)
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        help="A run: its saved Grams are analysed again, or it is finished with --resume.",
+        autocompletion=complete_runs("analysis"),
+    ),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=with_default(
+            "Short name, plug-in, hub repository, folder or training run; repeatable.", "sasrec, smollm2"
+        ),
+        rich_help_panel=MODEL,
+        autocompletion=complete_models,
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        metavar="DATA",
+        help=with_default("Data set, NAME:ARGUMENT, or a file.", DEFAULT_DATASET),
+        rich_help_panel=DATA,
+        autocompletion=complete_datasets,
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help=with_default("Folder in which runs are made.", DEFAULT_OUT),
+        rich_help_panel=RUN,
+    ),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Name of the run; it stands for the run.", rich_help_panel=RUN),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Finish RUN, or the newest run that matches.", rich_help_panel=RUN),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what it would take, and stop.", rich_help_panel=RUN)
+]
+AllLayersOption = Annotated[
+    bool, typer.Option("--all-layers", help="Print every layer of a deep model.", rich_help_panel=RUN)
+]
+EXAMPLES = examples(
+    "spectral-probe analyze",
+    "spectral-probe analyze -m qwen2.5-7b -d lastfm --dry-run",
+    "spectral-probe analyze @last --nodes foreseen",
 )
 
 
 @with_flags(OPTIONS, before="out")
 def analyze(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder: analyse its saved Grams again, or finish it with --resume.")
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="Alias, plug-in, hub repository, folder or training run; repeatable."),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Data set, NAME:ARGUMENT, or a file.")] = None,
-    from_dir: Annotated[Path | None, typer.Option(help="Folder or zip with the raw files of the data set.")] = None,
+    run: RunArgument = None,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    from_dir: FromDir = None,
     columns: Columns = None,
-    out: Annotated[Path | None, typer.Option(help="Folder in which run folders are made.  [default: runs]")] = None,
+    out: OutOption = None,
+    label: LabelOption = None,
     figure_width: FigureWidth = 178,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish the newest matching run (or RUN).")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    all_layers: AllLayersOption = False,
+    as_json: AsJson = False,
+    fields: Fields = None,
     **options: Any,
 ) -> None:
     """Measure what the layers carry of taste and of popularity: curves, intervals, verdicts, a run folder.
@@ -88,20 +165,60 @@ def analyze(
         others = {"--model": model, "--dataset": dataset, "--from-dir": from_dir, "--dry-run": dry_run}
         others |= {"--out": out} if resume else {"--columns": columns}
         _refuse_beside_a_run(run, others)
+        run = resolve_run(run, (ANALYSIS,))
+    check_name(label)
+    shown, written = Shown(all_layers, as_json or bool(fields), fields), Written(label or "", figure_width)
     if run is not None and not resume:
+        _analyze_again(run, settings, out or DEFAULT_OUT, written, shown)
+        return
+    with working():
+        request = (
+            _resumed(run, settings, columns)
+            if run is not None
+            else _requested(model, dataset, from_dir, columns, out or DEFAULT_OUT, settings)
+        )
+        plans = _plans(request) if dry_run else None
+        results = [] if dry_run else _run(request, run, written, resume)
+        overlay = _overlay(results, request.out, figure_width)
+    if plans is not None:
+        _print_plans(plans, shown)
+    else:
+        _print(results, overlay, shown)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a result is printed."""
+
+    all_layers: bool
+    as_json: bool
+    fields: str | None
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a result is written: the name of its run, and the width of its figures in mm."""
+
+    name: str
+    figure_width: int
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name that no reference to a run could hold."""
+    if name is not None and (not name.strip() or name.startswith("@") or "/" in name):
+        raise ConfigError(f"--name must be a text without / that does not begin with @; got {name!r}. Choose another.")
+
+
+def _analyze_again(run: Path, settings: dict[str, Any], out: Path, written: Written, shown: Shown) -> None:
+    with working():
         from spectral_probe.analysis.pipeline import reanalyze
 
-        out = out or DEFAULT_OUT
-        _finish([reanalyze(run, settings, out=out, figure_width=figure_width)], out, as_json, figure_width)
-        return
-    request = (
-        _resumed(run, settings, columns)
-        if run is not None
-        else _requested(model, dataset, from_dir, columns, out or DEFAULT_OUT, settings)
-    )
-    if dry_run:
-        _print_plans(request, as_json)
-        return
+        results = [reanalyze(run, settings, out=out, figure_width=written.figure_width, run_name=written.name)]
+    _print(results, None, shown)
+
+
+def _run(request: _Request, run: Path | None, written: Written, resume: bool) -> list[Analysis]:
+    """Return the analyses of a request, one for each model."""
     from spectral_probe.analysis.pipeline import run_analysis
     from spectral_probe.runs.analysis_run import AnalysisRun
     from spectral_probe.storage.lock import only_process
@@ -109,20 +226,19 @@ def analyze(
     if run is not None:  # a finished run is opened again: only its missing or damaged shards are captured anew
         with only_process(run, "An analysis"):
             AnalysisRun.open(run).write_state("running")
-    results = [
+    return [
         run_analysis(
-            name,
+            model,
             request.dataset,
             options,
             out=request.out,
             resume=resume,
             from_dir=request.from_dir,
-            progress=sys.stderr.isatty(),
-            figure_width=figure_width,
+            figure_width=written.figure_width,
+            run_name=written.name,
         )
-        for name, options in zip(request.models, request.options, strict=True)
+        for model, options in zip(request.models, request.options, strict=True)
     ]
-    _finish(results, request.out, as_json, figure_width)
 
 
 def _refuse_beside_a_run(run: Path, options: dict[str, Any]) -> None:
@@ -160,6 +276,7 @@ def _requested(
     from spectral_probe.plugins.datasets import with_columns
     from spectral_probe.plugins.saved_models import trained_on
 
+    models = [_model_or_run(name) for name in models or ()]
     if not models and dataset is None:
         # The embedded default: offline, on the built-in data, with the published curve beside the corrected one.
         settings.setdefault("preset", "paper")
@@ -178,7 +295,7 @@ def _default_models() -> list[str]:
     missing = SMOLLM2.what_is_missing()
     if not missing:
         return list(DEFAULT_MODELS)
-    say(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
+    say_wrapped(f"{SMOLLM2.alias} is not installed; {SUBSTITUTE} takes its place. To get it: {missing}", err=True)
     return [SUBSTITUTE if name == SMOLLM2.alias else name for name in DEFAULT_MODELS]
 
 
@@ -208,37 +325,60 @@ def _resumed(run: Path, settings: dict[str, Any], columns: str | None) -> _Reque
     return _Request([request["model"]], data, from_dir, run.parent, [options])
 
 
-def _print_plans(request: _Request, as_json: bool) -> None:
+def _model_or_run(name: str) -> str:
+    """Return a model as it was named, or the folder of the training run that the text means."""
+    if not is_reference(name):
+        from spectral_probe.backbones.aliases import known_aliases
+        from spectral_probe.plugins.registry import plugin_names
+
+        is_model = name in known_aliases() or name in plugin_names("models") or "/" in name or Path(name).exists()
+        if is_model or not any(entry.name == name for entry in runs_in(kinds=(TRAINING,))):
+            return name
+    return str(resolve_run(name, (TRAINING,)))
+
+
+def _plans(request: _Request) -> dict[str, list[dict[str, Any]]]:
+    """Return what each model of a request would take."""
     from spectral_probe.analysis.cost import plan_analysis
     from spectral_probe.runs.folder import try_root
 
     try_root(request.out)
-    plans = {
+    return {
         name: plan_analysis(name, request.dataset, options, from_dir=request.from_dir)
         for name, options in zip(request.models, request.options, strict=True)
     }
-    if as_json:
-        values = {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}
-        typer.echo(json.dumps(values, indent=2, default=str))
+
+
+def _print_plans(plans: dict[str, list[dict[str, Any]]], shown: Shown) -> None:
+    if shown.as_json:
+        print_json(
+            {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}, shown.fields
+        )
         return
     for rows in plans.values():
         print_rows([{"quantity": str(row["quantity"]), "value": str(row["text"])} for row in rows])
 
 
-def _finish(results: list[Analysis], out: Path, as_json: bool, figure_width: int) -> None:
-    """Draw several models on one axis, and print what was measured."""
+def _overlay(results: list[Analysis], out: Path, figure_width: int) -> AnalysisRun | None:
+    """Draw several models on one axis."""
+    if len(results) < 2:
+        return None
     from spectral_probe.analysis.origin import origin_of
-    from spectral_probe.cli.printing import print_analyses
     from spectral_probe.report.folder import write_overlay
 
-    overlay = None
-    if len(results) > 1:
-        runs = [result.run for result in results if result.run is not None]
-        origins, paths = [origin_of(run) for run in runs], [run.path for run in runs]
-        profiles = [result.profile for result in results]
-        overlay = write_overlay(out, profiles, runs=paths, origins=origins, figure_width=figure_width)
-    if not as_json:
-        print_analyses(results, overlay)
+    stage("figures and report")
+    runs = [result.run for result in results if result.run is not None]
+    origins, paths = [origin_of(run) for run in runs], [run.path for run in runs]
+    profiles = [result.profile for result in results]
+    return write_overlay(out, profiles, runs=paths, origins=origins, figure_width=figure_width)
+
+
+def _print(results: list[Analysis], overlay: AnalysisRun | None, shown: Shown) -> None:
+    """Print what was measured."""
+    from spectral_probe.cli.printing import print_analyses
+
+    if not shown.as_json:
+        print_analyses(results, overlay, all_layers=shown.all_layers)
         return
     summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
-    typer.echo(json.dumps(summaries if len(summaries) > 1 else summaries[0], indent=2))
+    print_json(summaries if len(summaries) > 1 else summaries[0], shown.fields)

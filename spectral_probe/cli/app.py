@@ -2,14 +2,15 @@
 
 import errno
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from spectral_probe import __version__
 from spectral_probe.cli.streams import drop_output, flush_or_drop, lossy, open_closed_streams
-from spectral_probe.cli.terminal import say
+from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ResourceError, SpectralProbeError, user_error
 from spectral_probe.runs import interruptions
 from spectral_probe.storage.cache import give_home
@@ -21,7 +22,7 @@ INTERRUPTED = 130
 
 def new_app(name: str, text: str) -> typer.Typer:
     """Return a command line with ``--version`` and no command yet; ``text`` is what its help begins with."""
-    app = typer.Typer(name=name, help=text, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    app = typer.Typer(name=name, help=text, no_args_is_help=True, pretty_exceptions_enable=False)
 
     def show(wanted: bool) -> None:
         if wanted:
@@ -37,6 +38,15 @@ def new_app(name: str, text: str) -> typer.Typer:
         pass
 
     return app
+
+
+def add_commands(app: typer.Typer, *commands: tuple[Callable[..., None], str]) -> None:
+    """Add commands, each with what its help ends with."""
+    for command, epilog in commands:
+        paragraphs = (command.__doc__ or "").strip().split("\n\n")
+        # The lines of a docstring are as long as the source allows; a terminal may have others.
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        app.command(help=text, epilog=epilog)(command)
 
 
 def run_command(app: typer.Typer, *, interrupted: str) -> NoReturn:
@@ -69,7 +79,7 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
     try:
         give_home()
         _check_folder()
-        code = app(standalone_mode=False)
+        code = app(prog_name=app.info.name, standalone_mode=False)
         if code == INTERRUPTED:  # typer swallows Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -77,18 +87,25 @@ def _code_of(app: typer.Typer, interrupted: str) -> int:
         _report(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        say(f"interrupted: {interrupted}", err=True)
+        say_wrapped(f"interrupted: {interrupted}", err=True)
         return 128 + interruptions.received if interruptions.received else INTERRUPTED
     except SystemExit as stop:
         if isinstance(cause := stop.__context__, OSError) and cause.errno == errno.EPIPE:  # typer makes it a 1
             return _code_of_output(cause)
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Exception as error:
-        show = getattr(error, "show", None)
-        if show is not None and hasattr(error, "exit_code"):
-            show()
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _report(_usage_error(error))
             return USAGE
         return _code_of_resource(error)
+
+
+def _usage_error(error: Any) -> str:
+    """Return what is wrong with the words that were typed, and where to read which are right."""
+    message = str(error.format_message()).strip()
+    if context := getattr(error, "ctx", None):
+        message = f"{message.rstrip('.')}. Read `{context.command_path} --help`."
+    return f"error: {message}"
 
 
 def _check_folder() -> None:
@@ -125,4 +142,4 @@ def _code_of_output(error: OSError) -> int:
 
 def _report(message: str) -> None:
     """Print an error; a long value in it is cut."""
-    say(shortened(message), err=True)
+    say_wrapped(shortened(message), err=True)

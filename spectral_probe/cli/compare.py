@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spectral_probe.cli.flags import FigureWidth
+from spectral_probe.cli.completion import complete_runs
+from spectral_probe.cli.flags import RUN, FigureWidth, examples
+from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.status import working
 from spectral_probe.errors import ConfigError
+from spectral_probe.progress import stage
+from spectral_probe.runs.references import ANALYSIS, ROOT, resolve_run
+
+EXAMPLES = examples(
+    "spectral-probe compare @-2 @last",
+    "spectral-probe compare base full",
+    "spectral-probe compare @-2 @last --fields comparisons",
+)
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Finished runs on one data set; the first is the base of the comparison.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN…",
+            help="Finished runs on one data set; the first is the base.",
+            autocompletion=complete_runs("analysis"),
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder in which the comparison is made.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder in which the comparison is made.", rich_help_panel=RUN)
+    ] = ROOT,
     figure_width: FigureWidth = 178,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
+    as_json: AsJson = False,
+    fields: Fields = None,
 ) -> None:
     """Draw finished runs on one axis, and say what changes from the first to each other.
 
@@ -26,23 +44,28 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError(
-            f"A comparison needs at least two runs; got {runs[0]}. Give another one, or see it alone with "
+            f"A comparison needs two runs or more; got one: {runs[0]}. Name another beside it, or see it alone with "
             f"`spectral-probe report {runs[0]}`."
         )
-    from spectral_probe.analysis.origin import origin_of
-    from spectral_probe.cli.printing import print_comparison
-    from spectral_probe.comparison.comparison import compare as compare_profiles
-    from spectral_probe.comparison.comparison import with_distinct_names
-    from spectral_probe.profiles.profile import DecayProfile
-    from spectral_probe.report.folder import write_overlay
-    from spectral_probe.runs.analysis_run import AnalysisRun
+    runs = [resolve_run(run, (ANALYSIS,)) for run in runs]
+    with working(lines=False):
+        from spectral_probe.analysis.origin import origin_of
+        from spectral_probe.comparison.comparison import compare as compare_profiles
+        from spectral_probe.comparison.comparison import with_distinct_names
+        from spectral_probe.profiles.profile import DecayProfile
+        from spectral_probe.report.folder import write_overlay
+        from spectral_probe.runs.analysis_run import AnalysisRun
 
-    opened = [AnalysisRun.open(path) for path in runs]
-    profiles = with_distinct_names([DecayProfile.load(run.path) for run in opened])
-    comparisons = compare_profiles(profiles)
-    origins = [origin_of(run) for run in opened]
-    overlay = write_overlay(out, profiles, comparisons, runs=runs, origins=origins, figure_width=figure_width)
-    if not as_json:
+        stage("comparison")
+        opened = [AnalysisRun.open(path) for path in runs]
+        profiles = with_distinct_names([DecayProfile.load(run.path) for run in opened])
+        comparisons = compare_profiles(profiles)
+        stage("figures and report")
+        origins = [origin_of(run) for run in opened]
+        overlay = write_overlay(out, profiles, comparisons, runs=runs, origins=origins, figure_width=figure_width)
+    if not (as_json or fields):
+        from spectral_probe.cli.printing import print_comparison
+
         print_comparison(profiles, comparisons, overlay)
         return
     content = {
@@ -50,4 +73,4 @@ def compare(
         "summaries": [profile.summary() for profile in profiles],
         "comparisons": [comparison.to_dict() for comparison in comparisons],
     }
-    typer.echo(json.dumps(content, indent=2))
+    print_json(content, fields)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 Command = TypeVar("Command", bound=Callable[..., None])
+
+#: The groups of options in the help of a command.
+MODEL, DATA, MEASURE, TRAINING, RUN = "Model", "Data", "Measure", "Training", "Run"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class Flag:
         The flag as it is typed, where it is not ``--name``.
     convert : callable, optional
         From the value that was typed to the value of the setting.
+    panel : str
+        The group of options that it stands in: :data:`MODEL`, :data:`DATA`, :data:`MEASURE`, :data:`TRAINING` or
+        :data:`RUN`.
+    default : str
+        What holds where the flag is left out, as the help shows it; empty: nothing to show.
+    complete : callable, optional
+        Returns what a shell offers for the beginning of a value.
     """
 
     name: str
@@ -37,13 +48,19 @@ class Flag:
     setting: str = ""
     names: tuple[str, ...] = ()
     convert: Callable[[Any], Any] | None = None
+    panel: str | None = None
+    default: str = ""
+    complete: Callable[[str], Any] | None = None
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that typer makes the option from."""
         # A switch names itself, or typer would add its opposite, --no-name.
         names = self.names or ((f"--{self.name.replace('_', '-')}",) if self.kind is bool else ())
-        option = typer.Option(*names, help=self.help)
+        text = with_default(self.help, self.default)
+        option = typer.Option(*names, help=text, rich_help_panel=self.panel, autocompletion=self.complete)
         is_switch = self.kind is bool
+        if is_switch:
+            option.show_default = False
         annotation: Any = Annotated[self.kind if is_switch else self.kind | None, option]
         default = False if is_switch else None
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -76,6 +93,16 @@ def given(flags: Iterable[Flag], options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def with_default(text: str, default: object) -> str:
+    """Return the help of an option with its default, which markup must not take for a style."""
+    return rf"{text} \[default: {default}]" if str(default) else text
+
+
+def examples(*lines: str) -> str:
+    """Return what the help of a command ends with: an example a line."""
+    return "\n".join(["Examples:", *(f"$ {line}" for line in lines)])
+
+
 def _figure_width(value: int) -> int:
     from spectral_probe.figure_style import check_width
 
@@ -86,18 +113,32 @@ def _figure_width(value: int) -> int:
 FigureWidth = Annotated[
     int,
     typer.Option(
-        metavar="85|178", help="Width of the figures in mm: one column of a paper, or both.", callback=_figure_width
+        metavar="85|178",
+        help="Width of the figures in mm: one column of a paper, or both.",
+        callback=_figure_width,
+        rich_help_panel=RUN,
     ),
 ]
-#: The option of every command that reads a data set.
+#: Options that many commands share.
 Columns = Annotated[
     str | None,
     typer.Option(
         "--columns",
         metavar="user=…,item=…",
         help="Columns of a file by name, also time= and title=; by position where it has no header.",
+        rich_help_panel=DATA,
     ),
 ]
+FromDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder or zip with the raw files of the data set.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)]
 
 
 def split(text: str) -> list[str]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from spectral_probe.cli.analyze import analyze
-from spectral_probe.cli.app import new_app, run_command
-from spectral_probe.cli.compare import compare
-from spectral_probe.cli.doctor import doctor
-from spectral_probe.cli.listing import datasets, models
-from spectral_probe.cli.report import report
+from spectral_probe.cli import analyze, compare, doctor, explain, listing, report, runs
+from spectral_probe.cli.app import add_commands, new_app, run_command
 
 app = new_app(
     "spectral-probe", "What do the layers of a model carry of taste and of popularity? Measured with exact nulls."
 )
-for command in (analyze, compare, report, models, datasets, doctor):
-    app.command()(command)
+add_commands(
+    app,
+    (analyze.analyze, analyze.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
+    (report.report, report.EXAMPLES),
+    (runs.runs, runs.EXAMPLES),
+    (explain.explain, explain.EXAMPLES),
+    (listing.models, listing.MODEL_EXAMPLES),
+    (listing.datasets, listing.DATASET_EXAMPLES),
+    (doctor.doctor, doctor.EXAMPLES),
+)
 
 
 def main() -> None:

@@ -179,5 +179,7 @@ def moves(change: Change, *, plural: bool = False) -> str:
 
 def signed(interval: Interval, digits: int = 4) -> str:
     """Return a difference, sign first, with its interval."""
-    value, low, high = (f"{number:+.{digits}f}" for number in (interval.value, interval.low, interval.high))
+    value, low, high = (
+        f"{round(number, digits) + 0.0:+.{digits}f}" for number in (interval.value, interval.low, interval.high)
+    )
     return f"{value} [{low}, {high}]"

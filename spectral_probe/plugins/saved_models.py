@@ -12,13 +12,12 @@ from spectral_probe.errors import ConfigError, DataError, MissingDependencyError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.runs.folder import MODEL_FOLDER, RunFolder
+from spectral_probe.runs.references import TRAINING
 from spectral_probe.storage.reading import read_json
 
 if TYPE_CHECKING:
     from spectral_probe.backbones import LayeredModel
 
-#: The kind of a run that trains a model.
-TRAINING = "training"
 CONFIG_FILE = "config.json"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectral_probe.errors import ConfigError
+from spectral_probe.profiles.numbers import fixed, interval
 from spectral_probe.types import FloatArray
 
 CONFIDENCE = 0.95
@@ -26,7 +27,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{fixed(self.value, 3)} {interval(self.low, self.high, 3)}"
 
 
 def mean_over_users(values: FloatArray) -> FloatArray:

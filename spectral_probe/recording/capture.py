@@ -19,6 +19,7 @@ from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.backbones.devices import execution_device
 from spectral_probe.backbones.protocol import check_has_layers
 from spectral_probe.errors import ConfigError, DataError, ModelError, did_you_mean
+from spectral_probe.progress import stage
 from spectral_probe.recording.configuration import (
     arrays_of,
     check_options,
@@ -222,6 +223,7 @@ def _measured_pilot(
     """
     if counts is None:
         return None
+    stage("pilot")
     assert passes.targets is not None
     rows = pilot_users(passes.lengths, seed=seed)
     bins = pilot_bins(counts, passes.targets, passes.items, passes.lengths, rows)
@@ -260,6 +262,7 @@ def _run_shards(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Run the model over the sequences of some shards; put each shard into ``store`` and, if saved, on disk."""
+    stage("capture")
     lengths, step = passes.lengths, passes.batch_size
     n_kinds, _, n_layers = store.shape[:3]
     is_half = torch.finfo(dtype_of(passes.layers)).bits < 32 or getattr(passes.model, "quantization", None) is not None

@@ -16,7 +16,9 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.html import write_report
 from spectral_probe.report.origin import Origin
 from spectral_probe.report.paper_figures import compared_figure, run_figures
-from spectral_probe.runs.analysis_run import COMPARISON, AnalysisRun
+from spectral_probe.report.words import verdict_in_short
+from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.references import COMPARISON
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
 
 
@@ -28,7 +30,7 @@ def write_results(
         profile.save(run.path)
         write_figures(run.path, [profile], width=figure_width)
         write_report(run.path, [profile], run.state().get("versions"), runs=[run], origins=[origin])
-    run.finish()
+    run.finish(result=verdict_in_short(profile), n_users=profile.n_users)
 
 
 def write_overlay(
@@ -69,7 +71,7 @@ def write_overlay(
         )
     if runs:
         run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
-    run.finish()
+    run.finish(result="; ".join(comparison.label for comparison in comparisons or ()))
     return run
 
 

@@ -15,6 +15,7 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve
 from spectral_probe.report.columns import Data
 from spectral_probe.report.explore import explore_panels
+from spectral_probe.report.glossary import explanations
 from spectral_probe.report.origin import Origin, settings_of
 from spectral_probe.report.page import (
     MOST_BYTES,
@@ -113,7 +114,7 @@ def write_report(
     command : str
         What makes a comparison again.
     terms : mapping, optional
-        Explanations of terms, shown where the term stands.
+        Explanations of terms, shown where the term stands; those of the glossary when left out.
     """
     profiles = with_distinct_names(profiles)
     origins = [*origins, *[None] * (len(profiles) - len(origins))]
@@ -132,7 +133,9 @@ def write_report(
             panels, data = explore_panels(profiles, names, runs, n_shown=n_shown, has_controls=has_controls)
         explore = Section("", [*panels, *_pictures(folder)])
         comparison_sections = [_changes_section(comparison) for comparison in comparisons]
-        page = Page(*titles, [*before, explore, *comparison_sections, *after], data, terms or {})
+        page = Page(
+            *titles, [*before, explore, *comparison_sections, *after], data, explanations() if terms is None else terms
+        )
         text = render(page)
         if len(text.encode()) <= MOST_BYTES:
             break

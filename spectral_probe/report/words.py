@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from spectral_probe.comparison.words import (
     INCONCLUSIVE,
@@ -15,69 +16,18 @@ from spectral_probe.comparison.words import (
     SMOOTHING_AND_LOSS,
     WITHOUT_SHARE,
 )
+from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.numbers import NOT_AVAILABLE as NOT_AVAILABLE
+from spectral_probe.profiles.numbers import PER_MILLE, decimals_for, fixed, interval
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict
+from spectral_probe.report.glossary import terms_of
 from spectral_probe.report.page import Mark
 
-#: Where the input has no measurable signal: what is left of it has no denominator.
-NOT_AVAILABLE = "n/a"
-
-CAVEATS = {
-    "raw-verdict-differs": (
-        "The whole excess of the raw states (nothing dropped, nothing centred) would get another word: the mean "
-        "vector, the first position or popularity moves its curve."
-    ),
-    "untreated-states": (
-        "These Grams were saved without the treated states, so popularity may be left in taste: curves, and no "
-        "verdict. Run the analysis again from the model to get one."
-    ),
-    "first-version": (
-        "This run is of the first version: the whole excess of what is foreseen, which was mostly popularity. Analyse "
-        "its Grams again (spectral-probe analyze RUN) for taste and popularity apart."
-    ),
-    "popularity-match-poor": (
-        "Items have few others of their popularity (mean absolute log count ratio over 0.2), so popularity and taste "
-        "are told apart less well."
-    ),
-    "massive-positions": (
-        "Some positions beyond the first have a norm over 10 times the median of their layer. Taste and "
-        "popularity use rows of unit norm; the whole excess does not."
-    ),
-    "encoder-run-causally": (
-        "The model is an encoder run causally; its states are block outputs after their norm, not a raw residual."
-    ),
-    "rounded-weights": (
-        "The weights come from a file of rounded numbers (`number_format` in the protocol): the states are those of "
-        "the rounded model."
-    ),
-    "no-final-norm": "The model has no final norm, so no `final_norm` state is shown.",
-    "leaky": "Rows have seen the items they should predict; no verdict is drawn.",
-    "few-users": "Fewer than 200 users are on the curve; intervals of so few are less certain than they look.",
-    "no-swap-null": "The swap null needs 21 users who are long enough; without it there is no excess and no verdict.",
-    "no-long-histories": "No user is measured on 12 targets, so the control long-histories is left out.",
-    "vectors-by-position": (
-        "The file of item vectors has no ids, so row i was taken as the vector of item i. If the rows are in another "
-        "order, the numbers mean nothing."
-    ),
-    "truncated-users": "Only a seeded draw of the users was probed.",
-    "random-weights-model": "The weights are random: the curve shows an architecture, not a trained model.",
-}
-
-
+#: The sentence of each caveat, by its code.
+CAVEATS = terms_of("caveat")
 #: What each control changes, and what it shows.
-CONTROLS_IN_WORDS = {
-    "raw": "nothing dropped, nothing centred: the effect of the mean vector and the first position",
-    "random-weights": "same inputs and architecture, every weight matrix redrawn: the effect without training",
-    "shuffled-history": "each history and its graph nodes in random order: the effect without order in time",
-    "plain": "states as they are, neither scaled to unit norm nor without popularity residuals",
-    "normalized-rows": "states of unit norm, without popularity residuals",
-    "equal-weights": "every user with equal weight: short histories, which are noisy, count as much as long ones",
-    "split-graph": "the probe's graph from one half of the users, a model's own from the other; both ways, averaged",
-    "long-histories": "only users with at least 12 targets: long histories have far less noise",
-    "path-graph": "a path in time instead of the user's graph: smoothness in time alone; no verdict",
-    "paper": "the published curve: raw states, own user kept, no null; no verdict",
-}
-
+CONTROLS_IN_WORDS = terms_of("control")
 
 QUANTITIES_IN_WORDS = {
     "share": "low-pass share",
@@ -161,13 +111,29 @@ def verdict_in_words(profile: DecayProfile) -> str:
     return " ".join(_component_in_words(profile, model, name) for name in profile.verdicts)
 
 
+def verdict_in_short(profile: DecayProfile) -> str:
+    """Return the verdicts of a profile in a few words: ``taste attenuated, popularity preserved``."""
+    return short_verdict({name: verdict.label for name, verdict in profile.verdicts.items()})
+
+
+def short_verdict(labels: Mapping[str, str]) -> str:
+    """Return the labels of verdicts, by component, in a few words; a label that names its component stands alone."""
+    words = [
+        label if label.startswith(NOT_MEASURABLE) else f"{component} {label}"
+        for component, label in labels.items()
+        if label != "none"
+    ]
+    return ", ".join(words) or "no verdict"
+
+
 def _component_in_words(profile: DecayProfile, model: str, component: str) -> str:
     verdict, name = profile.verdicts[component], COMPONENTS_IN_WORDS[component]
     if verdict.label == "none":
         return f"No verdict on {component}."
     if verdict.label.startswith(NOT_MEASURABLE):
+        excess = per_mille(profile.embed_excess[component])
         return (
-            f"The inputs of {model} carry no measurable {name}: their excess is {profile.embed_excess[component]}. "
+            f"The inputs of {model} carry no measurable {name}: their excess is {excess}. "
             "What the layers keep of it cannot be measured."
         )
     if component not in profile.retention or (verdict.label == "inconclusive" and not _is_known(profile, component)):
@@ -192,6 +158,13 @@ def _amount_in_words(profile: DecayProfile, model: str, component: str) -> str:
     amount = f"{100 * retention.value:.0f} % (95 % CI {100 * retention.low:.0f} to {100 * retention.high:.0f} %)"
     amount = f"{amount} of the input's at {layer}"
     return f"The {name} that {model} carries is, as a share of the energy of its states, {amount}"
+
+
+def per_mille(excess: Interval) -> str:
+    """Return an excess with its interval, with two significant digits in units of 10⁻³."""
+    value, low, high = (PER_MILLE * part for part in (excess.value, excess.low, excess.high))
+    decimals = min(2, decimals_for([value, low, high]))
+    return f"{fixed(value, decimals)} {interval(low, high, decimals)} in units of 10⁻³"
 
 
 def _is_known(profile: DecayProfile, component: str) -> bool:

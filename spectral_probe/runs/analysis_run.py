@@ -18,6 +18,7 @@ from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.recording.shards import ShardFolder
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.references import ANALYSIS, COMPARISON
 from spectral_probe.storage.atomic import write_csv, write_npz
 from spectral_probe.storage.reading import read_npz, refuse_special
 
@@ -25,8 +26,6 @@ from spectral_probe.storage.reading import read_npz, refuse_special
 MAIN_CAPTURE = "main"
 #: Names of the items, one row each.
 ITEMS_FILE = "items.csv.gz"
-#: The kinds of runs of the instrument.
-ANALYSIS, COMPARISON = "analysis", "comparison"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ _STATE = {
     "grams_from?": _TEXT_OR_NONE,
     "compared_runs?": ([str], None),
     "dataset_fingerprint?": _TEXT_OR_NONE,
+    "created?": _TEXT_OR_NONE,
+    "name?": _TEXT_OR_NONE,
+    "model?": _TEXT_OR_NONE,
+    "dataset?": _TEXT_OR_NONE,
+    "result?": _TEXT_OR_NONE,
+    "n_users?": (int, None),
     "request?": (
         {
             "kind?": _TEXT_OR_NONE,
@@ -89,7 +95,8 @@ class RunFolder:
             except FileExistsError as error:
                 raise ConfigError(f"The run {run.path} exists already; wait a second and start again.") from error
             write_text(run.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).rstrip("\n"))
-            run.write_state("running", kind=kind, config_hash=digest, versions=_versions())
+            facts = {"kind": kind, "model": model, "dataset": dataset}
+            run.write_state("running", config_hash=digest, versions=_versions(), **facts)
         return run
 
     @classmethod
@@ -205,9 +212,9 @@ class RunFolder:
             )
         return {"from_dir": None, **request}
 
-    def finish(self) -> None:
-        """Mark the run as finished."""
-        self.write_state("finished")
+    def finish(self, **values: Any) -> None:
+        """Mark the run as finished; ``result``, in a few words, and ``n_users`` are shown in a list of runs."""
+        self.write_state("finished", **values)
 
     @contextmanager
     def at_work(self, logger: logging.Logger, what: str, **values: Any) -> Iterator[None]:

@@ -173,7 +173,7 @@ def test_failures_end_with_their_exit_code(folder, log, tmp_path, capsys, monkey
         ((folder, "--ranking", "full", "--k", "99"), 2, "1…25"),
         ((folder, folder, "--out", "x"), 2, "--out holds"),
         ((folder, "--device", "gpu"), 2, "device must be"),
-        ((folder.with_name(folder.name[:-1]),), 3, f"Did you mean '{folder.name}'"),
+        ((folder.with_name(f"x{folder.name}"),), 3, f"Did you mean '{folder.name}'"),
         ((folder, "--ranking", "99+1"), 3, "99 negatives cannot be drawn"),
         ((tmp_path / "wrong",), 3, "not a training run"),
         ((other, "--dataset", log, "--ranking", "full"), 3, "has 24 items"),

@@ -535,7 +535,7 @@ def test_failures_of_the_command(monkeypatch, capsys, tmp_path, arguments, code,
 def test_the_command_lists_what_there_is(monkeypatch, capsys):
     code, out, _ = command(monkeypatch, capsys, "experiment")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == list(experiment_names())
+    assert [line.split()[0] for line in out.splitlines()[2:]] == list(experiment_names())
 
 
 def test_the_papers_tables_agree_where_they_print_the_same_number():

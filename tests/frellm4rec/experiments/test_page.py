@@ -92,7 +92,8 @@ def test_the_page_holds_the_text_files_and_command(browser, tuned) -> None:
         for part in re.split(r"[|`*#]|\\", line):
             assert part.strip(" -") in words, line
     links = {a.get_attribute("href").removeprefix(tuned.parent.as_uri() + "/") for a in browser.all(".files a")}
-    assert links == {"cells.csv", "means.csv", "differences.csv", "systems.csv", "trials.csv", "curves.csv"}
+    tables = {f"{name}.csv" for name in ("cells", "means", "differences", "systems", "trials", "curves")}
+    assert links == {*tables, "curves.pdf"}
     assert browser.texts("pre") == [
         "frellm4rec experiment table2 --dataset lastfm --ranking 99+1 --ranking full --set training.patience=null "
         "--seeds 3 --trials 3"

@@ -206,12 +206,12 @@ def test_a_catalogue_too_small_for_the_candidates_is_compared_on_all_items(runs,
 
 def test_command_failures(runs, log, tmp_path, capsys, monkeypatch):
     for arguments, code, message in (
-        ((runs[0],), 2, "at least two runs"),
+        ((runs[0],), 2, "needs two runs or more; got one"),
         ((runs[0], runs[1], "--ranking", "full"), 2, "needs two groups"),
         ((*runs, "--metric", "mrr"), 2, "--metric must be one of"),
         ((*runs, "--ranking", "all"), 2, "got 'all'"),
         ((runs[0], runs[2] / "model"), 2, "is no training run"),
-        ((runs[0], tmp_path / "absent"), 3, "is not a folder"),
+        ((runs[0], tmp_path / "absent"), 3, "There is no run"),
     ):
         exit_code, out, err = run(monkeypatch, capsys, "compare", *arguments)
         assert (exit_code, out) == (code, ""), err

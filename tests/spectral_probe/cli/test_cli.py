@@ -192,7 +192,7 @@ def test_json_is_the_summary_alone(folder_of_inputs, tmp_path, monkeypatch, caps
         (["analyze", "--nonsense"], 2, "nonsense"),
         (["analyze", "--model", "minilm", "--dataset", "lastfmm"], 2, "Did you mean 'lastfm'"),
         (["analyze", "--model", "minilm", "--dataset", "absent.csv"], 3, "absent.csv"),
-        (["analyze", "no-such-run"], 3, "run.json"),
+        (["analyze", "no-such-run"], 3, "There is no run 'no-such-run'"),
     ],
 )
 def test_bad_arguments_end_with_their_code_and_no_traceback(

@@ -262,7 +262,7 @@ def test_the_keyboard_reaches_every_point(browser, page) -> None:
 def test_without_javascript_it_is_the_static_page(browser, page) -> None:
     browser.open(page, scripts=False)
     shown = [element for element in browser.all("img, table, .verdict") if element.is_displayed()]
-    assert [element.tag_name for element in shown].count("img") == 2
+    assert [element.tag_name for element in shown].count("img") == 5
     assert [element.tag_name for element in shown].count("table") >= 2
     assert not any(element.is_displayed() for element in browser.all(".panel"))
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spectral_probe.analysis.progress import in_notebook, progress_bar
+from spectral_probe.progress import in_notebook, progress_bar
 
 
 def shell(kernel: object) -> SimpleNamespace:

@@ -1,0 +1,137 @@
+"""The commands around runs and terms: lists, fields, references, names, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.cli.analyze import OPTIONS
+from spectral_probe.cli.completion import complete_datasets, complete_models, complete_runs, complete_terms
+from spectral_probe.cli.json_output import chosen
+from spectral_probe.errors import ConfigError
+from spectral_probe.report.glossary import glossary
+from spectral_probe.runs.folder import RunFolder
+from tests.spectral_probe.worlds import run_probe
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch):
+    """An analysis and a training, in ``runs/`` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    first = RunFolder.create(tmp_path / "runs", kind="analysis", model="minilm", dataset="demo", config={"a": 1})
+    first.finish(result="taste attenuated, popularity preserved", n_users=800, name="mine")
+    second = RunFolder.create(tmp_path / "runs", kind="training", model="sasrec", dataset="lastfm", config={"a": 2})
+    second.write_state("interrupted")
+    return first, second
+
+
+def test_runs_are_listed_with_when_model_data_users_and_verdict(two_runs, monkeypatch, capsys) -> None:
+    code, out, _ = run_probe(["runs"], monkeypatch, capsys)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("@last")]
+    assert len(rows) == 2
+    (mine,) = (row for row in rows if "minilm" in row)
+    assert mine[3:7] == ["analysis", "mine", "minilm", "demo"]
+    assert mine[7:10] == ["800", "taste", "attenuated,"]
+    assert two_runs[0].path.name in out
+    assert "interrupted" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [
+        ([], {"minilm", "sasrec"}),
+        (["--name", "MINE"], {"minilm"}),
+        (["--name", "lastfm"], {"sasrec"}),
+        (["--kind", "training"], {"sasrec"}),
+        (["--name", "absent"], set()),
+    ],
+)
+def test_runs_are_filtered(options, models, two_runs, monkeypatch, capsys) -> None:
+    _, out, _ = run_probe(["runs", *options, "--json"], monkeypatch, capsys)
+    assert {row["model"] for row in json.loads(out)} == models
+    code, out, _ = run_probe(["runs", *options], monkeypatch, capsys)
+    assert code == 0
+    assert models or "holds no runs that match" in out
+
+
+def test_a_result_is_printed_by_field(two_runs, monkeypatch, capsys) -> None:
+    _, out, _ = run_probe(["runs", "--fields", "model, n_users"], monkeypatch, capsys)
+    assert {"model": "minilm", "n_users": 800} in json.loads(out)
+    code, _, err = run_probe(["runs", "--fields", "modell"], monkeypatch, capsys)
+    assert (code, "Did you mean 'model'?" in err) == (2, True)
+    assert chosen({"a": {"b": 1, "c": 2}, "d": 3}, ["a.b", "d"]) == {"a.b": 1, "d": 3}
+    assert chosen([], ["a"]) == []
+
+
+def test_a_term_is_explained_in_the_words_of_the_glossary(monkeypatch, capsys) -> None:
+    code, out, _ = run_probe(["explain", "swap", "null"], monkeypatch, capsys)
+    assert (code, out.splitlines()[1]) == (0, glossary()["swap null"].text)
+    code, out, _ = run_probe(["explain"], monkeypatch, capsys)
+    assert code == 0
+    assert [name for name in glossary() if f"  {name}: " not in out] == []
+    code, out, _ = run_probe(["explain", "tau", "--fields", "term,also"], monkeypatch, capsys)
+    assert json.loads(out) == {"term": "tau", "also": ["τ"]}
+
+
+def test_compare_of_one_run_says_that_it_needs_two(two_runs, monkeypatch, capsys) -> None:
+    code, out, err = run_probe(["compare", "mine"], monkeypatch, capsys)
+    assert (code, out) == (2, "")
+    assert err == "error: A comparison needs two runs or more; got one: mine. Name another one beside it.\n"
+
+
+@pytest.mark.parametrize("name", ["@last", "a/b", " "])
+def test_a_name_that_could_not_be_found_again_is_refused(name, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["analyze", "--name", name], monkeypatch, capsys)
+    assert (code, "--name" in err) == (2, True)
+
+
+def test_a_model_may_be_a_training_run(two_runs, monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr("spectral_probe.analysis.cost.plan_analysis", lambda name, *_, **__: asked.append(name) or [])
+    monkeypatch.setattr("spectral_probe.analysis.requests.options_by_model", lambda models, options: [options])
+    monkeypatch.setattr("spectral_probe.plugins.saved_models.trained_on", lambda models: None)
+    for name in ("@last", two_runs[1].path.name[:16], "minilm"):
+        run_probe(["analyze", "--model", name, "--dry-run"], monkeypatch, capsys)
+    assert asked == [f"runs/{two_runs[1].path.name}"] * 2 + ["minilm"]
+
+
+def test_what_a_shell_offers(two_runs) -> None:
+    assert "minilm" in set(complete_models("mini"))
+    assert list(complete_datasets("dem")) == ["demo"]
+    assert tuple(name for name, _ in list(complete_runs("analysis")(""))[:2]) == ("@last", "mine")
+    assert [name for name, _ in complete_runs()("@-")] == ["@-2"]
+    assert "swap null" in [name for name, _ in complete_terms("swa")]
+
+
+def test_a_shell_can_ask(two_runs, tmp_path) -> None:
+    variables = {
+        "_SPECTRAL_PROBE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "spectral-probe report mi",
+        "COMP_CWORD": "2",
+    }
+    command = [sys.executable, "-m", "spectral_probe.cli.main"]
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["mine"], done.stderr
+
+
+def test_the_defaults_that_the_help_names_are_those_of_an_analysis() -> None:
+    defaults = AnalysisOptions().to_dict()
+    named = {flag.name: flag.default for flag in OPTIONS if flag.default}
+    unset = {"controls": "none", "preset": "none", "users": "all", "layers": "all"}
+    assert {name: text for name, text in named.items() if name in unset} == unset
+    assert {name: text for name, text in named.items() if name not in unset} == {
+        name: f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name])
+        for name in named
+        if name not in unset
+    }
+
+
+def test_a_fault_of_the_fields_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="the result has a, b"):
+        chosen({"a": 1, "b": 2}, ["x"])
