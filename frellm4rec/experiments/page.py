@@ -16,8 +16,8 @@ from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
 from spectral_probe.report.columns import Data
-from spectral_probe.report.markdown import sections_of
 from spectral_probe.report.glossary import explanations
+from spectral_probe.report.markdown import sections_of
 from spectral_probe.report.page import Command, Files, Page, Panel, Picture, Section
 from spectral_probe.report.vega import has_charts
 

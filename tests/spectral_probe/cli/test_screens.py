@@ -17,6 +17,7 @@ from spectral_probe.cli.main import app
 from spectral_probe.cli.printing import print_profile
 from spectral_probe.doctor import machine
 from spectral_probe.doctor.check import Check
+from spectral_probe.figure_style import PaperFigure
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report import folder
 from spectral_probe.runs.analysis_run import AnalysisRun
@@ -38,7 +39,7 @@ def home(tmp_path_factory):
     np.save(home / "vectors.npy", vectors)
     options = pipeline.AnalysisOptions(embeddings=str(home / "vectors.npy"))
     with pytest.MonkeyPatch.context() as without_figures:
-        without_figures.setattr(folder, "write_figures", lambda *_: None)
+        without_figures.setattr(folder, "write_figures", lambda *_, **__: None)
         source = pipeline.run_analysis(
             "tiny-random:qwen2", str(home / "log.csv"), options, out=home / "runs", run_name="first"
         )
@@ -55,8 +56,8 @@ def home(tmp_path_factory):
 def at_home(home, monkeypatch):
     monkeypatch.chdir(home)
     # What a command computes is tested elsewhere; here a finished run is shown.
-    monkeypatch.setattr(folder, "write_figures", lambda *_: None)
-    monkeypatch.setattr(folder, "save_figure", lambda *_: None)
+    monkeypatch.setattr(folder, "write_figures", lambda *_, **__: None)
+    monkeypatch.setattr(PaperFigure, "save", lambda *_: None)
     monkeypatch.setattr(pipeline, "reanalyze", lambda path, changes, **_: shown(path))
     checks = [
         Check("python", "ok", "3.11.7"),
