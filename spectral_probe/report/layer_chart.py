@@ -34,6 +34,8 @@ _DASHES = ([1, 0], [6, 4], [2, 3])
 _VALUES = ("share", "null_share", "excess", "retention")
 _SPANS = ("share", "excess", "retention")
 MARKS_NOTE = "◆ is the input of block 1, ● a block, ✚ the state after the final norm."
+#: Ends of the axis of depth, and where on it the final norm stands; the input is at 0.
+DEPTH_DOMAIN, NORM_AT = [0.0, 1.1], 1.08
 #: On a logarithmic axis depth d is at log(1 + 31 d) / log 32: the first tenth of the blocks takes about two fifths.
 _LOG_BASE = 32
 _POINT = ["model", "control", "nodes", "layer"]
@@ -129,7 +131,8 @@ def _rows(profile: DecayProfile, name: str, has_controls: bool) -> pd.DataFrame:
                 ]
                 frames += [_known(curve, part, component).assign(control=control) for curve in curves if len(curve)]
     rows = pd.concat(frames, ignore_index=True)
-    rows["depth"] = pd.concat([relative_depth(frame) for frame in frames], ignore_index=True).clip(lower=0.0)
+    depth = pd.concat([relative_depth(frame) for frame in frames], ignore_index=True)
+    rows["depth"] = depth.clip(0.0, NORM_AT)
     return rows.assign(model=name)
 
 
@@ -208,7 +211,7 @@ def _base(models: list[str]) -> alt.Chart:
         )
         .transform_filter("isValid(datum.value)")
         .encode(
-            x=alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False)),
+            x=alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=DEPTH_DOMAIN, nice=False)),
             color=alt.Color("model:N", scale=alt.Scale(domain=models), legend=None),
             detail="curve:N",
             opacity=alt.Opacity("look:Q", scale=None, legend=None),

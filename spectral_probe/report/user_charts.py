@@ -10,7 +10,15 @@ import pandas as pd
 
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report.columns import Data, columns_of, grid_of
-from spectral_probe.report.layer_chart import LAYERS, MARKS_NOTE, POINTS, depth_axis, depth_expression, model_choice
+from spectral_probe.report.layer_chart import (
+    DEPTH_DOMAIN,
+    LAYERS,
+    MARKS_NOTE,
+    POINTS,
+    depth_axis,
+    depth_expression,
+    model_choice,
+)
 from spectral_probe.report.page import Chart, Choice, Panel
 
 if TYPE_CHECKING:
@@ -303,7 +311,7 @@ def _user_curve(names: Sequence[str], quantity: str) -> alt.LayerChart | alt.Fac
     import altair as alt
 
     color = alt.Color("model:N", scale=alt.Scale(domain=list(names)), legend=None)
-    x = alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=[0, 1.1], nice=False))
+    x = alt.X("x:Q", axis=depth_axis(), scale=alt.Scale(domain=DEPTH_DOMAIN, nice=False))
     y = alt.Y("value:Q", title=None)
     of_user = (
         _with_points(USER_VALUES)

@@ -17,6 +17,7 @@ from spectral_probe.comparison.comparison import compare
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report import html
 from spectral_probe.report.folder import write_overlay
+from spectral_probe.report.layer_chart import DEPTH_DOMAIN, NORM_AT, layer_panel
 from spectral_probe.report.user_charts import MOST_SHOWN
 from tests.spectral_probe.tiny_models import MixingModel
 from tests.spectral_probe.worlds import make_world
@@ -265,6 +266,14 @@ def test_without_javascript_it_is_the_static_page(browser, page) -> None:
     assert [element.tag_name for element in shown].count("img") == 5
     assert [element.tag_name for element in shown].count("table") >= 2
     assert not any(element.is_displayed() for element in browser.all(".panel"))
+
+
+def test_every_point_stands_on_the_axis(runs) -> None:
+    pytest.importorskip("altair")
+    _, _, points = layer_panel([DecayProfile.load(runs[0])], ["model"])
+    assert points["depth"].between(*DEPTH_DOMAIN).all()
+    depths = points.groupby("state")["depth"].unique()
+    assert (list(depths["embed"]), list(depths["final_norm"])) == ([0.0], [NORM_AT])
 
 
 def test_terms_are_explained_where_they_stand(browser, runs, tmp_path) -> None:
