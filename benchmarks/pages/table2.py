@@ -5,6 +5,7 @@
     frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN
     frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN --final
     python -m benchmarks.pages.table2 lastfm RUN        # copy the tables of a run, and write the page
+    python -m benchmarks.pages.table2 --log lastfm=lastfm@DIR    # what the log alone gives away
     python -m benchmarks.pages.table2                   # the page alone, from the tables
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +23,9 @@ from frellm4rec.experiments.system_figure import learning_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment, load_definition
-from spectral_probe.storage.atomic import write_text
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.plugins.datasets import resolve_dataset
+from spectral_probe.storage.atomic import write_csv, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures"
@@ -35,6 +40,31 @@ def experiment(tables: SystemTables) -> TunedExperiment:
     assert isinstance(definition, TunedExperiment)
     rows = tables.systems[tables.systems["column"] == "own"]
     return definition.labelled(dict(zip(rows["model"], rows["label"], strict=True)))
+
+
+def given_away(dataset: Dataset) -> dict[str, float]:
+    """Return for which share of the users the test item is known from the log alone.
+
+    ``follower``: it is the item that most often follows the item before it, in the training parts and the validation
+    items of all users. ``earlier``: the user had it before.
+    """
+    followers: dict[int, Counter[int]] = defaultdict(Counter)
+    for sequence in dataset.sequences:
+        for item, following in pairwise(sequence[:-1].tolist()):
+            followers[item][following] += 1
+    tested = [sequence.tolist() for sequence in dataset.sequences if len(sequence) > 1]
+    most = [followers[items[-2]].most_common(1) for items in tested]
+    is_follower = [bool(first) and first[0][0] == items[-1] for first, items in zip(most, tested, strict=True)]
+    is_earlier = [items[-1] in items[:-1] for items in tested]
+    return {"follower": sum(is_follower) / len(tested), "earlier": sum(is_earlier) / len(tested)}
+
+
+def collect_log(text: str) -> None:
+    """Write what the log of ``NAME=DATA`` or ``NAME=DATA@FOLDER`` gives away."""
+    name, _, source = text.partition("=")
+    dataset, _, folder = source.partition("@")
+    data = resolve_dataset(dataset, Path(folder) if folder else None)
+    write_csv(FIGURES / name / FOLDER / "log.csv", pd.DataFrame([{"dataset": data.name, **given_away(data)}]))
 
 
 def collect(dataset: str, run: Path) -> None:
@@ -59,6 +89,14 @@ def page(figures: Path = FIGURES) -> str:
             continue
         tables = SystemTables.load(folder)
         lines += [system_page(experiment(tables), tables, level=2), ""]
+        if (folder / "log.csv").exists():
+            log = pd.read_csv(folder / "log.csv").iloc[0]
+            lines += [
+                f"What the log gives away: for {100 * log['follower']:.1f} % of the users the test item is the one "
+                f"that most often follows the item before it, and {100 * log['earlier']:.1f} % had it before. The "
+                "higher, the more a count of transitions knows.",
+                "",
+            ]
         lines += [f"![Learning curves of the chosen trials](../figures/{dataset}/{FOLDER}/curves.png)", ""]
         lines += _all_trials(tables)
     return "\n".join(lines).rstrip("\n")
@@ -90,7 +128,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages.table2", description=__doc__)
     parser.add_argument("dataset", nargs="?", choices=DATASETS)
     parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--log", action="append", default=[], metavar="NAME=DATA")
     options = parser.parse_args()
+    for text in options.log:
+        collect_log(text)
     if options.dataset:
         if options.run is None:
             parser.error("give the folder of a run too")

@@ -81,7 +81,8 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
         f"differences. Of the baselines with their own loss, {best} was the best on validation; the reference is "
         f"{labels.get(reference, reference)}.",
     ]
-    changed = rows[~rows["is_tested"].astype(bool)]["label"].tolist()
+    has_finished = rows["n_trials"] > rows["n_failed"]
+    changed = rows[~rows["is_tested"].astype(bool) & has_finished]["label"].tolist()
     if changed:
         lines += [
             "",

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,6 +10,8 @@ from benchmarks.pages import table2
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.models.registry import model_names
 from frellm4rec.tuning.tables import FINISHED
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.log import Interactions
 
 FOLDERS = [folder for name in table2.DATASETS if (folder := table2.FIGURES / name / table2.FOLDER).exists()]
 
@@ -45,6 +48,14 @@ def test_the_committed_tables_agree_with_each_other(folder):
 def test_the_committed_tables_name_no_machine(folder):
     for path in folder.glob("*.csv"):
         assert "/work/" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_a_log_gives_away():
+    histories = [[0, 1, 2, 3], [0, 1, 2, 3], [2, 3, 0, 1], [3, 3, 1, 3]]
+    log = Interactions.from_sequences([np.array(items) for items in histories], n_items=4)
+    shares = table2.given_away(Dataset.from_interactions(log))
+    # After 2 came 3; after 0 came 1 twice; after 1 came 2, not 3.
+    assert shares == {"follower": 0.75, "earlier": 0.25}
 
 
 def test_a_run_is_copied_with_its_labels(tmp_path, monkeypatch):
