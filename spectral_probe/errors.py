@@ -91,8 +91,9 @@ def user_error(error: BaseException) -> SpectralProbeError | None:
 
 
 def what_failed(error: Exception) -> str:
-    """Return the first sentence of an error, for a message that gives the next step itself."""
-    return _SENTENCE_END.split(str(error), maxsplit=1)[0]
+    """Return the first sentence of an error, and what was perhaps meant; the caller gives the next step."""
+    first, *others = _SENTENCE_END.split(str(error))
+    return " ".join([first, *(sentence for sentence in others if sentence.startswith("Did you mean "))])
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

@@ -42,7 +42,7 @@ def _command(state: dict[str, Any], source: str | None, changed: dict[str, tuple
     what = ["model", "dataset"] if request is None else [repr(request["model"]), repr(request["dataset"])]
     if (source is None and request is None) or any(name in WITHOUT_FLAG for name in values):
         if source is not None:
-            return f"spectral_probe.analysis.pipeline.reanalyze(Path({source.rpartition('/')[2]!r}), {values!r})"
+            return f"spectral_probe.analysis.reanalysis.reanalyze(Path({source.rpartition('/')[2]!r}), {values!r})"
         given = [*what, *(f"{name}={value!r}" for name, value in values.items())]
         return f"spectral_probe.analyze({', '.join(given)})"
     parts = ["spectral-probe", "analyze"]

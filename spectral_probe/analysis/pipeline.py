@@ -15,18 +15,16 @@ import pandas as pd
 from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
-from spectral_probe.analysis.exchanged_items import TOLERATED_SD, exchange_items, item_vectors
+from spectral_probe.analysis.exchanged_items import exchange_items, item_vectors
 from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
-from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
+from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.analysis.origin import origin_of
 from spectral_probe.analysis.requests import check_options
-from spectral_probe.analysis.saved_options import saved_config
-from spectral_probe.analysis.split_graph import capture_name
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
-from spectral_probe.errors import ConfigError, DataError
+from spectral_probe.errors import DataError
 from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
@@ -133,20 +131,18 @@ def run_analysis(
     tasks = plan_captures(layered, data, options)
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
-    run = _run_folder(out, layered.name, data.name, config, resume)
+    run = run_folder(out, layered.name, data.name, config, resume)
     facts = {**_request(model, dataset, from_dir), **({"name": run_name} if run_name else {})}
     with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
-        if run is not None and (left_over := getattr(layered, "left_over", ())):
-            run.write_state("running", left_over=list(left_over))
-        if run is not None and inputs.is_by_position:
-            run.write_state("running", vectors_by_position=True)
+        left_over = list(getattr(layered, "left_over", ()))
+        noted: dict[str, Any] = {"left_over": left_over} if left_over else {}
+        noted |= {"vectors_by_position": True} if inputs.is_by_position else {}
+        if run is not None and noted:
+            run.write_state("running", **noted)
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs.name)
         stage("graph")
         graph = ItemGraph.from_interactions(data.train.user_items)
-        if run is not None:
-            with disk_errors(run.path):
-                run.save_graph(graph, data.user_ids)
-                run.save_items(data.item_ids, data.item_titles)
+        _save_data(run, data, graph)
         # Asked for before the model runs: a model without them is refused at once.
         vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
@@ -163,14 +159,21 @@ def run_analysis(
             profile = replace(profile, caveats=(*profile.caveats, BY_POSITION))
         if exchanged is not None:
             config["exchanged_items"] = exchanged.to_dict()
-        profile = replace(profile, protocol={**config, **profile.protocol})
         source = Captured(captures[MAIN], graph) if run is None else run.path
-        profile = replace(profile, source=source)
+        profile = replace(profile, protocol={**config, **profile.protocol}, source=source)
         if run is not None:
             stage("figures and report")
             write_results(run, profile, origin_of(run), figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
+
+
+def _save_data(run: AnalysisRun | None, data: Dataset, graph: ItemGraph) -> None:
+    """Write the graph, the users and the items into a run folder, if there is one."""
+    if run is not None:
+        with disk_errors(run.path):
+            run.save_graph(graph, data.user_ids)
+            run.save_items(data.item_ids, data.item_titles)
 
 
 def _identity(
@@ -202,140 +205,11 @@ def _request(model: Any, dataset: Any, from_dir: Path | None) -> dict[str, Any]:
     return {"request": {"model": model, "dataset": dataset, "from_dir": None if from_dir is None else str(from_dir)}}
 
 
-def reanalyze(
-    path: Path,
-    changes: dict[str, Any],
-    *,
-    out: Path | None = None,
-    figure_width: int = DEFAULT_WIDTH,
-    run_name: str = "",
-) -> Analysis:
-    """Analyse the saved Grams of a run again with other options, without model and data set.
-
-    Parameters
-    ----------
-    path : Path
-        A run folder.
-    changes : dict
-        Options that differ from those of the run. :data:`CAPTURE_OPTIONS` cannot change.
-    out : Path, optional
-        Folder for the new run folder; its ``run.json`` names the old run, which has the Grams.
-    figure_width : int
-        85 or 178, in mm.
-    run_name : str
-        Name of the new run; without one it has none.
-
-    Raises
-    ------
-    ConfigError
-        If a change needs the model.
-    DataError
-        If the run or its Grams cannot be read.
-    """
-    source = AnalysisRun.open(path).grams_run()
-    if out is not None:
-        try_root(out)
-    stored = saved_config(source)
-    before = AnalysisOptions.from_saved(stored["options"])
-    # The vectors of the items are not saved: this control is taken over from the source.
-    controls = tuple(name for name in before.controls if name not in VECTOR_CONTROLS)
-    options = AnalysisOptions.from_mapping({**before.to_dict(), "controls": controls, **changes})
-    stage("saved Grams")
-    captures = source.load_captures()
-    _refuse_new_captures(before, options, captures)
-    graph = source.load_graph()
-    _check_users(source, captures, graph)
-    config = {**stored, "options": options.to_dict(), "grams_from": source.path.name}
-    labels = {
-        **{name: stored[name] for name in ("model", "revision", "dataset", "inputs")},
-        "own_user": options.own_user,
-    }
-    run = _run_folder(out, labels["model"], labels["dataset"], config, resume=False)
-    facts = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
-    facts |= {"name": run_name} if run_name else {}
-    with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
-        stage("analysis")
-        profile = measure(
-            *(captures, graph, options, labels),
-            cache_dir=cache_root() / "heat",
-            embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
-        )
-        profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
-        unsaved = Captured(captures[MAIN], graph) if run is None else run.path
-        profile = replace(profile, protocol={**config, **profile.protocol}, source=unsaved)
-        if run is not None:
-            stage("figures and report")
-            write_results(run, profile, origin_of(run), figure_width=figure_width)
-    return Analysis(profile, run)
-
-
-def _check_users(source: AnalysisRun, captures: dict[str, LayerGrams], graph: ItemGraph) -> None:
-    """Raise DataError unless the users and items of saved Grams are those of the saved graph."""
-    if MAIN not in captures:
-        raise DataError(f"{source.path / 'grams'} has no folder {MAIN!r}. Run the analysis again from the model.")
-    for name, grams in captures.items():
-        for rows, n, what in (
-            (grams.users, graph.user_items.shape[0], "users"),
-            (grams.targets, graph.n_items, "items"),
-            (grams.inputs, graph.n_items, "items"),
-        ):
-            if rows is None and what == "users":
-                raise DataError(f"{source.path / 'grams' / name} does not name its users. Run the analysis again.")
-            if rows is not None and (rows.max() >= n or (what == "users" and rows.min() < 0)):
-                raise DataError(
-                    f"{source.path / 'grams' / name} has {what} number {rows.min()}…{rows.max()}, and graph.npz of "
-                    f"the same run has {n}. One of the two was exchanged; run the analysis again from the model."
-                )
-
-
-def _like_source(
-    profile: DecayProfile,
-    source: AnalysisRun,
-    captures: dict[str, LayerGrams],
-    n_users: int,
-    before: AnalysisOptions,
-    after: AnalysisOptions,
-) -> DecayProfile:
-    """Return a re-analysis with the user names and the caveats of its source, saying how it differs from it."""
-    differing = {
-        name: f"{old} → {new}"
-        for name, new in after.to_dict().items()
-        if (old := before.to_dict()[name]) != new and name != "controls"
-    }
-    protocol = {**profile.protocol, "differs_from_source": differing}
-    by_position = (BY_POSITION,) if source.state().get("vectors_by_position") else ()
-    caveats, per_user = (*profile.caveats, *by_position), profile.per_user
-    users = captures[MAIN].users
-    names = source.load_user_ids(n_users)
-    if names is not None and users is not None:
-        per_user = _named(per_user, pd.Series(names[users], index=np.arange(len(users))))
-        profile = _with_published_users(profile, captures, names)
-    if not (source.path / "summary.json").is_file():
-        # The source was never measured: only the number of users that it asked for tells.
-        n_known = 0 if names is None else len(names)
-        caveats += ("truncated-users",) if before.users is not None and len(captures[MAIN]) < n_known else ()
-    else:
-        known = DecayProfile.load(source.path)
-        # Of the caveats, only this one is about the probe and not about the measure.
-        caveats += tuple(code for code in known.caveats if code == "truncated-users")
-        if names is None and "user_id" in known.per_user:
-            # An older run names the users on its own curve only.
-            per_user = _named(per_user, known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"])
-    return replace(profile, protocol=protocol, caveats=caveats, per_user=per_user)
-
-
-def _named(per_user: pd.DataFrame, names: pd.Series[Any]) -> pd.DataFrame:
+def named_users(per_user: pd.DataFrame, names: pd.Series[Any]) -> pd.DataFrame:
     """Return a per-user table with the column ``user_id`` in front, from the names by sequence."""
     table = per_user.copy()
     table.insert(0, "user_id", table["sequence"].map(names).astype("string"))
     return table
-
-
-def _embed_sd(source: AnalysisRun) -> float:
-    """Return what the test of ``embed`` divides by, from the control ``exchanged-items`` of a run."""
-    stored = DecayProfile.load(source.path).protocol.get("exchanged_items", {})
-    sd = float(stored.get("sd_z", 1.0))
-    return sd if sd > TOLERATED_SD else 1.0
 
 
 def _finished(out: Path, config: dict[str, Any]) -> Analysis | None:
@@ -355,7 +229,8 @@ def _finished(out: Path, config: dict[str, Any]) -> Analysis | None:
     return Analysis(profile, run)
 
 
-def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:
+def run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:
+    """Return the folder to write into: with ``resume``, that of an unfinished run of the configuration, if any."""
     if out is None:
         return None
     if resume:
@@ -370,35 +245,14 @@ def _run_folder(out: Path | None, model: str, dataset: str, config: dict[str, An
     return AnalysisRun.create(out, kind=ANALYSIS, model=model, dataset=dataset, config=config)
 
 
-def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:
-    for name in CAPTURE_OPTIONS:
-        if getattr(before, name) != getattr(after, name):
-            raise ConfigError(
-                f"{name} is {getattr(before, name)!r} in the saved Grams and cannot become {getattr(after, name)!r} "
-                "without the model. Run the analysis again with --model and --dataset."
-            )
-    wanted = {"paper"} if after.preset == "paper" else set()
-    wanted |= {name for name in after.controls if name in CAPTURED_CONTROLS}
-    wanted |= {name for name in after.controls if name in VECTOR_CONTROLS}
-    if "split-graph" in after.controls and captures[MAIN].settings.get("has_graph"):
-        # The saved states went through the model's own graph, of all users.
-        wanted |= {capture_name(half) for half in (0, 1)}
-    missing = sorted(wanted - captures.keys())
-    if missing:
-        raise ConfigError(
-            f"{missing} must run the model again; the run has Grams of {sorted(captures)} only. "
-            "Run the analysis again with --model and --dataset."
-        )
-
-
-def _with_published_users(
+def with_published_users(
     profile: DecayProfile, captures: dict[str, LayerGrams], names: npt.NDArray[Any]
 ) -> DecayProfile:
     """Add the column ``user_id`` to the per-user table of the published curve, if there is one."""
     if "paper" not in profile.controls or (users := captures["paper"].users) is None:
         return profile
     paper = profile.controls["paper"]
-    named = _named(paper.per_user, pd.Series(names[users], index=np.arange(len(users))))
+    named = named_users(paper.per_user, pd.Series(names[users], index=np.arange(len(users))))
     return replace(profile, controls={**profile.controls, "paper": replace(paper, per_user=named)})
 
 
@@ -411,4 +265,4 @@ def _with_users(profile: DecayProfile, captures: dict[str, LayerGrams], dataset:
     table.insert(0, "user_id", labels)
     n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
     caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
-    return _with_published_users(replace(profile, per_user=table, caveats=caveats), captures, dataset.user_ids)
+    return with_published_users(replace(profile, per_user=table, caveats=caveats), captures, dataset.user_ids)

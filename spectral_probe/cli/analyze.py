@@ -211,7 +211,7 @@ def check_name(name: str | None) -> None:
 
 def _analyze_again(run: Path, settings: dict[str, Any], out: Path, written: Written, shown: Shown) -> None:
     with working():
-        from spectral_probe.analysis.pipeline import reanalyze
+        from spectral_probe.analysis.reanalysis import reanalyze
 
         results = [reanalyze(run, settings, out=out, figure_width=written.figure_width, run_name=written.name)]
     _print(results, None, shown)

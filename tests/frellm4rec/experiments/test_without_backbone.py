@@ -134,5 +134,5 @@ def test_a_damaged_baseline_in_the_cache_says_what_to_delete(run, tmp_path):
         evaluation.unlink()
     again = ExperimentRun.open(run.experiment, replace(run.request, n_seeds=1), run.folder)
     (row,) = again.run().cells.query("status == 'failed'").to_dict("records")
-    assert f"delete {tmp_path / 'cache' / 'sasrec'}" in row["error"]
+    assert f"Delete {tmp_path / 'cache' / 'sasrec'}" in row["error"]
     assert "to train again" in row["error"]

@@ -121,7 +121,7 @@ def test_command_failures(tmp_path, capsys, monkeypatch):
     for arguments, code, message in (
         ((folder,), 2, "Missing option"),
         ((folder, "--out", tmp_path / "items.txt"), 2, "got 'items.txt'"),
-        ((tmp_path / "absent", "--out", tmp_path / "items.npy"), 3, "is not a folder"),
+        ((tmp_path / "absent", "--out", tmp_path / "items.npy"), 3, "There is no run"),
         ((tmp_path, "--out", tmp_path / "items.npy"), 4, "neither"),
     ):
         exit_code, out, err = run(monkeypatch, capsys, "export", *arguments)

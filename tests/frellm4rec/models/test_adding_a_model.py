@@ -95,5 +95,5 @@ def test_the_commands_know_the_model_of_the_page(project, tmp_path):
     out = run(folder, *cli, "train", "--model", NAME, "--dataset", log, *settings, "--out", tmp_path / "runs")
     assert "probe it" not in out  # it has no layers
     (trained,) = (tmp_path / "runs").iterdir()
-    assert f"│ {NAME} " in run(folder, *cli, "evaluate", trained, "--ranking", "full")
+    assert f"  {NAME}  " in run(folder, *cli, "evaluate", trained, "--ranking", "full")
     assert "Volume" in run(folder, *cli, "recommend", trained, "--user", "u1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,8 @@ TRAINING_FILES = {
 
 def _numbers(text: str) -> list[str]:
     """Return the lines of the tables, and the verdicts."""
-    return [line for line in text.splitlines() if line.startswith(("│", "verdict on"))]
+    rows = re.compile(r"\S {2,}\S|verdict on")
+    return [line for line in text.splitlines() if rows.search(line)]
 
 
 def same_as(printed: str) -> Callable[[Outcome], str]:

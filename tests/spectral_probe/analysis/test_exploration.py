@@ -11,7 +11,8 @@ from spectral_probe.analysis import exploration_files
 from spectral_probe.analysis.exploration import Exploration
 from spectral_probe.analysis.exploration_files import explore_profile
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import Analysis, analyze, reanalyze, run_analysis
+from spectral_probe.analysis.pipeline import Analysis, analyze, run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import select_curve

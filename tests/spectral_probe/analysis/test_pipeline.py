@@ -13,7 +13,8 @@ from torch import nn
 
 from spectral_probe.analysis import pipeline
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
+from spectral_probe.analysis.pipeline import analyze, run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.errors import ConfigError, DataError, ResourceError
 from spectral_probe.graph import popularity
 from spectral_probe.graph.item_graph import ItemGraph
@@ -391,7 +392,7 @@ def test_log_of_one_long_user_cannot_be_measured() -> None:
     lonely = Dataset.from_interactions(Interactions.from_sequences([np.arange(9)], n_items=9))
     with pytest.raises(DataError, match=r"measured: local graph without an edge \(1\)\."):
         analyze(object(), lonely)  # refused before the model is looked at
-    assert analyze(MixingModel(9), lonely, own_user="keep").users["measured"] == 1
+    assert analyze(MixingModel(9), lonely, own_user="keep").user_counts["measured"] == 1
 
 
 def test_min_targets_leaves_short_histories_out_of_the_curve_but_not_out_of_the_references(dataset: Dataset) -> None:

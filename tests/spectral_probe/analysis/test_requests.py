@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze, reanalyze
+from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.analysis.requests import check_options, options_by_model
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.cli import main as cli

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze, reanalyze
+from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.analysis.split_graph import split_graph_energy, user_halves
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph

@@ -19,7 +19,8 @@ gguf = pytest.importorskip("gguf")
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants  # noqa: E402
 
 from spectral_probe.analysis.cost import plan  # noqa: E402
-from spectral_probe.analysis.pipeline import analyze, reanalyze  # noqa: E402
+from spectral_probe.analysis.pipeline import analyze  # noqa: E402
+from spectral_probe.analysis.reanalysis import reanalyze  # noqa: E402
 from spectral_probe.backbones import gguf_files, load_backbone, weights_fingerprint  # noqa: E402
 from spectral_probe.backbones.gguf_format import describe_formats, relative_rounding_error  # noqa: E402
 from spectral_probe.errors import MissingDependencyError, ModelError, ResourceError  # noqa: E402

@@ -82,7 +82,10 @@ def test_a_term_is_explained_in_the_words_of_the_glossary(monkeypatch, capsys) -
 def test_compare_of_one_run_says_that_it_needs_two(two_runs, monkeypatch, capsys) -> None:
     code, out, err = run_probe(["compare", "mine"], monkeypatch, capsys)
     assert (code, out) == (2, "")
-    assert err == "error: A comparison needs two runs or more; got one: mine. Name another one beside it.\n"
+    assert err == (
+        "error: A comparison needs two runs or more; got one: mine. Name another beside it, or see it alone with "
+        "`spectral-probe report mine`.\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["@last", "a/b", " "])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectral_probe.analysis import pipeline
+from spectral_probe.analysis import pipeline, reanalysis
 from spectral_probe.cli.main import app
 from spectral_probe.cli.printing import print_profile
 from spectral_probe.doctor import machine
@@ -58,7 +58,7 @@ def at_home(home, monkeypatch):
     # What a command computes is tested elsewhere; here a finished run is shown.
     monkeypatch.setattr(folder, "write_figures", lambda *_, **__: None)
     monkeypatch.setattr(PaperFigure, "save", lambda *_: None)
-    monkeypatch.setattr(pipeline, "reanalyze", lambda path, changes, **_: shown(path))
+    monkeypatch.setattr(reanalysis, "reanalyze", lambda path, changes, **_: shown(path))
     checks = [
         Check("python", "ok", "3.11.7"),
         Check("adapters", "warn", "peft is not installed", "pip install 'spectral-probe[lora]'"),

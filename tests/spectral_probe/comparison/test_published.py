@@ -10,7 +10,8 @@ import pytest
 
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import reanalyze, run_analysis
+from spectral_probe.analysis.pipeline import run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.comparison import words as rules
 from spectral_probe.comparison.comparison import compare
 from spectral_probe.comparison.paired import EXCESS, NULL_SHARE, SITES, WHOLE_QUANTITIES, Change, Changes

@@ -16,7 +16,8 @@ from frellm4rec.runs.trained import open_trained
 from spectral_probe.analysis.cost import plan_analysis
 from spectral_probe.analysis.model import resolve_model
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze, reanalyze, run_analysis
+from spectral_probe.analysis.pipeline import analyze, run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.errors import ConfigError, DataError, ModelError
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions

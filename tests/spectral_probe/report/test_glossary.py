@@ -10,6 +10,7 @@ import pytest
 from benchmarks.pages.glossary import PAGE
 from spectral_probe.analysis.measure import _caveats
 from spectral_probe.analysis.options import CONTROLS, FIXED_CONTROLS
+from spectral_probe.analysis.pipeline import BY_POSITION
 from spectral_probe.errors import ConfigError
 from spectral_probe.report.glossary import anchor, find_term, glossary, glossary_page
 from spectral_probe.report.words import CAVEATS, CONTROLS_IN_WORDS
@@ -30,7 +31,11 @@ def test_every_control_null_and_caveat_of_the_program_has_a_term() -> None:
     assert set(CONTROLS_IN_WORDS) == {*CONTROLS, *FIXED_CONTROLS, "paper"}
     assert {f"{null} null" for null in NULLS} <= set(glossary())
     assert {term.name for term in glossary().values() if term.kind == "caveat"} == set(CAVEATS)
-    codes = set(re.findall(r'"([a-z-]+)": ', inspect.getsource(_caveats))) | {"truncated-users", "first-version"}
+    codes = set(re.findall(r'"([a-z-]+)": ', inspect.getsource(_caveats))) | {
+        "truncated-users",
+        "first-version",
+        BY_POSITION,
+    }
     assert codes == set(CAVEATS)
 
 
