@@ -18,7 +18,7 @@ from spectral_probe.analysis.captures import plan_captures, run_captures
 from spectral_probe.analysis.exchanged_items import exchange_items, item_vectors
 from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
-from spectral_probe.analysis.model import give_inputs, resolve_model, revision_of
+from spectral_probe.analysis.model import GivenInputs, give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.analysis.origin import origin_of
 from spectral_probe.analysis.requests import check_options
@@ -132,13 +132,8 @@ def run_analysis(
     if resume and out is not None and (finished := _finished(out, config)) is not None:
         return finished
     run = run_folder(out, layered.name, data.name, config, resume)
-    facts = {**_request(model, dataset, from_dir), **({"name": run_name} if run_name else {})}
+    facts = _request(model, dataset, from_dir) | _noted(layered, inputs) | ({"name": run_name} if run_name else {})
     with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
-        left_over = list(getattr(layered, "left_over", ()))
-        noted: dict[str, Any] = {"left_over": left_over} if left_over else {}
-        noted |= {"vectors_by_position": True} if inputs.is_by_position else {}
-        if run is not None and noted:
-            run.write_state("running", **noted)
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs.name)
         stage("graph")
         graph = ItemGraph.from_interactions(data.train.user_items)
@@ -166,6 +161,13 @@ def run_analysis(
             write_results(run, profile, origin_of(run), figure_width=figure_width)
         logger.info("verdict: %s", profile.verdict)
     return Analysis(profile, run)
+
+
+def _noted(layered: LayeredModel, inputs: GivenInputs) -> dict[str, Any]:
+    """Return what ``run.json`` holds of weights that were left out, and of vectors without ids."""
+    left_over = list(getattr(layered, "left_over", ()))
+    noted: dict[str, Any] = {"left_over": left_over} if left_over else {}
+    return noted | ({"vectors_by_position": True} if inputs.is_by_position else {})
 
 
 def _save_data(run: AnalysisRun | None, data: Dataset, graph: ItemGraph) -> None:

@@ -332,7 +332,16 @@ class DecayProfile(Shown):
             one of which the input carries nothing measurable; the Axes of the first are returned.
         component : {"taste", "popularity", "lag", "whole"}, optional
             Default: that of the headline.
+
+        Raises
+        ------
+        ConfigError
+            If ``ax`` is no Axes, or the component was not measured.
         """
+        if ax is not None and not hasattr(ax, "axhline"):
+            raise ConfigError(f"ax must be Axes of matplotlib; got {ax!r}. Save it with .plot().figure.savefig(…).")
+        if component is not None:
+            known_name("component", component, dict.fromkeys(self.table["component"], True))
         if ax is None and component is None and self.component in JUDGED:
             measurable = [name for name in JUDGED if self.has_measurable_input(name)]
             return pair_of_curves(self.to_frame(), measurable or JUDGED)

@@ -60,10 +60,10 @@ def select_curve(
 
 def known_name(what: str, name: str, known: Mapping[str, ValueT]) -> ValueT:
     """Return the value of a name; ConfigError with the known names and the closest one if it is unknown."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(
-            f"{what} must be one of {list(known)}; got {name!r}.{did_you_mean(name, known)} Choose one of these, or "
-            "measure it first."
+            f"{what} must be one of {list(known)}; got {name!r}.{did_you_mean(str(name), known)} Choose one of these, "
+            "or measure it first."
         )
     return known[name]
 

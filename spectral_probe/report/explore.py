@@ -14,7 +14,7 @@ from spectral_probe.report.heat_chart import heat_panel
 from spectral_probe.report.layer_chart import layer_panel
 from spectral_probe.report.page import Panel
 from spectral_probe.report.user_charts import user_panel
-from spectral_probe.runs.analysis_run import AnalysisRun
+from spectral_probe.runs.analysis_run import ITEMS_FILE, AnalysisRun
 
 
 def explore_panels(
@@ -82,10 +82,17 @@ def _histories(profile: DecayProfile, run: AnalysisRun) -> dict[str, list[str]]:
     """Return the items that each user's sequence reads and predicts, by the name of the user, as far as is known."""
     users = profile.per_user.drop_duplicates("sequence")
     labels = (users["user_id"] if "user_id" in users else users["sequence"]).astype(str)
+    names = run.load_item_names()
     try:
-        sequences, names = run.load_sequences(), run.load_item_names()
-    except DataError:
+        sequences = run.load_sequences()
+    except DataError:  # the Grams were deleted to save space
         return {}
+    n_named = len(names) if names is not None else None
+    if n_named is not None and any(max(items) >= n_named for items in sequences):
+        raise DataError(
+            f"{run.path / ITEMS_FILE} names {n_named} items, and the histories of the run have others. Restore it, or "
+            "delete it: the page then shows numbers."
+        )
     return {
         label: [names[item] if names is not None else f"item {item}" for item in sequences[row]]
         for label, row in zip(labels, users["sequence"], strict=True)

@@ -104,7 +104,7 @@ def test_a_retention_without_a_denominator_is_not_available(monkeypatch, capsys)
 def test_zeros_of_what_is_left_out_are_not_printed(monkeypatch, capsys) -> None:
     profile = DecayProfile.from_energy(with_excess(1.0, 0.5), component="whole")
     users = profile.user_counts | {"skipped": {"too short": 0, "without an edge": 3}}
-    print_profile(replace(profile, users=users))
+    print_profile(replace(profile, user_counts=users))
     text = capsys.readouterr().out
     assert "left out: without an edge: 3." in text
     assert "too short" not in text

@@ -161,3 +161,11 @@ def test_the_figure_has_taste_first_and_no_ratio_without_a_denominator(run) -> N
     # The curve of this run has no denominator, whatever the summary says.
     assert "carries\nmeasurable popularity" in panels[1].texts[0].get_text()
     plt.close(ax.figure)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda p: p.plot(component="nope"), lambda p: p.plot("file.png"), lambda p: p.to_frame(control=[])]
+)
+def test_what_is_not_there_is_not_drawn(call, run) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        call(run.profile)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import torch
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import run_analysis
 from spectral_probe.comparison.comparison import compare
+from spectral_probe.errors import DataError
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.report import html
 from spectral_probe.report.folder import write_overlay
 from spectral_probe.report.layer_chart import DEPTH_DOMAIN, NORM_AT, layer_panel
 from spectral_probe.report.user_charts import MOST_SHOWN
+from spectral_probe.runs.analysis_run import AnalysisRun
 from tests.spectral_probe.tiny_models import MixingModel
 from tests.spectral_probe.worlds import make_world
 
@@ -274,6 +278,20 @@ def test_every_point_stands_on_the_axis(runs) -> None:
     assert points["depth"].between(*DEPTH_DOMAIN).all()
     depths = points.groupby("state")["depth"].unique()
     assert (list(depths["embed"]), list(depths["final_norm"])) == ([0.0], [NORM_AT])
+
+
+@pytest.mark.parametrize(
+    ("file", "n_lines", "says"),
+    [("items.csv.gz", 3, "names 2 items"), ("per_user.csv.gz", 4, "users, and summary.json")],
+)
+def test_a_run_whose_files_were_cut_keeps_its_page(file, n_lines, says, runs, tmp_path) -> None:
+    folder = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    lines = gzip.decompress((folder / file).read_bytes()).splitlines(keepends=True)
+    (folder / file).write_bytes(gzip.compress(b"".join(lines[:n_lines])))
+    before = (folder / "report.html").read_bytes()
+    with pytest.raises(DataError, match=says):
+        html.write_report(folder, [DecayProfile.load(folder)], runs=[AnalysisRun.open(folder)])
+    assert (folder / "report.html").read_bytes() == before
 
 
 def test_terms_are_explained_where_they_stand(browser, runs, tmp_path) -> None:
