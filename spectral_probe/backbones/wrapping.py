@@ -14,15 +14,12 @@ from torch import nn
 
 from spectral_probe.backbones.decoder import weights_fingerprint
 from spectral_probe.backbones.trial_pass import state_of, unchanged
+from spectral_probe.backbones.wrapping_trials import N_POSITIONS, N_SEQUENCES, Trial
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean, listed
 from spectral_probe.types import LayerState
 
 #: How a module is called: module, inputs and lengths → anything.
 Call = Callable[[nn.Module, torch.Tensor, torch.Tensor], Any]
-#: Positions and sequences of the trial pass; different, so that a swap of the two shows.
-_N_POSITIONS, _N_SEQUENCES = 5, 2
-#: Largest relative change of an earlier state, when a later item changes, in a causal module.
-_TOLERANCE = 1e-4
 
 
 def wrap(
@@ -74,8 +71,8 @@ def wrap(
     ShapeError
         If ``embed`` or ``item_rows`` has another shape, or a layer returns no (batch, position, feature) tensor.
     ModelError
-        If the module cannot be run, a layer does not run exactly once, or padding changes the states of a module that
-        is not causal.
+        If the module cannot be run, a layer does not run exactly once, the states of a sequence depend on the other
+        sequences of a batch, or padding changes the states of a module that is not causal.
     """
     model = WrappedModel(module, layers, embed, final_norm, name, item_rows, call)
     model.try_out(is_causal)
@@ -210,29 +207,7 @@ class WrappedModel(nn.Module):
     @torch.no_grad()
     def try_out(self, is_causal: bool | None) -> None:
         """Run two short sequences; check every layer and find out whether the module is causal; see :func:`wrap`."""
-        n_known = self._n_known()
-        items = torch.arange(_N_SEQUENCES * _N_POSITIONS).reshape(_N_SEQUENCES, -1) % n_known
-        changed = items.clone()
-        changed[:, -1] = (changed[:, -1] + 1) % n_known
-        before, after = self._states(items), self._states(changed)
-        self.is_causal = _largest_change(before, after, slice(0, _N_POSITIONS - 1)) <= _TOLERANCE
-        if is_causal is not None:
-            if is_causal and not self.is_causal:
-                raise ModelError(
-                    f"is_causal=True, but the states of {self.name!r} at earlier positions change with a later item. "
-                    "Leave it out, so that the model is probed prefix by prefix, or give call= that passes the causal "
-                    "mask."
-                )
-            self.is_causal = is_causal
-        if not self.is_causal:
-            shorter = self._states(items[:, :-1])
-            padded = self._states(items, lengths=_N_POSITIONS - 1)
-            if (change := _largest_change(shorter, padded, slice(0, _N_POSITIONS - 1))) > _TOLERANCE:
-                raise ModelError(
-                    f"Padding must not change the states of items; in {self.name!r} they change by {change:.2g} "
-                    "(relative) when a sequence is padded. Give call=, a function that passes the module a mask made "
-                    "from the lengths."
-                )
+        self.is_causal = Trial(self.name, self._n_known(), self._states).run(is_causal)
 
     def _n_known(self) -> int:
         """Return how many items the trial pass may use."""
@@ -241,7 +216,7 @@ class WrappedModel(nn.Module):
         if self.item_rows is not None:
             return len(self.item_rows)
         tables = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
-        return min([2 * _N_POSITIONS, *tables])
+        return min([N_SEQUENCES * N_POSITIONS, *tables])
 
     def _states(self, items: torch.Tensor, lengths: int | None = None) -> dict[str, torch.Tensor]:
         """Return the state of every layer in one pass; refuse one that did not run once, or has another shape."""
@@ -377,13 +352,3 @@ def _after(states: list[Any]) -> Any:
         states.append(output)
 
     return hook
-
-
-def _largest_change(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], positions: slice) -> float:
-    """Return the largest change of a state at some positions, relative to its norm."""
-    changes = [0.0]
-    for name, state in before.items():
-        first, second = state[:, positions].float(), after[name][:, positions].float()
-        norm = first.norm(dim=-1).clamp(min=1e-12)
-        changes.append(float(((first - second).norm(dim=-1) / norm).max()))
-    return max(changes)

@@ -164,6 +164,30 @@ def test_sequences_on_the_second_axis_are_refused() -> None:
         wrap(encoder(batch_first=False), ["layers"], embed=vectors, call=lambda m, x, n: m(x.transpose(0, 1)))
 
 
+class Inner(nn.Module):
+    """A module of vectors or items around one block; ``run`` is what its forward returns."""
+
+    def __init__(self, block: nn.Module, run=lambda self, x: self.block(self.item(x))) -> None:
+        super().__init__()
+        self.item, self.block, self.run = nn.Embedding(N_ITEMS, WIDTH), block, run
+
+    def forward(self, items: torch.Tensor):
+        return self.run(self, items)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [nn.GRU(WIDTH, WIDTH), nn.TransformerEncoderLayer(WIDTH, 2, 32), nn.BatchNorm1d(5, track_running_stats=False)],
+)
+def test_a_module_that_mixes_the_users_of_a_batch_is_refused(block) -> None:
+    with pytest.raises(ModelError, match=r"other sequences of a batch.*batch_first=True"):
+        wrap(Inner(block), ["block"], embed="item")
+
+
+def test_a_module_whose_users_are_apart_is_accepted() -> None:
+    assert wrap(Inner(nn.GRU(WIDTH, WIDTH, batch_first=True)), ["block"], embed="item").is_causal
+
+
 def test_an_item_without_a_vector_is_refused(sequences) -> None:
     items, lengths = sequences
     model = wrap(encoder(), layers=["layers"], embed=np.random.default_rng(1).standard_normal((10, WIDTH)))
