@@ -71,8 +71,9 @@ def wrap(
     ShapeError
         If ``embed`` or ``item_rows`` has another shape, or a layer returns no (batch, position, feature) tensor.
     ModelError
-        If the module cannot be run, a layer does not run exactly once, the states of a sequence depend on the other
-        sequences of a batch, or padding changes the states of a module that is not causal.
+        If the module cannot be run, a layer does not run exactly once, keeps states between calls or does not read the
+        last item, the states of a sequence depend on the other sequences of a batch, or padding changes the states of
+        a module that is not causal.
     """
     model = WrappedModel(module, layers, embed, final_norm, name, item_rows, call)
     model.try_out(is_causal)
@@ -262,7 +263,7 @@ class WrappedModel(nn.Module):
                 f"A layer must give a (batch, position, feature) tensor, here {(*shape, 'd')}; {path!r} of "
                 f"{self.name!r} gave {seen}.{hint}"
             )
-        return state
+        return state.clone()
 
 
 def _paths(module: nn.Module, layers: Any) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectral_probe.errors import ModelError
+from spectral_probe.errors import ModelError, NonFiniteStateError
 
 #: Positions and sequences of the trial pass; different, so that a swap of the two shows.
 N_POSITIONS, N_SEQUENCES = 5, 2
@@ -42,14 +42,17 @@ class Trial:
         Raises
         ------
         ModelError
-            If the module mixes the sequences of a batch, is not causal against ``is_causal``, or reads padding.
+            If the module keeps states between calls, gives no finite states, does not read the last item, mixes the
+            sequences of a batch, is not causal against ``is_causal``, or reads padding.
         """
         items = torch.arange(N_SEQUENCES * N_POSITIONS).reshape(N_SEQUENCES, -1) % self.n_known
         before = self.states(items)
+        self._check_repeated(before, self.states(items))
         self._check_users(items, before)
         changed = items.clone()
         changed[:, -1] = self._others(items[:, -1])
         after = self.states(changed)
+        self._check_last_items(before, after)
         seems_causal = _largest_change(before, after, slice(0, N_POSITIONS - 1)) <= _TOLERANCE
         if is_causal and not seems_causal:
             raise ModelError(
@@ -65,6 +68,33 @@ class Trial:
     def _others(self, items: torch.Tensor) -> torch.Tensor:
         """Return another item in the place of every item."""
         return (items + 1) % self.n_known
+
+    def _check_repeated(self, before: States, again: States) -> None:
+        """Compare two passes over the same items."""
+        for layer, state in before.items():
+            if not bool(state.isfinite().all()):
+                raise NonFiniteStateError(
+                    f"States must be finite; {layer!r} of {self.name!r} holds a NaN or an infinity in a pass over "
+                    f"{N_SEQUENCES} short sequences. Check the weights of the module."
+                )
+            if not (change := _change(state, again[layer])) <= _TOLERANCE:
+                raise ModelError(
+                    f"The same items must give the same states; in {self.name!r} the states of {layer!r} change by "
+                    f"{change:.2g} (relative) from one call to the next. Give call= that empties what the module keeps "
+                    "between calls (a cache of keys and values, a recurrent state) and that draws no random numbers."
+                )
+
+    def _check_last_items(self, before: States, after: States) -> None:
+        """Compare the states at the last position of every sequence, whose item was changed."""
+        for layer, state in before.items():
+            is_same = (state[:, -1] == after[layer][:, -1]).all(dim=-1)
+            if bool(is_same.any()):
+                raise ModelError(
+                    f"Another last item must change the last state in every layer; in {self.name!r} the state of "
+                    f"{layer!r} stays the same. Either the module keeps states between calls (give call= that empties "
+                    "what it keeps), or the layer does not read the items (name one that does), or its items have the "
+                    "same vectors."
+                )
 
     def _check_users(self, items: torch.Tensor, before: States) -> None:
         """Change all items of one sequence; no state of the other may change."""

@@ -184,6 +184,36 @@ def test_a_module_that_mixes_the_users_of_a_batch_is_refused(block) -> None:
         wrap(Inner(block), ["block"], embed="item")
 
 
+class Memory(nn.Module):
+    """Keeps a state between calls: the first of every shape, or the sum of all."""
+
+    def __init__(self, is_sum: bool) -> None:
+        super().__init__()
+        self.is_sum, self.memory = is_sum, {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.memory.get(x.shape)
+        if before is None or self.is_sum:
+            self.memory[x.shape] = x if before is None else before + x
+        return self.memory[x.shape]
+
+
+@pytest.mark.parametrize(
+    ("is_sum", "message"),
+    [(True, "change by .* from one call to the next"), (False, "Another last item must change the last state")],
+)
+def test_a_module_that_keeps_states_between_calls_is_refused(is_sum, message) -> None:
+    with pytest.raises(ModelError, match=message):
+        wrap(Inner(Memory(is_sum)), ["block"], embed="item")
+
+
+def test_states_that_are_not_finite_are_refused() -> None:
+    module = Inner(nn.Linear(WIDTH, WIDTH))
+    nn.init.constant_(module.block.bias, float("nan"))
+    with pytest.raises(ModelError, match="'block 1' of 'Inner' holds a NaN"):
+        wrap(module, ["block"], embed="item")
+
+
 def test_a_module_whose_users_are_apart_is_accepted() -> None:
     assert wrap(Inner(nn.GRU(WIDTH, WIDTH, batch_first=True)), ["block"], embed="item").is_causal
 
