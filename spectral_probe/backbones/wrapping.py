@@ -14,7 +14,7 @@ from torch import nn
 
 from spectral_probe.backbones.decoder import weights_fingerprint
 from spectral_probe.backbones.trial_pass import state_of, unchanged
-from spectral_probe.backbones.wrapping_trials import N_POSITIONS, N_SEQUENCES, Trial
+from spectral_probe.backbones.wrapping_trials import N_POSITIONS, N_SEQUENCES, Trial, different_rows
 from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean, listed
 from spectral_probe.types import LayerState
 
@@ -67,7 +67,7 @@ def wrap(
     Raises
     ------
     ConfigError
-        If a name is none of the module's, or comes twice.
+        If a name is none of the module's, or comes twice, or fewer than two items differ.
     ShapeError
         If ``embed`` or ``item_rows`` has another shape, or a layer returns no (batch, position, feature) tensor.
     ModelError
@@ -208,16 +208,16 @@ class WrappedModel(nn.Module):
     @torch.no_grad()
     def try_out(self, is_causal: bool | None) -> None:
         """Run two short sequences; check every layer and find out whether the module is causal; see :func:`wrap`."""
-        self.is_causal = Trial(self.name, self._n_known(), self._states).run(is_causal)
+        self.is_causal = Trial(self.name, self._known_items(), self._states).run(is_causal)
 
-    def _n_known(self) -> int:
-        """Return how many items the trial pass may use."""
-        if self.item_embeddings is not None:
-            return len(self.item_embeddings)
-        if self.item_rows is not None:
-            return len(self.item_rows)
+    def _known_items(self) -> torch.Tensor:
+        """Return the items that the trial pass may use."""
+        values = self.item_embeddings if self.item_embeddings is not None else self.item_rows
+        if values is not None:
+            return different_rows(values)
+        # A table of a single row, such as one of types, does not read the items.
         tables = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
-        return min([N_SEQUENCES * N_POSITIONS, *tables])
+        return torch.arange(min([N_SEQUENCES * N_POSITIONS, *(n for n in tables if n > 1)]))
 
     def _states(self, items: torch.Tensor, lengths: int | None = None) -> dict[str, torch.Tensor]:
         """Return the state of every layer in one pass; refuse one that did not run once, or has another shape."""

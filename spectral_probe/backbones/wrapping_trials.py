@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectral_probe.errors import ModelError, NonFiniteStateError
+from spectral_probe.errors import ConfigError, ModelError, NonFiniteStateError
 
 #: Positions and sequences of the trial pass; different, so that a swap of the two shows.
 N_POSITIONS, N_SEQUENCES = 5, 2
@@ -26,14 +26,14 @@ class Trial:
     ----------
     name : str
         Name of the module in messages.
-    n_known : int
-        Items that the passes may use: 0 … n_known − 1.
+    known : (n,) int tensor
+        Items that the passes may use; the module sees different vectors or numbers for all of them.
     states : callable
         ``states(items)`` or ``states(items, lengths=n)`` runs the module on (batch, position) items.
     """
 
     name: str
-    n_known: int
+    known: torch.Tensor
     states: Callable[..., States]
 
     def run(self, is_causal: bool | None) -> bool:
@@ -41,16 +41,24 @@ class Trial:
 
         Raises
         ------
+        ConfigError
+            If fewer than two items differ.
         ModelError
             If the module keeps states between calls, gives no finite states, does not read the last item, mixes the
             sequences of a batch, is not causal against ``is_causal``, or reads padding.
         """
-        items = torch.arange(N_SEQUENCES * N_POSITIONS).reshape(N_SEQUENCES, -1) % self.n_known
+        if len(self.known) < 2:
+            raise ConfigError(
+                f"Two items with different vectors are needed to try out whether {self.name!r} is causal; all its "
+                "items look the same. Give embed= or item_rows= with rows that differ."
+            )
+        items = self._items(torch.arange(N_SEQUENCES * N_POSITIONS).reshape(N_SEQUENCES, -1))
         before = self.states(items)
         self._check_repeated(before, self.states(items))
-        self._check_users(items, before)
+        others = self._items(torch.arange(1, N_SEQUENCES * N_POSITIONS + 1).reshape(N_SEQUENCES, -1))
+        self._check_users(items, others, before)
         changed = items.clone()
-        changed[:, -1] = self._others(items[:, -1])
+        changed[:, -1] = others[:, -1]
         after = self.states(changed)
         self._check_last_items(before, after)
         seems_causal = _largest_change(before, after, slice(0, N_POSITIONS - 1)) <= _TOLERANCE
@@ -65,9 +73,9 @@ class Trial:
             self._check_padding(items)
         return answer
 
-    def _others(self, items: torch.Tensor) -> torch.Tensor:
-        """Return another item in the place of every item."""
-        return (items + 1) % self.n_known
+    def _items(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return a known item for every number; successive numbers give different items."""
+        return self.known[numbers % len(self.known)]
 
     def _check_repeated(self, before: States, again: States) -> None:
         """Compare two passes over the same items."""
@@ -96,15 +104,15 @@ class Trial:
                     "same vectors."
                 )
 
-    def _check_users(self, items: torch.Tensor, before: States) -> None:
+    def _check_users(self, items: torch.Tensor, others: torch.Tensor, before: States) -> None:
         """Change all items of one sequence; no state of the other may change."""
         for row in range(N_SEQUENCES):
             changed = items.clone()
-            changed[row] = self._others(items[row])
+            changed[row] = others[row]
             after = self.states(changed)
             for layer, state in before.items():
-                others = torch.arange(N_SEQUENCES) != row
-                change = _change(state[others], after[layer][others])
+                rest = torch.arange(N_SEQUENCES) != row
+                change = _change(state[rest], after[layer][rest])
                 if not change <= _TOLERANCE:
                     raise ModelError(
                         f"The states of a sequence must not depend on the other sequences of a batch; in {self.name!r} "
@@ -122,6 +130,17 @@ class Trial:
                 "(relative) when a sequence is padded. Give call=, a function that passes the module a mask made "
                 "from the lengths."
             )
+
+
+def different_rows(values: torch.Tensor) -> torch.Tensor:
+    """Return the first index of every different row of (n,) numbers or (n, d) vectors, at most as many as are tried."""
+    rows = values.reshape(len(values), -1)
+    is_new = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    first: list[int] = []
+    while len(first) < N_SEQUENCES * N_POSITIONS and bool(is_new.any()):
+        first.append(int(is_new.long().argmax()))
+        is_new &= (rows != rows[first[-1]]).any(dim=-1)
+    return torch.tensor(first)
 
 
 def _largest_change(before: States, after: States, positions: slice) -> float:

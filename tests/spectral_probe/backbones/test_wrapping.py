@@ -139,7 +139,7 @@ def test_a_wrapped_module_goes_through_an_analysis_with_controls() -> None:
         ({"embed": np.ones((4, 2)), "item_rows": [1]}, ConfigError, "Leave out one of them"),
         ({"layers": ["encoder.layers.0.norm1", "item"]}, None, ""),
         ({"layers": ["position"], "embed": "item"}, ShapeError, r"'position' of 'Recommender' gave \(5, 16\)"),
-        ({"embed": np.ones((4, WIDTH), dtype=np.float32)}, ModelError, "cannot be run on vectors of shape"),
+        ({"embed": np.eye(4, WIDTH, dtype=np.float32)}, ModelError, "cannot be run on vectors of shape"),
         ({"is_causal": True, "call": lambda m, x, n: m.encoder(m.item(x))}, ModelError, "is_causal=True, but"),
         ({"call": lambda m, x, n: m.encoder(m.item(x))}, ModelError, "Padding must not change the states"),
         ({"call": lambda m, x, n: (m(x), m(x))}, ModelError, "ran 2 times"),
@@ -165,14 +165,14 @@ def test_sequences_on_the_second_axis_are_refused() -> None:
 
 
 class Inner(nn.Module):
-    """A module of vectors or items around one block; ``run`` is what its forward returns."""
+    """An item table before one block."""
 
-    def __init__(self, block: nn.Module, run=lambda self, x: self.block(self.item(x))) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.item, self.block, self.run = nn.Embedding(N_ITEMS, WIDTH), block, run
+        self.item, self.block = nn.Embedding(N_ITEMS, WIDTH), block
 
     def forward(self, items: torch.Tensor):
-        return self.run(self, items)
+        return self.block(self.item(items))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,29 @@ def test_states_that_are_not_finite_are_refused() -> None:
     nn.init.constant_(module.block.bias, float("nan"))
     with pytest.raises(ModelError, match="'block 1' of 'Inner' holds a NaN"):
         wrap(module, ["block"], embed="item")
+
+
+def test_a_table_of_one_row_does_not_hide_that_a_module_is_two_sided() -> None:
+    module = Inner(encoder())
+    module.kind = nn.Embedding(1, WIDTH)
+
+    def call(module: Inner, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        is_padding = torch.arange(items.shape[1]) >= lengths[:, None]
+        states = module.item(items) + module.kind(torch.zeros_like(items))
+        return module.block(states, src_key_padding_mask=is_padding)
+
+    assert not wrap(module, ["block.layers"], call=call).is_causal
+
+
+def test_items_of_the_trial_differ_in_what_the_module_sees() -> None:
+    vectors = np.zeros((N_ITEMS, WIDTH), dtype=np.float32)
+    vectors[30:] = np.random.default_rng(0).standard_normal((10, WIDTH))
+    assert not wrap(encoder(), ["layers"], embed=vectors).is_causal
+    for alike in (vectors[:1], vectors[:5]):
+        with pytest.raises(ConfigError, match="Two items with different vectors"):
+            wrap(encoder(), ["layers"], embed=alike)
+    with pytest.raises(ConfigError, match="Two items with different vectors"):
+        wrap(Recommender(), ["encoder.layers"], item_rows=[3, 3, 3])
 
 
 def test_a_module_whose_users_are_apart_is_accepted() -> None:
