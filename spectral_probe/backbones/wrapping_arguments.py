@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ def paths_of(module: nn.Module, layers: Any) -> list[str]:
     ConfigError
         If ``layers`` is no sequence, names nothing or the same block twice, or the module has no such part.
     """
-    if not isinstance(layers, str | nn.Module | Sequence):
+    if not isinstance(layers, str | nn.Module | Iterable):
         raise ConfigError(f"layers must be a sequence of names or modules; got {layers!r}. Known: {_known(module)}.")
     wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
     paths: list[str] = []

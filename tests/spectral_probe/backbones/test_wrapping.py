@@ -138,6 +138,7 @@ def test_a_wrapped_module_goes_through_an_analysis_with_controls() -> None:
         ({"item_rows": [0.5]}, ShapeError, "whole numbers"),
         ({"embed": np.ones((4, 2)), "item_rows": [1]}, ConfigError, "Leave out one of them"),
         ({"layers": ["encoder.layers.0.norm1", "encoder.layers.1.norm1"]}, None, ""),
+        ({"layers": iter(["encoder.layers.0", "encoder.layers.1"])}, None, ""),
         ({"layers": ["encoder.layers.1", "encoder.layers.0"]}, ConfigError, "in the order in which they run"),
         ({"layers": None}, ConfigError, "layers must be a sequence of names or modules; got None"),
         ({"layers": [["item"]]}, ConfigError, r"must name a module by a text, or be a module; got \['item'\]"),
