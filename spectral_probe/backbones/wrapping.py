@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
 from spectral_probe.backbones.decoder import weights_fingerprint
 from spectral_probe.backbones.trial_pass import state_of, unchanged
-from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError, did_you_mean, listed
+from spectral_probe.backbones.wrapping_arguments import check_options, path_of, paths_of, vectors_of, whole_numbers
+from spectral_probe.backbones.wrapping_trials import N_POSITIONS, N_SEQUENCES, Trial, different_rows
+from spectral_probe.errors import ConfigError, DataError, ModelError, ShapeError
 from spectral_probe.types import LayerState
 
 #: How a module is called: module, inputs and lengths → anything.
 Call = Callable[[nn.Module, torch.Tensor, torch.Tensor], Any]
-#: Positions and sequences of the trial pass; different, so that a swap of the two shows.
-_N_POSITIONS, _N_SEQUENCES = 5, 2
-#: Largest relative change of an earlier state, when a later item changes, in a causal module.
-_TOLERANCE = 1e-4
 
 
 def wrap(
@@ -70,13 +67,16 @@ def wrap(
     Raises
     ------
     ConfigError
-        If a name is none of the module's, or comes twice.
+        If an argument has another type, a name is none of the module's, comes twice or in another order than the
+        modules run, ``embed`` holds a NaN, or fewer than two items differ.
     ShapeError
         If ``embed`` or ``item_rows`` has another shape, or a layer returns no (batch, position, feature) tensor.
     ModelError
-        If the module cannot be run, a layer does not run exactly once, or padding changes the states of a module that
-        is not causal.
+        If the module cannot be run, a layer does not run exactly once, keeps states between calls or does not read the
+        last item, the states of a sequence depend on the other sequences of a batch, or padding changes the states of
+        a module that is not causal.
     """
+    check_options(name, call, is_causal)
     model = WrappedModel(module, layers, embed, final_norm, name, item_rows, call)
     model.try_out(is_causal)
     return model
@@ -110,10 +110,15 @@ class WrappedModel(nn.Module):
         if not isinstance(module, nn.Module):
             raise ConfigError(f"wrap() takes an nn.Module; got a {type(module).__name__}. Give the model itself.")
         self.module, self.name, self.is_causal = module, name or type(module).__name__, True
-        self._paths = _paths(module, layers)
-        self._norm = None if final_norm is None else _path(module, final_norm, "final_norm")
+        self._paths = paths_of(module, layers)
+        self._norm = None if final_norm is None else path_of(module, final_norm, "final_norm")
+        if self._norm in self._paths:
+            raise ConfigError(
+                f"final_norm={self._norm!r} is already among the layers. Name it once: leave it out of layers, or "
+                "leave out final_norm."
+            )
         is_table = embed is not None and not isinstance(embed, str | nn.Module)
-        self._embed = None if embed is None or is_table else _path(module, embed, "embed")
+        self._embed = None if embed is None or is_table else path_of(module, embed, "embed")
         self._embed_output = nn.Identity()
         self._call = call or _usual_call
         self._reads_vectors = is_table
@@ -122,19 +127,14 @@ class WrappedModel(nn.Module):
                 "item_rows numbers the rows of the module's own table; with an array as embed= it has none. Leave out "
                 "one of them."
             )
-        rows = None if item_rows is None else torch.as_tensor(_whole_numbers(item_rows))
+        rows = None if item_rows is None else torch.as_tensor(whole_numbers(item_rows))
         self.register_buffer("item_rows", rows, persistent=False)
         self.register_buffer("item_embeddings", self._table(embed, rows), persistent=False)
 
     def _table(self, embed: Any, rows: torch.Tensor | None) -> torch.Tensor | None:
         """Return the vectors of the items: the array, or the rows of an ``nn.Embedding``."""
         if self._reads_vectors:
-            table = torch.as_tensor(embed if isinstance(embed, torch.Tensor) else np.asarray(embed)).detach()
-            if table.ndim != 2 or not table.is_floating_point():
-                raise ShapeError(
-                    f"embed must be an (n_items, d) array of vectors, or the name of a module; got shape "
-                    f"{tuple(table.shape)} of {table.dtype}."
-                )
+            table = vectors_of(embed)
             dtypes = [p.dtype for p in self.module.parameters() if p.is_floating_point()]
             return table.to(dtypes[0] if dtypes else torch.float32)
         part = None if self._embed is None else self.module.get_submodule(self._embed)
@@ -210,42 +210,21 @@ class WrappedModel(nn.Module):
     @torch.no_grad()
     def try_out(self, is_causal: bool | None) -> None:
         """Run two short sequences; check every layer and find out whether the module is causal; see :func:`wrap`."""
-        n_known = self._n_known()
-        items = torch.arange(_N_SEQUENCES * _N_POSITIONS).reshape(_N_SEQUENCES, -1) % n_known
-        changed = items.clone()
-        changed[:, -1] = (changed[:, -1] + 1) % n_known
-        before, after = self._states(items), self._states(changed)
-        self.is_causal = _largest_change(before, after, slice(0, _N_POSITIONS - 1)) <= _TOLERANCE
-        if is_causal is not None:
-            if is_causal and not self.is_causal:
-                raise ModelError(
-                    f"is_causal=True, but the states of {self.name!r} at earlier positions change with a later item. "
-                    "Leave it out, so that the model is probed prefix by prefix, or give call= that passes the causal "
-                    "mask."
-                )
-            self.is_causal = is_causal
-        if not self.is_causal:
-            shorter = self._states(items[:, :-1])
-            padded = self._states(items, lengths=_N_POSITIONS - 1)
-            if (change := _largest_change(shorter, padded, slice(0, _N_POSITIONS - 1))) > _TOLERANCE:
-                raise ModelError(
-                    f"Padding must not change the states of items; in {self.name!r} they change by {change:.2g} "
-                    "(relative) when a sequence is padded. Give call=, a function that passes the module a mask made "
-                    "from the lengths."
-                )
+        self.is_causal = Trial(self.name, self._known_items(), self._states).run(is_causal)
 
-    def _n_known(self) -> int:
-        """Return how many items the trial pass may use."""
-        if self.item_embeddings is not None:
-            return len(self.item_embeddings)
-        if self.item_rows is not None:
-            return len(self.item_rows)
+    def _known_items(self) -> torch.Tensor:
+        """Return the items that the trial pass may use."""
+        values = self.item_embeddings if self.item_embeddings is not None else self.item_rows
+        if values is not None:
+            return different_rows(values)
+        # A table of a single row, such as one of types, does not read the items.
         tables = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
-        return min([2 * _N_POSITIONS, *tables])
+        return torch.arange(min([N_SEQUENCES * N_POSITIONS, *(n for n in tables if n > 1)]))
 
     def _states(self, items: torch.Tensor, lengths: int | None = None) -> dict[str, torch.Tensor]:
         """Return the state of every layer in one pass; refuse one that did not run once, or has another shape."""
         states: dict[str, list[Any]] = {name: [] for name, _, _ in self.layers()}
+        ran: list[str] = []
         device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
         n_positions = items.shape[1]
         lengths_of = torch.full((len(items),), lengths or n_positions, device=device)
@@ -255,7 +234,7 @@ class WrappedModel(nn.Module):
                 if state == "embed":
                     layer.register_forward_pre_hook(_before(states[name]), with_kwargs=True)
                 else:
-                    layer.register_forward_hook(_after(states[name]))
+                    layer.register_forward_hook(_after(states[name], name, ran))
             try:
                 self.forward_sequences(items, lengths_of)
             except (ModelError, DataError, ConfigError):
@@ -268,10 +247,22 @@ class WrappedModel(nn.Module):
                     "module, inputs and lengths that runs it, or embed= if it reads vectors. Sequences are on the "
                     "first axis (batch_first=True)."
                 ) from error
-        return {name: self._checked(name, values, items.shape) for name, values in states.items()}
+        checked = {name: self._checked(name, values, items.shape) for name, values in states.items()}
+        if ran != [name for name in states if name != "embed"]:
+            raise ConfigError(
+                f"layers and final_norm must be named in the order in which they run; {self.name!r} ran "
+                f"{[self._path(name) for name in ran]}, the names are {[self._path(name) for name in states][1:]}. "
+                "Name them in the first order."
+            )
+        return checked
+
+    def _path(self, name: str) -> str:
+        """Return the name, in the module, of a layer."""
+        paths = ["embed", *self._paths, self._norm or ""]
+        return dict(zip([layer for layer, _, _ in self.layers()], paths, strict=False))[name]
 
     def _checked(self, name: str, values: list[Any], shape: Sequence[int]) -> torch.Tensor:
-        path = dict(zip([n for n, _, _ in self.layers()], ["embed", *self._paths, self._norm], strict=False))[name]
+        path = self._path(name)
         if len(values) != 1:
             raise ModelError(
                 f"A layer must run exactly once in a forward pass; {path!r} of {self.name!r} ran {len(values)} times. "
@@ -287,62 +278,7 @@ class WrappedModel(nn.Module):
                 f"A layer must give a (batch, position, feature) tensor, here {(*shape, 'd')}; {path!r} of "
                 f"{self.name!r} gave {seen}.{hint}"
             )
-        return state
-
-
-def _paths(module: nn.Module, layers: Any) -> list[str]:
-    """Return the names of the blocks; a list of modules stands for its elements."""
-    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
-    paths: list[str] = []
-    for layer in wanted:
-        path = _path(module, layer, "layers")
-        part = module.get_submodule(path)
-        is_list = isinstance(part, nn.ModuleList)
-        paths += [f"{path}.{child}" for child, _ in part.named_children()] if is_list else [path]
-    if not paths:
-        raise ConfigError(f"layers must name at least one module; got {layers!r}. Known: {_known(module)}.")
-    if len(set(paths)) < len(paths):
-        double = next(path for path in paths if paths.count(path) > 1)
-        raise ConfigError(f"layers names {double!r} twice. Name each block once, in the order of computation.")
-    return paths
-
-
-def _path(module: nn.Module, part: str | nn.Module, what: str) -> str:
-    """Return the name of a part of a module.
-
-    Raises
-    ------
-    ConfigError
-        If the module has no such part.
-    """
-    names = {path: value for path, value in module.named_modules() if path}
-    if isinstance(part, nn.Module):
-        path: str | None = next((path for path, value in names.items() if value is part), None)
-        if path is None:
-            raise ConfigError(
-                f"{what} must be a part of the module; this {type(part).__name__} is no part of "
-                f"{type(module).__name__}. Known: {_known(module)}."
-            )
-        return path
-    if part not in names:
-        raise ConfigError(
-            f"{what}: {type(module).__name__} has no module {part!r}.{did_you_mean(str(part), names)} "
-            f"Known: {_known(module)}."
-        )
-    return str(part)
-
-
-def _known(module: nn.Module) -> str:
-    return listed(path for path, _ in module.named_modules() if path)
-
-
-def _whole_numbers(values: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
-        raise ShapeError(
-            f"item_rows must be whole numbers, one for each item; got shape {array.shape} of {array.dtype}."
-        )
-    return array.astype(np.int64)
+        return state.clone()
 
 
 def _usual_call(module: nn.Module, inputs: torch.Tensor, lengths: torch.Tensor) -> Any:
@@ -372,18 +308,9 @@ def _before(states: list[Any]) -> Any:
     return hook
 
 
-def _after(states: list[Any]) -> Any:
+def _after(states: list[Any], name: str, ran: list[str]) -> Any:
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         states.append(output)
+        ran.append(name)
 
     return hook
-
-
-def _largest_change(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], positions: slice) -> float:
-    """Return the largest change of a state at some positions, relative to its norm."""
-    changes = [0.0]
-    for name, state in before.items():
-        first, second = state[:, positions].float(), after[name][:, positions].float()
-        norm = first.norm(dim=-1).clamp(min=1e-12)
-        changes.append(float(((first - second).norm(dim=-1) / norm).max()))
-    return max(changes)

@@ -148,7 +148,7 @@ class Passes:
         Raises
         ------
         ModelError
-            If a state before the last one changes in a model that claims to be causal.
+            If a state before the last one changes in a model that claims to be causal, or that mixes users.
         """
         rows = np.flatnonzero(self.lengths >= 2)[:2]
         if not len(rows):
@@ -168,12 +168,34 @@ class Passes:
                 # As a cosine: the large norm of an attention sink must not hide changes at other positions.
                 change = float(((after - before).abs() / (norms[:, None] * norms)).max())
                 if not change <= tolerance and np.isfinite(change):
+                    self._refuse_mixed_users(inputs, lengths, tolerance)
                     raise ModelError(
                         f"A causal model's state at t depends on items 1…t alone, but changing item {end + 1} of "
                         f"sequence {int(rows[first])} changed earlier states of {name!r} in {self.model.name!r} by "
                         f"{change:.2g} (cosine; {tolerance:g} allowed). Its states at t would already contain the item "
                         "to be predicted. Set is_causal = False, so that it is probed prefix by prefix."
                     )
+
+    def _refuse_mixed_users(self, inputs: torch.Tensor, lengths: torch.Tensor, tolerance: float) -> None:
+        """Refuse a model whose states of a sequence change with the other sequences of a batch.
+
+        The first half of ``inputs`` are sequences; the second half are the same with another last item.
+        """
+        n = len(inputs) // 2
+        same = torch.cat([inputs[:n], inputs[:n]])
+        reference = self.recorder.grams(same, lengths)[0].double()
+        for half, other in ((slice(0, n), slice(n, None)), (slice(n, None), slice(0, n))):
+            changed = same.clone()
+            changed[other] = inputs[n:]
+            before, after = reference[:, half], self.recorder.grams(changed, lengths)[0].double()[:, half]
+            norms = before.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(torch.float32).tiny).sqrt()
+            change = float(((after - before).abs() / (norms[..., :, None] * norms[..., None, :])).max())
+            if change > tolerance:
+                raise ModelError(
+                    f"The states of a sequence must not depend on the other sequences of a batch; in "
+                    f"{self.model.name!r} they change by {change:.2g} (cosine; {tolerance:g} allowed) when another "
+                    "sequence changes. Sequences are on the first axis: build the model with batch_first=True."
+                )
 
     def _another(self, item: torch.Tensor) -> torch.Tensor:
         """Return a different input that the model could read instead of an item."""

@@ -137,9 +137,22 @@ def test_a_wrapped_module_goes_through_an_analysis_with_controls() -> None:
         ({"embed": "item", "item_rows": [1, 99]}, ShapeError, r"item_rows must lie in 0…39"),
         ({"item_rows": [0.5]}, ShapeError, "whole numbers"),
         ({"embed": np.ones((4, 2)), "item_rows": [1]}, ConfigError, "Leave out one of them"),
-        ({"layers": ["encoder.layers.0.norm1", "item"]}, None, ""),
+        ({"layers": ["encoder.layers.0.norm1", "encoder.layers.1.norm1"]}, None, ""),
+        ({"layers": iter(["encoder.layers.0", "encoder.layers.1"])}, None, ""),
+        ({"layers": ["encoder.layers.1", "encoder.layers.0"]}, ConfigError, "in the order in which they run"),
+        ({"layers": None}, ConfigError, "layers must be a sequence of names or modules; got None"),
+        ({"layers": [["item"]]}, ConfigError, r"must name a module by a text, or be a module; got \['item'\]"),
+        ({"layers": ["encoder.layers", "norm"], "final_norm": "norm"}, ConfigError, "already among the layers"),
+        ({"is_causal": "no"}, ConfigError, "is_causal must be True or False; got 'no'"),
+        ({"name": 3}, ConfigError, "name must be a text; got 3"),
+        ({"call": "forward"}, ConfigError, "call must be a function"),
+        ({"embed": ["item", "position"]}, ConfigError, "embed must be an array of numbers; got"),
+        ({"embed": [[1.0], [1.0, 2.0]]}, ConfigError, "embed must be an array of numbers; got"),
+        ({"embed": np.ones((0, WIDTH))}, ConfigError, r"one row or more, .* got shape \(0, 16\)"),
+        ({"embed": np.full((3, WIDTH), np.nan)}, ConfigError, "embed must hold finite numbers; row 0"),
+        ({"item_rows": [2, -1]}, ConfigError, "whole numbers from 0, .*the smallest -1"),
         ({"layers": ["position"], "embed": "item"}, ShapeError, r"'position' of 'Recommender' gave \(5, 16\)"),
-        ({"embed": np.ones((4, WIDTH), dtype=np.float32)}, ModelError, "cannot be run on vectors of shape"),
+        ({"embed": np.eye(4, WIDTH, dtype=np.float32)}, ModelError, "cannot be run on vectors of shape"),
         ({"is_causal": True, "call": lambda m, x, n: m.encoder(m.item(x))}, ModelError, "is_causal=True, but"),
         ({"call": lambda m, x, n: m.encoder(m.item(x))}, ModelError, "Padding must not change the states"),
         ({"call": lambda m, x, n: (m(x), m(x))}, ModelError, "ran 2 times"),
@@ -162,6 +175,83 @@ def test_sequences_on_the_second_axis_are_refused() -> None:
         wrap(encoder(batch_first=False), layers=["layers"], embed=vectors)
     with pytest.raises(ShapeError, match=r"gave \(5, 2, 16\). Build it with batch_first=True"):
         wrap(encoder(batch_first=False), ["layers"], embed=vectors, call=lambda m, x, n: m(x.transpose(0, 1)))
+
+
+class Inner(nn.Module):
+    """An item table before one block."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.item, self.block = nn.Embedding(N_ITEMS, WIDTH), block
+
+    def forward(self, items: torch.Tensor):
+        return self.block(self.item(items))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [nn.GRU(WIDTH, WIDTH), nn.TransformerEncoderLayer(WIDTH, 2, 32), nn.BatchNorm1d(5, track_running_stats=False)],
+)
+def test_a_module_that_mixes_the_users_of_a_batch_is_refused(block) -> None:
+    with pytest.raises(ModelError, match=r"other sequences of a batch.*batch_first=True"):
+        wrap(Inner(block), ["block"], embed="item")
+
+
+class Memory(nn.Module):
+    """Keeps a state between calls: the first of every shape, or the sum of all."""
+
+    def __init__(self, is_sum: bool) -> None:
+        super().__init__()
+        self.is_sum, self.memory = is_sum, {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.memory.get(x.shape)
+        if before is None or self.is_sum:
+            self.memory[x.shape] = x if before is None else before + x
+        return self.memory[x.shape]
+
+
+@pytest.mark.parametrize(
+    ("is_sum", "message"),
+    [(True, "change by .* from one call to the next"), (False, "Another last item must change the last state")],
+)
+def test_a_module_that_keeps_states_between_calls_is_refused(is_sum, message) -> None:
+    with pytest.raises(ModelError, match=message):
+        wrap(Inner(Memory(is_sum)), ["block"], embed="item")
+
+
+def test_states_that_are_not_finite_are_refused() -> None:
+    module = Inner(nn.Linear(WIDTH, WIDTH))
+    nn.init.constant_(module.block.bias, float("nan"))
+    with pytest.raises(ModelError, match="'block 1' of 'Inner' holds a NaN"):
+        wrap(module, ["block"], embed="item")
+
+
+def test_a_table_of_one_row_does_not_hide_that_a_module_is_two_sided() -> None:
+    module = Inner(encoder())
+    module.kind = nn.Embedding(1, WIDTH)
+
+    def call(module: Inner, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        is_padding = torch.arange(items.shape[1]) >= lengths[:, None]
+        states = module.item(items) + module.kind(torch.zeros_like(items))
+        return module.block(states, src_key_padding_mask=is_padding)
+
+    assert not wrap(module, ["block.layers"], call=call).is_causal
+
+
+def test_items_of_the_trial_differ_in_what_the_module_sees() -> None:
+    vectors = np.zeros((N_ITEMS, WIDTH), dtype=np.float32)
+    vectors[30:] = np.random.default_rng(0).standard_normal((10, WIDTH))
+    assert not wrap(encoder(), ["layers"], embed=vectors).is_causal
+    for alike in (vectors[:1], vectors[:5]):
+        with pytest.raises(ConfigError, match="Two items with different vectors"):
+            wrap(encoder(), ["layers"], embed=alike)
+    with pytest.raises(ConfigError, match="Two items with different vectors"):
+        wrap(Recommender(), ["encoder.layers"], item_rows=[3, 3, 3])
+
+
+def test_a_module_whose_users_are_apart_is_accepted() -> None:
+    assert wrap(Inner(nn.GRU(WIDTH, WIDTH, batch_first=True)), ["block"], embed="item").is_causal
 
 
 def test_an_item_without_a_vector_is_refused(sequences) -> None:

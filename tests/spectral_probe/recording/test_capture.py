@@ -409,3 +409,20 @@ def test_a_trained_language_model_end_to_end(shared_dir: Path):
     assert result.grams.shape[1] == 7
     for layer, state in [*enumerate(states[:-1]), (6, states[-1])]:
         assert close(result.grams[0, layer], gram(state[0])), layer
+
+
+def test_a_model_that_mixes_users_is_not_told_to_set_is_causal(sequences):
+    class Mixed(Toy):
+        def __init__(self):
+            super().__init__()
+            self.blocks[0] = nn.GRU(5, 5)
+
+        def forward_sequences(self, inputs, lengths):
+            return self.blocks[0](self.table[inputs])
+
+        def layers(self):
+            return [("embed", "embed", self.blocks[0]), ("block 1", "block", self.blocks[0])]
+
+    with pytest.raises(ModelError, match="batch_first=True") as caught:
+        capture(Mixed(), *sequences)
+    assert "is_causal" not in str(caught.value)
