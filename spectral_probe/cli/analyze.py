@@ -24,7 +24,7 @@ from spectral_probe.cli.flags import (
     with_default,
     with_flags,
 )
-from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say_wrapped
@@ -167,6 +167,10 @@ def analyze(
         _refuse_beside_a_run(run, others)
         run = resolve_run(run, (ANALYSIS,))
     check_name(label)
+    if fields and not dry_run:
+        from spectral_probe.profiles.profile import SUMMARY_FIELDS
+
+        check_fields(fields, ("run", *SUMMARY_FIELDS))
     shown, written = Shown(all_layers, as_json or bool(fields), fields), Written(label or "", figure_width)
     if run is not None and not resume:
         _analyze_again(run, settings, out or DEFAULT_OUT, written, shown)
@@ -381,4 +385,5 @@ def _print(results: list[Analysis], overlay: AnalysisRun | None, shown: Shown) -
         print_analyses(results, overlay, all_layers=shown.all_layers)
         return
     summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
-    print_json(summaries if len(summaries) > 1 else summaries[0], shown.fields)
+    finished = [result.run.path for result in results if result.run is not None]
+    print_json(summaries if len(summaries) > 1 else summaries[0], shown.fields, finished=finished)

@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.cli.analyze import OPTIONS
 from spectral_probe.cli.completion import complete_datasets, complete_models, complete_runs, complete_terms
-from spectral_probe.cli.json_output import chosen
+from spectral_probe.cli.json_output import chosen, print_json
 from spectral_probe.errors import ConfigError
+from spectral_probe.profiles.profile import SUMMARY_FIELDS, DecayProfile
 from spectral_probe.report.glossary import glossary
 from spectral_probe.runs.folder import RunFolder
-from tests.spectral_probe.worlds import run_probe
+from tests.spectral_probe.worlds import run_probe, with_excess
 
 
 @pytest.fixture
@@ -133,6 +135,25 @@ def test_the_defaults_that_the_help_names_are_those_of_an_analysis() -> None:
         for name in named
         if name not in unset
     }
+
+
+@pytest.mark.parametrize("fields", ["", " , ", "verdict,nope"])
+@pytest.mark.parametrize("command", [["analyze", "mine"], ["compare", "mine", "mine"]])
+def test_fields_that_no_result_has_are_refused_before_the_work(command, fields, two_runs, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("spectral_probe.analysis.reanalysis.reanalyze", lambda *_, **__: pytest.fail("work"))
+    monkeypatch.setattr("spectral_probe.runs.analysis_run.AnalysisRun.open", lambda *_: pytest.fail("work"))
+    code, out, err = run_probe([*command, "--fields", fields], monkeypatch, capsys)
+    assert (code, out, "--fields" in err) == (2, "", True)
+
+
+def test_the_fields_that_are_known_before_the_work_are_those_of_a_summary() -> None:
+    profile = DecayProfile.from_energy(with_excess(1.0, 0.5), component="whole")
+    assert tuple(profile.summary()) == SUMMARY_FIELDS
+
+
+def test_a_field_that_is_refused_after_the_work_leaves_the_path_of_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"The run is finished: runs/x.*`spectral-probe report`"):
+        print_json({"a": {"b": 1}}, "a.c", finished=[Path("runs/x")])
 
 
 def test_a_fault_of_the_fields_is_an_error() -> None:
