@@ -15,7 +15,7 @@ from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_j
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say, say_wrapped
 from spectral_probe.errors import ConfigError
-from spectral_probe.runs.references import ROOT, TRAINING, is_reference, resolve_run
+from spectral_probe.runs.references import ROOT, TRAINING, check_name, is_reference, resolve_run
 
 if TYPE_CHECKING:
     from frellm4rec.models.base import Recommender
@@ -149,6 +149,7 @@ def train(
     is_run = recipe is not None and recipe.is_dir()
     if is_run and not resume:
         raise ConfigError(f"{recipe} is a run folder; finish it with --resume, or give a recipe to start another.")
+    check_name(options["name"], None if resume else out)
     with working():
         from frellm4rec.runs.train import read_recipe, recipe_text, train_recipe
 

@@ -16,6 +16,8 @@ ANALYSIS, COMPARISON, TRAINING = "analysis", "comparison", "training"
 ROOT = Path("runs")
 #: How many runs an error lists.
 N_LISTED = 5
+#: Letters of a name, at most.
+LONGEST_NAME = 80
 _NUMBERED = re.compile(r"@(last|-?[0-9]*)", re.IGNORECASE)
 #: A folder of a run begins with its time.
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-")
@@ -102,6 +104,50 @@ def is_reference(text: str | Path) -> bool:
     """Return whether a text can mean nothing but a run: ``@last``, ``@-2``, or the beginning of a folder's time."""
     name = Path(text).name
     return bool(_NUMBERED.fullmatch(name) or re.match(r"[0-9]{8}T", name))
+
+
+def check_name(name: str | None, root: Path | None = None, *, resumed: Path | None = None) -> None:
+    """Refuse a name (``--name``) that could not stand for a run.
+
+    Parameters
+    ----------
+    name : str, optional
+    root : Path, optional
+        Folder of runs in which no other run may have the name.
+    resumed : Path, optional
+        The run that may have it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if name is None:
+        return
+    if why := _why_no_name(name):
+        raise ConfigError(f"--name {why}; got {name!r}. Choose another name.")
+    for entry in runs_in(root) if root is not None else ():
+        if entry.name == name and (resumed is None or entry.path.resolve() != resumed.resolve()):
+            raise ConfigError(
+                f"The run {entry.path} has the name {name!r} already, and a name stands for one run. Choose another "
+                "name, or finish that run with --resume."
+            )
+
+
+def _why_no_name(name: str) -> str:
+    """Return which rule a name breaks; empty if none."""
+    if not name.strip():
+        return "must not be empty"
+    if len(name) > LONGEST_NAME:
+        return f"has at most {LONGEST_NAME} letters, and this one has {len(name)}"
+    if not name.isprintable():
+        return "must be one line without control characters"
+    if "/" in name or name in (".", ".."):
+        return "must be no path: no /, and neither . nor .."
+    if name[0] in "@-~":
+        return "must not begin with @, - or ~"
+    if re.match(r"([0-9]{1,8}$|[0-9]{8}T)", name):
+        return "must not look like the beginning of a run's folder, which is a date"
+    return ""
 
 
 def resolve_run(text: str | Path, kinds: Sequence[str] = (), *, root: Path = ROOT) -> Path:

@@ -18,6 +18,7 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.profiles.profile import SUMMARY_FIELDS, DecayProfile
 from spectral_probe.report.glossary import glossary
 from spectral_probe.runs.folder import RunFolder
+from spectral_probe.runs.references import check_name
 from tests.spectral_probe.worlds import run_probe, with_excess
 
 
@@ -90,10 +91,35 @@ def test_compare_of_one_run_says_that_it_needs_two(two_runs, monkeypatch, capsys
     )
 
 
-@pytest.mark.parametrize("name", ["@last", "a/b", " "])
-def test_a_name_that_could_not_be_found_again_is_refused(name, monkeypatch, capsys) -> None:
-    code, _, err = run_probe(["analyze", "--name", name], monkeypatch, capsys)
-    assert (code, "--name" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "must be no path") for name in ("a/b", ".", "..")),
+        *((name, "must not begin with") for name in ("@last", "-x", "~x")),
+        *((name, "must not be empty") for name in ("", " ")),
+        *((name, "one line") for name in ("a\nb", "a\x1bb")),
+        ("n" * 81, "at most 80 letters"),
+        *((name, "beginning of a run's folder") for name in ("2026", "20260101T", "20260101T0102")),
+        ("mine", "has the name 'mine' already"),
+    ],
+)
+def test_a_name_that_could_not_stand_for_a_run_is_refused(name, why, two_runs, monkeypatch, capsys) -> None:
+    code, out, err = run_probe(["analyze", f"--name={name}"], monkeypatch, capsys)
+    assert (code, out) == (2, "")
+    assert why in " ".join(err.split())
+
+
+def test_a_resumed_run_may_have_its_name_again(two_runs) -> None:
+    path = two_runs[0].path
+    check_name("mine", path.parent, resumed=path)
+    check_name("20th try", path.parent)
+    with pytest.raises(ConfigError, match=path.name):
+        check_name("mine", path.parent)
+
+
+def test_a_model_where_a_run_stands_is_named_with_its_option(two_runs, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["analyze", "tiny-random:qwen2", "--dataset", "demo"], monkeypatch, capsys)
+    assert (code, err) == (2, "error: 'tiny-random:qwen2' is no run; write --model tiny-random:qwen2.\n")
 
 
 def test_a_model_may_be_a_training_run(two_runs, monkeypatch, capsys) -> None:
