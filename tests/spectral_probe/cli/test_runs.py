@@ -63,6 +63,17 @@ def test_runs_are_filtered(options, models, two_runs, monkeypatch, capsys) -> No
     assert models or "holds no runs that match" in out
 
 
+def test_what_holds_no_runs_is_told_apart(two_runs, monkeypatch, capsys) -> None:
+    Path("file").touch()
+    run = f"runs/{two_runs[0].path.name}"
+    for what, why in {"nodir": "does not exist", "file": "is a file", run: "is a run itself"}.items():
+        code, out, err = run_probe(["runs", what], monkeypatch, capsys)
+        assert (code, out) == (3, "")
+        assert f"{what} {why}." in err
+    code, _, err = run_probe(["runs", "--kind", "foo"], monkeypatch, capsys)
+    assert (code, "--kind must be one of analysis, comparison, training; got 'foo'." in err) == (2, True)
+
+
 def test_a_result_is_printed_by_field(two_runs, monkeypatch, capsys) -> None:
     _, out, _ = run_probe(["runs", "--fields", "model, n_users"], monkeypatch, capsys)
     assert {"model": "minilm", "n_users": 800} in json.loads(out)
