@@ -10,7 +10,7 @@ import typer
 from frellm4rec.cli.measures import CandidateSeed, Cut, Part, records
 from spectral_probe.cli.completion import complete_runs
 from spectral_probe.cli.flags import MEASURE, Columns, Device, FromDir, examples
-from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError, SmallCatalogueError
@@ -65,7 +65,7 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError(f"A comparison needs two runs or more; got one: {runs[0]}. Name another one beside it.")
-    runs = [resolve_run(run, (TRAINING,)) for run in runs]
+    check_fields(fields, ("table", "family", "protocols", "notes"))
     from functools import cache
 
     from frellm4rec.evaluation.candidates import check_part
@@ -80,7 +80,7 @@ def compare(
         raise ConfigError(f"--metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
     options: dict[str, Any] = {"ranking": ranking or RANKING, "part": part, "k": k, "seed": seed}
     load = cache(resolve_dataset)
-    folders = [_open(run.expanduser()) for run in runs]
+    folders = [_open(resolve_run(run, (TRAINING,))) for run in runs]
     check_groups([run.config() for run in folders])
     reading: dict[str, Any] = {"from_dir": from_dir, "columns": columns, "device": device, "load": load}
     with working():

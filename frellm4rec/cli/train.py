@@ -11,11 +11,11 @@ from frellm4rec.cli.completion import complete_recommenders
 from spectral_probe.cli.completion import complete_datasets, complete_runs
 from spectral_probe.cli.flags import DATA, MODEL, RUN, Columns, Flag, examples, given, with_flags
 from spectral_probe.cli.flags import TRAINING as TRAINING_PANEL
-from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say, say_wrapped
 from spectral_probe.errors import ConfigError
-from spectral_probe.runs.references import ROOT, TRAINING, is_reference, resolve_run
+from spectral_probe.runs.references import ROOT, TRAINING, check_name, is_reference, resolve_run
 
 if TYPE_CHECKING:
     from frellm4rec.models.base import Recommender
@@ -138,11 +138,18 @@ def train(
     from frellm4rec.runs.recipe import Recipe, parse_assignments
     from spectral_probe.plugins.datasets import with_columns
 
+    if fields and not dry_run:
+        from dataclasses import fields as fields_of
+
+        from frellm4rec.training.config import TrainingRecord
+
+        check_fields(fields, ("run", "revision", *(field.name for field in fields_of(TrainingRecord))))
     if recipe is not None and (resume or is_reference(recipe)) and not recipe.is_file():
         recipe = resolve_run(recipe, (TRAINING,))
     is_run = recipe is not None and recipe.is_dir()
     if is_run and not resume:
         raise ConfigError(f"{recipe} is a run folder; finish it with --resume, or give a recipe to start another.")
+    check_name(options["name"], None if resume else out)
     with working():
         from frellm4rec.runs.train import read_recipe, recipe_text, train_recipe
 
@@ -162,7 +169,8 @@ def train(
 def _print(run: TrainingRun, k: int, as_json: bool, fields: str | None) -> None:
     record = run.record
     if as_json or fields:
-        print_json({"run": str(run.path), "revision": run.model.revision, **record.to_dict()}, fields)
+        content = {"run": str(run.path), "revision": run.model.revision, **record.to_dict()}
+        print_json(content, fields, finished=[run.path])
         return
     model = run.model
     when = f"in epoch {record.best_epoch} of {record.epochs[-1]}" if model.traits.is_trained else "counted, not trained"

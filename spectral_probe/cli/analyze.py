@@ -24,13 +24,13 @@ from spectral_probe.cli.flags import (
     with_default,
     with_flags,
 )
-from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError
 from spectral_probe.progress import stage
-from spectral_probe.runs.references import ANALYSIS, TRAINING, is_reference, resolve_run, runs_in
+from spectral_probe.runs.references import ANALYSIS, TRAINING, check_name, is_reference, resolve_run, runs_in
 
 if TYPE_CHECKING:
     from spectral_probe.analysis.options import AnalysisOptions
@@ -164,9 +164,17 @@ def analyze(
     if run is not None:
         others = {"--model": model, "--dataset": dataset, "--from-dir": from_dir, "--dry-run": dry_run}
         others |= {"--out": out} if resume else {"--columns": columns}
+        _refuse_model(run)
         _refuse_beside_a_run(run, others)
         run = resolve_run(run, (ANALYSIS,))
-    check_name(label)
+    if resume:  # the name of the run that is finished
+        check_name(label, None if run is None else run.parent, resumed=run)
+    else:
+        check_name(label, out or DEFAULT_OUT)
+    if fields and not dry_run:
+        from spectral_probe.profiles.profile import SUMMARY_FIELDS
+
+        check_fields(fields, ("run", *SUMMARY_FIELDS))
     shown, written = Shown(all_layers, as_json or bool(fields), fields), Written(label or "", figure_width)
     if run is not None and not resume:
         _analyze_again(run, settings, out or DEFAULT_OUT, written, shown)
@@ -201,12 +209,6 @@ class Written:
 
     name: str
     figure_width: int
-
-
-def check_name(name: str | None) -> None:
-    """Refuse a name that no reference to a run could hold."""
-    if name is not None and (not name.strip() or name.startswith("@") or "/" in name):
-        raise ConfigError(f"--name must be a text without / that does not begin with @; got {name!r}. Choose another.")
 
 
 def _analyze_again(run: Path, settings: dict[str, Any], out: Path, written: Written, shown: Shown) -> None:
@@ -249,6 +251,20 @@ def _refuse_beside_a_run(run: Path, options: dict[str, Any]) -> None:
             f"A run folder brings its own model, data set and place, and {run} is given; {', '.join(present)} would be "
             "ignored. Leave it out, or name the model and the data set instead of the run."
         )
+
+
+def _refuse_model(run: Path) -> None:
+    """Raise ConfigError for the name of a model where a run is expected, unless a run has that name."""
+    name = str(run)
+    if _is_model(name) and not run.exists() and all(entry.name != name for entry in runs_in()):
+        raise ConfigError(f"{name!r} is no run; write --model {name}.")
+
+
+def _is_model(name: str) -> bool:
+    from spectral_probe.backbones.aliases import known_aliases
+    from spectral_probe.plugins.registry import plugin_names
+
+    return name in known_aliases() or name in plugin_names("models")
 
 
 @dataclass(frozen=True)
@@ -328,10 +344,7 @@ def _resumed(run: Path, settings: dict[str, Any], columns: str | None) -> _Reque
 def _model_or_run(name: str) -> str:
     """Return a model as it was named, or the folder of the training run that the text means."""
     if not is_reference(name):
-        from spectral_probe.backbones.aliases import known_aliases
-        from spectral_probe.plugins.registry import plugin_names
-
-        is_model = name in known_aliases() or name in plugin_names("models") or "/" in name or Path(name).exists()
+        is_model = _is_model(name) or "/" in name or Path(name).exists()
         if is_model or not any(entry.name == name for entry in runs_in(kinds=(TRAINING,))):
             return name
     return str(resolve_run(name, (TRAINING,)))
@@ -381,4 +394,5 @@ def _print(results: list[Analysis], overlay: AnalysisRun | None, shown: Shown) -
         print_analyses(results, overlay, all_layers=shown.all_layers)
         return
     summaries = [{"run": None if r.run is None else str(r.run.path), **r.profile.summary()} for r in results]
-    print_json(summaries if len(summaries) > 1 else summaries[0], shown.fields)
+    finished = [result.run.path for result in results if result.run is not None]
+    print_json(summaries if len(summaries) > 1 else summaries[0], shown.fields, finished=finished)

@@ -9,7 +9,7 @@ import typer
 
 from spectral_probe.cli.completion import complete_runs
 from spectral_probe.cli.flags import RUN, FigureWidth, examples
-from spectral_probe.cli.json_output import AsJson, Fields, print_json
+from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.errors import ConfigError
 from spectral_probe.progress import stage
@@ -47,6 +47,7 @@ def compare(
             f"A comparison needs two runs or more; got one: {runs[0]}. Name another beside it, or see it alone with "
             f"`spectral-probe report {runs[0]}`."
         )
+    check_fields(fields, ("run", "summaries", "comparisons"))
     runs = [resolve_run(run, (ANALYSIS,)) for run in runs]
     with working(lines=False):
         from spectral_probe.analysis.origin import origin_of
@@ -73,4 +74,4 @@ def compare(
         "summaries": [profile.summary() for profile in profiles],
         "comparisons": [comparison.to_dict() for comparison in comparisons],
     }
-    print_json(content, fields)
+    print_json(content, fields, finished=[overlay.path])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,18 @@ from spectral_probe.errors import ConfigError, did_you_mean
 #: The panel of these options in the help of every command.
 PANEL = "Run"
 
+
+def _not_empty(fields: str | None) -> str | None:
+    """Refuse ``--fields`` without a name before a command begins its work."""
+    if fields is not None and not _names(fields):
+        raise ConfigError(f"--fields needs the name of a field or more; got {fields!r}. --json prints all of them.")
+    return fields
+
+
+def _names(fields: str | None) -> list[str]:
+    return [name.strip() for name in (fields or "").split(",") if name.strip()]
+
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.", show_default=False, rich_help_panel=PANEL)
 ]
@@ -21,13 +34,34 @@ Fields = Annotated[
     typer.Option(
         "--fields",
         metavar="A,B.C",
+        callback=_not_empty,
         help="Print only these fields, as JSON; B.C is field C of B.",
         rich_help_panel=PANEL,
     ),
 ]
 
 
-def print_json(content: Any, fields: str | None = None) -> None:
+def check_fields(fields: str | None, known: Iterable[str]) -> None:
+    """Refuse a field that a result will not have, before the work; of ``B.C`` only B is known by then.
+
+    Parameters
+    ----------
+    fields : str, optional
+        As :func:`print_json` takes it.
+    known : iterable of str
+        The fields of the result, without those in them.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = list(known)
+    for name in _names(fields):
+        if name.partition(".")[0] not in known:
+            raise _unknown(name, known)
+
+
+def print_json(content: Any, fields: str | None = None, *, finished: Sequence[Path] = ()) -> None:
     """Print a result as JSON.
 
     Parameters
@@ -36,14 +70,26 @@ def print_json(content: Any, fields: str | None = None) -> None:
         Of dicts, lists, texts and numbers.
     fields : str, optional
         Comma-separated names of the fields that are printed, of each entry where the result is a list.
+    finished : sequence of Path
+        The runs that the result is of; an error names them.
 
     Raises
     ------
     ConfigError
         If no entry has a field.
     """
-    names = [name.strip() for name in (fields or "").split(",") if name.strip()]
-    typer.echo(json.dumps(chosen(content, names) if names else content, indent=2, default=str))
+    names = _names(fields)
+    try:
+        shown = chosen(content, names) if names else content
+    except ConfigError as error:
+        if not finished:
+            raise
+        runs, are = ("run", "is") if len(finished) == 1 else ("runs", "are")
+        raise ConfigError(
+            f"{error} The {runs} {are} finished: {', '.join(map(str, finished))}. `spectral-probe report` shows an "
+            "analysis or a comparison; `spectral-probe runs` lists every run."
+        ) from error
+    typer.echo(json.dumps(shown, indent=2, default=str))
 
 
 def chosen(content: Any, names: Iterable[str]) -> Any:
@@ -53,13 +99,14 @@ def chosen(content: Any, names: Iterable[str]) -> Any:
     flat = [_flat(entry) for entry in entries]
     for name in names:
         if flat and not any(name in entry for entry in flat):
-            known = sorted({key for entry in flat for key in entry})
-            raise ConfigError(
-                f"--fields has no field {name!r}; the result has {', '.join(k for k in known if '.' not in k)}."
-                f"{did_you_mean(name, known)}"
-            )
+            raise _unknown(name, sorted({key for entry in flat for key in entry}))
     picked = [{name: entry.get(name) for name in names} for entry in flat]
     return picked if isinstance(content, list) else picked[0]
+
+
+def _unknown(name: str, known: Sequence[str]) -> ConfigError:
+    has = ", ".join(k for k in known if "." not in k)
+    return ConfigError(f"--fields has no field {name!r}; the result has {has}.{did_you_mean(name, known)}")
 
 
 def _flat(entry: Any, prefix: str = "") -> dict[str, Any]:

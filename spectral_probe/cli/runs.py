@@ -12,8 +12,8 @@ from spectral_probe.cli.flags import RUN, examples
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say_wrapped
-from spectral_probe.errors import DataError
-from spectral_probe.runs.references import ANALYSIS, ROOT, reference, runs_in
+from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.runs.references import ANALYSIS, COMPARISON, ROOT, TRAINING, reference, runs_in
 
 if TYPE_CHECKING:
     from spectral_probe.runs.references import RunEntry
@@ -48,9 +48,14 @@ def runs(
     Every command takes a run by its folder, by the beginning of its folder's name, by its --name, or by counting the
     runs of the kind that it reads: @last, @-2, ….
     """
+    _check_folder(folder := folder.expanduser())
     counted: dict[str, int] = {}
     rows = []
-    for entry in runs_in(folder):
+    entries = runs_in(folder)
+    known = sorted({ANALYSIS, COMPARISON, TRAINING, *(entry.kind for entry in entries)})
+    if kind is not None and kind not in known:
+        raise ConfigError(f"--kind must be one of {', '.join(known)}; got {kind!r}.{did_you_mean(kind, known)}")
+    for entry in entries:
         position = counted.get(entry.kind, 0)
         counted[entry.kind] = position + 1
         row = describe(entry, reference(position))
@@ -69,6 +74,19 @@ def runs(
         rows = [row | {"model": _short(row["model"]), "dataset": _short(row["dataset"])} for row in rows]
         cells = [{columns[name]: "" if row[name] is None else str(row[name]) for name in shown} for row in rows]
         print_rows(cells, numbers=("n",), least=("run", "kind"))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise DataError for what can hold no runs; ``runs/`` may be missing, as it is before the first run."""
+    what = ""
+    if (folder / "run.json").exists():
+        what = f"is a run itself. See it with `spectral-probe report {folder}`, or name the folder that holds it"
+    elif folder.exists() and not folder.is_dir():
+        what = "is a file. Name a folder with runs"
+    elif not folder.exists() and folder != ROOT:
+        what = "does not exist. Name a folder with runs"
+    if what:
+        raise DataError(f"{folder} {what}.")
 
 
 def describe(entry: RunEntry, ref: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spectral_probe.cli.json_output import print_json
-from spectral_probe.cli.terminal import cell, say_wrapped
+from spectral_probe.cli.terminal import LEAST_WIDTH, cell, say_wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +105,7 @@ def print_table(columns: Sequence[Column], *, title: str = "", more: str = "") -
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    console = console_for_output()
+    console = console_for_output(0 if _has_width() else _least_width(columns))
     shown, left_out = fitting(columns, console.width)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for column, width in zip(shown, _widths(shown, console.width), strict=True):
@@ -161,13 +161,16 @@ def print_records(
 
 def output_width() -> int:
     """Return the width of the output: ``COLUMNS`` where it is set, else that of the terminal, else 120."""
-    if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
-        return shutil.get_terminal_size((WIDTH, 24)).columns
-    return WIDTH
+    return max(LEAST_WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if _has_width() else WIDTH
 
 
-def console_for_output() -> Console:
-    """Return a console on stdout in the width of the output; outside a terminal it has no colour."""
+def _has_width() -> bool:
+    """Return whether the output has a width; a pipe and a file have none."""
+    return os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty()
+
+
+def console_for_output(least: int = 0) -> Console:
+    """Return a console on stdout in the width of the output, or ``least``; outside a terminal it has no colour."""
     from rich.console import Console
 
-    return Console(width=output_width())
+    return Console(width=max(least, output_width()))

@@ -15,6 +15,9 @@ from spectral_probe.storage.plain_text import plain
 if TYPE_CHECKING:
     from rich.text import Text
 
+#: Text and tables are no narrower, however narrow the terminal is.
+LEAST_WIDTH = 20
+
 
 def say(text: object, *, err: bool = False) -> None:
     """Print lines to the standard output or the standard error, as :func:`plain` text."""
@@ -49,7 +52,7 @@ def wrapping_width(*, err: bool = False) -> int | None:
     """Return the width at which text is broken; None where it goes to a file or a pipe and ``COLUMNS`` is not set."""
     stream = sys.stderr if err else sys.stdout
     if os.environ.get("COLUMNS", "").isdigit() or stream.isatty():
-        return max(20, shutil.get_terminal_size((80, 24)).columns)
+        return max(LEAST_WIDTH, shutil.get_terminal_size((80, 24)).columns)
     return None
 
 

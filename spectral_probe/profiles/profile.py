@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 #: Components with a verdict.
 JUDGED = ("taste", "popularity")
+#: The keys of :meth:`DecayProfile.summary`.
+SUMMARY_FIELDS = (
+    *("format", "verdict", "verdicts", "raw_verdict", "component", "retention", "embed_excess", "foreseen"),
+    *("whole_retention", "n_users", "users", "control_verdicts", "paired", "protocol", "caveats"),
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

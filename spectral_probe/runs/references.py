@@ -16,7 +16,9 @@ ANALYSIS, COMPARISON, TRAINING = "analysis", "comparison", "training"
 ROOT = Path("runs")
 #: How many runs an error lists.
 N_LISTED = 5
-_NUMBERED = re.compile(r"@(last|-\d+)")
+#: Letters of a name, at most.
+LONGEST_NAME = 80
+_NUMBERED = re.compile(r"@(last|-?[0-9]*)", re.IGNORECASE)
 #: A folder of a run begins with its time.
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-")
 
@@ -101,7 +103,51 @@ def reference(position: int) -> str:
 def is_reference(text: str | Path) -> bool:
     """Return whether a text can mean nothing but a run: ``@last``, ``@-2``, or the beginning of a folder's time."""
     name = Path(text).name
-    return bool(_NUMBERED.fullmatch(name) or re.match(r"\d{8}T", name))
+    return bool(_NUMBERED.fullmatch(name) or re.match(r"[0-9]{8}T", name))
+
+
+def check_name(name: str | None, root: Path | None = None, *, resumed: Path | None = None) -> None:
+    """Refuse a name (``--name``) that could not stand for a run.
+
+    Parameters
+    ----------
+    name : str, optional
+    root : Path, optional
+        Folder of runs in which no other run may have the name.
+    resumed : Path, optional
+        The run that may have it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if name is None:
+        return
+    if why := _why_no_name(name):
+        raise ConfigError(f"--name {why}; got {name!r}. Choose another name.")
+    for entry in runs_in(root) if root is not None else ():
+        if entry.name == name and (resumed is None or entry.path.resolve() != resumed.resolve()):
+            raise ConfigError(
+                f"The run {entry.path} has the name {name!r} already, and a name stands for one run. Choose another "
+                "name, or finish that run with --resume."
+            )
+
+
+def _why_no_name(name: str) -> str:
+    """Return which rule a name breaks; empty if none."""
+    if not name.strip():
+        return "must not be empty"
+    if len(name) > LONGEST_NAME:
+        return f"has at most {LONGEST_NAME} letters, and this one has {len(name)}"
+    if not name.isprintable():
+        return "must be one line without control characters"
+    if "/" in name or name in (".", ".."):
+        return "must be no path: no /, and neither . nor .."
+    if name[0] in "@-~":
+        return "must not begin with @, - or ~"
+    if re.match(r"([0-9]{1,8}$|[0-9]{8}T)", name):
+        return "must not look like the beginning of a run's folder, which is a date"
+    return ""
 
 
 def resolve_run(text: str | Path, kinds: Sequence[str] = (), *, root: Path = ROOT) -> Path:
@@ -125,30 +171,60 @@ def resolve_run(text: str | Path, kinds: Sequence[str] = (), *, root: Path = ROO
         If there is no such run; the newest ones are listed.
     """
     path = Path(text).expanduser()
-    if path.exists():
+    if (path / "run.json").exists():
         return path
     folder, beginning = (root if path.parent == Path() else path.parent), path.name
-    entries = runs_in(folder, kinds)
-    if _NUMBERED.fullmatch(beginning):
+    every = runs_in(folder)
+    entries = [entry for entry in every if not kinds or entry.kind in kinds]
+    if not path.exists() and _NUMBERED.fullmatch(beginning):
         return _numbered(beginning, entries, kinds, folder)
-    named = [entry for entry in entries if beginning and entry.name == beginning]
-    begun = [entry for entry in entries if beginning and entry.path.name.startswith(beginning)]
-    meant = named or begun
+    meant, how = _meant(beginning, entries)
+    if path.exists() and how != "have the name":  # it may be a folder with a saved model; the command says what it is
+        return path
     if len(meant) == 1:
         return meant[0].path
     if meant:
-        what = "have the name" if named else "begin with"
-        raise ConfigError(f"{len(meant)} runs in {folder} {what} {str(text)!r}. Name one of them: {_listed(meant)}.")
-    siblings = [path.name for path in folder.glob("*") if path.is_dir()] + [entry.name for entry in entries]
-    nearest = did_you_mean(beginning, siblings)
+        raise ConfigError(f"{len(meant)} runs in {folder} {how} {str(text)!r}. Name one of them: {_listed(meant)}.")
+    _refuse_unreadable(folder / beginning)
+    nearest = did_you_mean(beginning, [name for entry in entries for name in (entry.path.name, entry.name)])
+    if others := _meant(beginning, every)[0]:
+        kind = " or ".join(sorted({f"{_article(entry.kind)} run" for entry in others}))
+        nearest = f" {str(text)!r} is {kind} ({_listed(others)}); this command reads {' or '.join(kinds)} runs."
     if not entries and folder != root:
         entries, folder = runs_in(root, kinds), root
     raise DataError(f"There is no run {str(text)!r}.{nearest} {_newest(entries, kinds, folder)}")
 
 
+def _meant(beginning: str, entries: Sequence[RunEntry]) -> tuple[list[RunEntry], str]:
+    """Return the runs with this name, or else those whose folder begins with it, and which of the two it is."""
+    named = [entry for entry in entries if beginning and entry.name == beginning]
+    if named:
+        return named, "have the name"
+    return [entry for entry in entries if beginning and entry.path.name.startswith(beginning)], "begin with"
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Raise DataError for a folder of runs' folder that is there and holds no run that could be read."""
+    from spectral_probe.runs.folder import RunFolder
+
+    if path.name and path.is_dir():
+        try:
+            RunFolder(path).state()
+        except DataError as error:
+            why = f" {error.__cause__}." if (path / "run.json").exists() else " It has no such file."
+            raise DataError(
+                f"{path} holds no readable run.json:{why} Restore the file, or name another run; `spectral-probe runs` "
+                "lists them."
+            ) from error
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+
+
 def _numbered(text: str, entries: Sequence[RunEntry], kinds: Sequence[str], root: Path) -> Path:
     """Return the run that ``@last`` or ``@-2`` counts to."""
-    number = 1 if text == "@last" else int(text[2:])
+    number = 1 if text == "@last" else int(text[2:] or 0) if text.startswith("@-") else 0
     if number < 1:
         raise ConfigError(f"Runs are counted from @-1, which is @last; got {text}. Write @last for the newest.")
     if number > len(entries):

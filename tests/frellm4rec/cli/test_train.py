@@ -241,3 +241,23 @@ def test_a_full_disk_under_safetensors_ends_with_6(name, recipe, tmp_path, monke
     assert (code, "No space left" in err, "Traceback" in err) == (6, True, False), err
     assert RunFolder(only(tmp_path / "runs")).state()["status"] == "failed"
     assert run(monkeypatch, capsys, "train", only(tmp_path / "runs"), "--resume")[0] == 0
+
+
+@pytest.mark.parametrize("command", [["train"], ["compare", "absent", "absent"]])
+def test_a_field_that_no_result_has_is_refused_before_the_work(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frellm4rec.runs.train.train_recipe", lambda *_, **__: pytest.fail("work"))
+    code, out, err = run(monkeypatch, capsys, *command, "--fields", "seed,nope")
+    assert (code, out) == (2, "")
+    assert "--fields has no field" in err
+
+
+def test_a_name_that_a_run_has_already_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frellm4rec.runs.train.train_recipe", lambda *_, **__: pytest.fail("work"))
+    path = RunFolder.create(tmp_path / "runs", kind="training", model="m", dataset="d", config={}).path
+    RunFolder(path).finish(request={"name": "base"})
+    for name, why in {"base": path.name, "": "must not be empty"}.items():
+        code, _, err = run(monkeypatch, capsys, "train", f"--name={name}")
+        assert code == 2
+        assert why in err

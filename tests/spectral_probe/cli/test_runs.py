@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.cli.analyze import OPTIONS
 from spectral_probe.cli.completion import complete_datasets, complete_models, complete_runs, complete_terms
-from spectral_probe.cli.json_output import chosen
+from spectral_probe.cli.json_output import chosen, print_json
 from spectral_probe.errors import ConfigError
+from spectral_probe.profiles.profile import SUMMARY_FIELDS, DecayProfile
 from spectral_probe.report.glossary import glossary
 from spectral_probe.runs.folder import RunFolder
-from tests.spectral_probe.worlds import run_probe
+from spectral_probe.runs.references import check_name
+from tests.spectral_probe.worlds import run_probe, with_excess
 
 
 @pytest.fixture
@@ -60,6 +63,17 @@ def test_runs_are_filtered(options, models, two_runs, monkeypatch, capsys) -> No
     assert models or "holds no runs that match" in out
 
 
+def test_what_holds_no_runs_is_told_apart(two_runs, monkeypatch, capsys) -> None:
+    Path("file").touch()
+    run = f"runs/{two_runs[0].path.name}"
+    for what, why in {"nodir": "does not exist", "file": "is a file", run: "is a run itself"}.items():
+        code, out, err = run_probe(["runs", what], monkeypatch, capsys)
+        assert (code, out) == (3, "")
+        assert f"{what} {why}." in err
+    code, _, err = run_probe(["runs", "--kind", "foo"], monkeypatch, capsys)
+    assert (code, "--kind must be one of analysis, comparison, training; got 'foo'." in err) == (2, True)
+
+
 def test_a_result_is_printed_by_field(two_runs, monkeypatch, capsys) -> None:
     _, out, _ = run_probe(["runs", "--fields", "model, n_users"], monkeypatch, capsys)
     assert {"model": "minilm", "n_users": 800} in json.loads(out)
@@ -88,10 +102,35 @@ def test_compare_of_one_run_says_that_it_needs_two(two_runs, monkeypatch, capsys
     )
 
 
-@pytest.mark.parametrize("name", ["@last", "a/b", " "])
-def test_a_name_that_could_not_be_found_again_is_refused(name, monkeypatch, capsys) -> None:
-    code, _, err = run_probe(["analyze", "--name", name], monkeypatch, capsys)
-    assert (code, "--name" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "must be no path") for name in ("a/b", ".", "..")),
+        *((name, "must not begin with") for name in ("@last", "-x", "~x")),
+        *((name, "must not be empty") for name in ("", " ")),
+        *((name, "one line") for name in ("a\nb", "a\x1bb")),
+        ("n" * 81, "at most 80 letters"),
+        *((name, "beginning of a run's folder") for name in ("2026", "20260101T", "20260101T0102")),
+        ("mine", "has the name 'mine' already"),
+    ],
+)
+def test_a_name_that_could_not_stand_for_a_run_is_refused(name, why, two_runs, monkeypatch, capsys) -> None:
+    code, out, err = run_probe(["analyze", f"--name={name}"], monkeypatch, capsys)
+    assert (code, out) == (2, "")
+    assert why in " ".join(err.split())
+
+
+def test_a_resumed_run_may_have_its_name_again(two_runs) -> None:
+    path = two_runs[0].path
+    check_name("mine", path.parent, resumed=path)
+    check_name("20th try", path.parent)
+    with pytest.raises(ConfigError, match=path.name):
+        check_name("mine", path.parent)
+
+
+def test_a_model_where_a_run_stands_is_named_with_its_option(two_runs, monkeypatch, capsys) -> None:
+    code, _, err = run_probe(["analyze", "tiny-random:qwen2", "--dataset", "demo"], monkeypatch, capsys)
+    assert (code, err) == (2, "error: 'tiny-random:qwen2' is no run; write --model tiny-random:qwen2.\n")
 
 
 def test_a_model_may_be_a_training_run(two_runs, monkeypatch, capsys) -> None:
@@ -133,6 +172,25 @@ def test_the_defaults_that_the_help_names_are_those_of_an_analysis() -> None:
         for name in named
         if name not in unset
     }
+
+
+@pytest.mark.parametrize("fields", ["", " , ", "verdict,nope"])
+@pytest.mark.parametrize("command", [["analyze", "mine"], ["compare", "mine", "mine"]])
+def test_fields_that_no_result_has_are_refused_before_the_work(command, fields, two_runs, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("spectral_probe.analysis.reanalysis.reanalyze", lambda *_, **__: pytest.fail("work"))
+    monkeypatch.setattr("spectral_probe.runs.analysis_run.AnalysisRun.open", lambda *_: pytest.fail("work"))
+    code, out, err = run_probe([*command, "--fields", fields], monkeypatch, capsys)
+    assert (code, out, "--fields" in err) == (2, "", True)
+
+
+def test_the_fields_that_are_known_before_the_work_are_those_of_a_summary() -> None:
+    profile = DecayProfile.from_energy(with_excess(1.0, 0.5), component="whole")
+    assert tuple(profile.summary()) == SUMMARY_FIELDS
+
+
+def test_a_field_that_is_refused_after_the_work_leaves_the_path_of_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"The run is finished: runs/x.*`spectral-probe report`"):
+        print_json({"a": {"b": 1}}, "a.c", finished=[Path("runs/x")])
 
 
 def test_a_fault_of_the_fields_is_an_error() -> None:

@@ -49,6 +49,16 @@ def test_the_least_important_columns_are_left_out_first_and_named() -> None:
     assert fitting(columns, 20)[1] == ["b", "c"]
 
 
+def test_a_pipe_gets_every_column_and_a_table_is_as_wide_as_text_at_least(monkeypatch, capsys) -> None:
+    columns = [Column(letter, [letter * 50], rank=rank) for rank, letter in enumerate("abcd")]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(columns)
+    assert capsys.readouterr().out.split()[-4:] == [letter * 50 for letter in "abcd"]
+    monkeypatch.setenv("COLUMNS", "3")
+    print_table([Column("a", ["1" * 9]), Column("b", ["2" * 9], rank=1)])
+    assert capsys.readouterr().out.split()[-2:] == ["1" * 9, "2" * 9]
+
+
 @pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [(-0.0001, 3, "0.000"), (-0.0, 1, "0.0"), (-1.25, 1, "-1.2"), (math.nan, 2, "n/a"), (1e-9, 2, "0.00")],

@@ -58,16 +58,36 @@ def test_a_run_is_meant_by_number_name_and_beginning(text, kinds, ending, root) 
         ("absent/absent", (), DataError, r"no run 'absent/absent'\. The newest runs in runs: 20260303T000000Z"),
         ("@-9", (), DataError, r"no run @-9\. The newest runs in runs"),
         ("@-2", (TRAINING,), DataError, r"The only one in runs: 20260201T000000Z-sasrec"),
-        ("@-0", (), ConfigError, "counted from @-1"),
+        *((text, (), ConfigError, "counted from @-1") for text in ("@-0", "@0", "@1", "@", "@-", "@LAST")),
+        ("@-\u0662", (), DataError, "There is no run"),
         ("202603", (), ConfigError, "3 runs in runs begin with '202603'"),
         ("twice", (), ConfigError, "2 runs in runs have the name 'twice'"),
         ("fulll", (TRAINING,), DataError, r"Did you mean 'full'\?"),
-        ("full", (ANALYSIS,), DataError, "There is no run 'full'"),
+        ("full", (ANALYSIS,), DataError, r"no run 'full'\. 'full' is a training run .*reads analysis runs\."),
+        ("20260101", (TRAINING,), DataError, r"'20260101' is an analysis run \(20260101T0"),
     ],
 )
 def test_what_means_no_run_or_several_is_refused_with_the_newest(text, kinds, error, says, root) -> None:
     with pytest.raises(error, match=says):
         resolve_run(text, kinds)
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "folder"])
+def test_a_run_that_cannot_be_read_is_told_from_one_that_is_not_there(damage, root) -> None:
+    (root / "badjson").mkdir()
+    if damage == "text":
+        (root / "badjson" / "run.json").write_text("{")
+    if damage == "folder":
+        (root / "badjson" / "run.json").mkdir()
+    with pytest.raises(DataError, match=r"^runs/badjson holds no readable run\.json: .*[^.]\. Restore"):
+        resolve_run("badjson")
+
+
+def test_a_folder_that_is_no_run_hides_no_run_of_that_name(root) -> None:
+    Path("old").mkdir()
+    Path("2026").mkdir()
+    assert resolve_run("old").name.endswith("aaaa")
+    assert resolve_run("2026") == Path("2026")
 
 
 def test_a_folder_without_runs_says_so(tmp_path, monkeypatch) -> None:
