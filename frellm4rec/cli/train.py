@@ -149,7 +149,7 @@ def train(
     is_run = recipe is not None and recipe.is_dir()
     if is_run and not resume:
         raise ConfigError(f"{recipe} is a run folder; finish it with --resume, or give a recipe to start another.")
-    check_name(options["name"], None if resume else out)
+    check_name(options["name"])  # several seeds of a recipe share a name
     with working():
         from frellm4rec.runs.train import read_recipe, recipe_text, train_recipe
 

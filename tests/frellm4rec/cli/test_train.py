@@ -252,12 +252,10 @@ def test_a_field_that_no_result_has_is_refused_before_the_work(command, tmp_path
     assert "--fields has no field" in err
 
 
-def test_a_name_that_a_run_has_already_is_refused(tmp_path, monkeypatch, capsys):
+def test_seeds_share_a_name_and_no_name_is_empty(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("frellm4rec.runs.train.train_recipe", lambda *_, **__: pytest.fail("work"))
     path = RunFolder.create(tmp_path / "runs", kind="training", model="m", dataset="d", config={}).path
     RunFolder(path).finish(request={"name": "base"})
-    for name, why in {"base": path.name, "": "must not be empty"}.items():
-        code, _, err = run(monkeypatch, capsys, "train", f"--name={name}")
-        assert code == 2
-        assert why in err
+    assert run(monkeypatch, capsys, "train", "--name=base", "--seed=1", "--dry-run")[0] == 0
+    code, _, err = run(monkeypatch, capsys, "train", "--name=", "--dry-run")
+    assert (code, "must not be empty" in err) == (2, True)
