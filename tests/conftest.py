@@ -24,6 +24,14 @@ CHANGING = (
 )
 
 
+#: Files that take longest; they begin, so that no process waits for the last of them.
+LONGEST = ("test_documents.py", "test_walls.py", "test_hostile.py", "test_bad_day.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-screens", action="store_true", help="Write the screens of the commands anew.")
 
