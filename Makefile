@@ -17,7 +17,7 @@ demo: $(VENV)/.demo smollm2
 	$(BIN)/spectral-probe analyze --dtype bfloat16
 
 test: lint smollm2 axe
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The documentation site, in build/docs; a warning is an error.
 docs: install
