@@ -36,6 +36,7 @@ MAY_LOAD_TORCH = (
     *("spectral_probe.analysis", "spectral_probe.doctor.self_test"),
     *("frellm4rec.modules", "frellm4rec.items", "frellm4rec.theory", "frellm4rec.models", "frellm4rec.training"),
     *("frellm4rec.runs", "frellm4rec.experiments.runner", "frellm4rec.tuning.search", "frellm4rec.experiments.tuned"),
+    "frellm4rec.experiments.longer",
 )
 #: What must not load torch although its folder may.
 LIGHT = (

@@ -3,7 +3,7 @@
 ::
 
     frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN
-    frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN --final
+    frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN --longer 4 --final
     python -m benchmarks.pages.table2 lastfm RUN        # copy the tables of a run, and write the page
     python -m benchmarks.pages.table2 --log lastfm=lastfm@DIR    # what the log alone gives away
     python -m benchmarks.pages.table2                   # the page alone, from the tables
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from frellm4rec.experiments.system_figure import learning_figure
+from frellm4rec.experiments.system_figure import learning_figure, longer_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment, load_definition
@@ -73,6 +73,8 @@ def collect(dataset: str, run: Path) -> None:
     tables = SystemTables.load(run)
     tables.save(folder)
     learning_figure(experiment(tables), tables).save(folder / "curves")
+    if tables.longer_rows():
+        longer_figure(experiment(tables), tables).save(folder / "longer_curves")
 
 
 def page(figures: Path = FIGURES) -> str:
@@ -98,6 +100,8 @@ def page(figures: Path = FIGURES) -> str:
                 "",
             ]
         lines += [f"![Learning curves of the chosen trials](../figures/{dataset}/{FOLDER}/curves.png)", ""]
+        if tables.longer_rows():
+            lines += [f"![Learning curves with more time](../figures/{dataset}/{FOLDER}/longer_curves.png)", ""]
         lines += _all_trials(tables)
     return "\n".join(lines).rstrip("\n")
 

@@ -49,6 +49,7 @@ FLAGS = (
     Flag("seeds", int, "Seeds, counted from 0; in a tuned table from 1.", "n_seeds", panel=TRAINING, default="3"),
     Flag("trials", int, "Of a tuned table: trials of each system.", panel=TRAINING, default="12"),
     Flag("seconds", float, "Of a tuned table: time of a trial.", panel=TRAINING, default="600"),
+    Flag("longer", int, "Of a tuned table: the best ones again with so many times the time.", panel=TRAINING),
     Flag("final", bool, "Of a tuned table: open the test items.", panel=TRAINING),
     Flag("device", str, "auto, cpu, cuda, cuda:N or mps.", panel=RUN, default="auto"),
     Flag("jobs", int, "Trainings at a time.", panel=RUN, default="1"),
@@ -143,7 +144,9 @@ def experiment(
     from spectral_probe.plugins.datasets import with_columns
 
     asked["dataset"] = with_columns(asked["dataset"], columns)
-    of_the_run = {key: asked.pop(key) for key in ("trials", "seconds", "final", "jobs", "out") if key in asked}
+    of_the_run = {
+        key: asked.pop(key) for key in ("trials", "seconds", "longer", "final", "jobs", "out") if key in asked
+    }
     request = ExperimentRequest(
         backbones=tuple(backbone or ()),
         modes=tuple(mode or ()),
@@ -177,7 +180,8 @@ def _start(
     folder = out.expanduser() if out is not None else default_folder(f"experiment-{name}", request.dataset)
     if isinstance(definition, TunedExperiment):
         with working():
-            tuned = open_tuned(definition, request, folder, asked.get("trials", 12), asked.get("seconds", 600.0))
+            n_trials, seconds, longer = asked.get("trials", 12), asked.get("seconds", 600.0), asked.get("longer")
+            tuned = open_tuned(definition, request, folder, n_trials, seconds, longer)
         if asked["dry_run"]:
             print_trials(tuned, as_json, fields)
         else:
@@ -187,6 +191,8 @@ def _start(
         raise ConfigError(
             f"--final is of tuned tables such as table2; {name} opens the test items anyway. Leave it out."
         )
+    if "longer" in asked:
+        raise ConfigError(f"--longer is of tuned tables such as table2; {name} has no trials. Leave it out.")
     with working():
         run = ExperimentRun.open(definition, request, folder)
     if asked["dry_run"]:

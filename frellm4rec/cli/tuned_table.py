@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 
 def open_tuned(
-    experiment: TunedExperiment, request: ExperimentRequest, folder: Path, n_trials: int, seconds: float
+    experiment: TunedExperiment,
+    request: ExperimentRequest,
+    folder: Path,
+    n_trials: int,
+    seconds: float,
+    longer: int | None,
 ) -> TunedRun:
     """Return the table with its data loaded and its trials drawn."""
     from frellm4rec.experiments.tuned import TunedRun
     from frellm4rec.tuning.search import Budget
 
-    return TunedRun.open(experiment, request, folder, n_trials=n_trials, budget=Budget(seconds))
+    return TunedRun.open(experiment, request, folder, n_trials=n_trials, budget=Budget(seconds), longer=longer)
 
 
 def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool, fields: str | None) -> None:
@@ -72,11 +77,13 @@ def print_trials(run: TunedRun, as_json: bool, fields: str | None) -> None:
     todo = [row for row in rows if row["state"] == "run"]
     longest = len(todo) * run.search.budget.seconds / 3600
     say_wrapped(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
+    if run.longer is not None:
+        say_wrapped(f"then the best ones again, with {run.longer.budget.seconds:g} seconds each")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:
     parts = {"systems": tables.systems, "trials": tables.search.trials, "means": tables.final.means}
-    parts |= {"differences": tables.final.differences}
+    parts |= {"differences": tables.final.differences, "longer": tables.longer.trials}
     return {
         "experiment": run.experiment.name,
         "folder": str(run.folder),

@@ -40,6 +40,8 @@ class Variant:
         Part of the reference that the variant does without, such as ``TFM``; empty if it differs otherwise.
     model : str
         Model that is trained.
+    only_against : str
+        Variant that this one is compared with, and no other; empty: compared as all are.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Variant:
     needs_input: str | None = None
     leaves_out: str = ""
     model: str = "frellm4rec"
+    only_against: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -164,6 +167,12 @@ class Experiment:
                 f"Variants need different names, the reference among them; {self.name!r} has {names} and the reference "
                 f"{self.reference!r}. Rename them in the YAML file."
             )
+        for variant in self.variants:
+            if variant.only_against and variant.only_against not in set(names) - {variant.name}:
+                raise ConfigError(
+                    f"only_against of {variant.name!r} in {self.name!r} must be another variant; got "
+                    f"{variant.only_against!r}. Leave it out, or name one of {', '.join(names)}."
+                )
         check_baselines(self.baselines)
         for what, settings in [("base", self.base), *((v.name, v.overrides) for v in self.variants)]:
             _check_settings(settings, f"{what!r} of the experiment {self.name!r}")
@@ -193,6 +202,11 @@ class Experiment:
                 f"{did_you_mean(name, names)}"
             )
         return self.variants[names.index(name)]
+
+    @property
+    def only_against(self) -> dict[str, str]:
+        """Variants that are compared with one other alone, and that one."""
+        return {variant.name: variant.only_against for variant in self.variants if variant.only_against}
 
     def swept_value(self, name: str) -> float | None:
         """Return the value of a variant on the axis of the sweep; None means off."""

@@ -181,8 +181,14 @@ class ExperimentRun:
         """Return the tables of the cells run so far, and of other cells that earlier calls finished in this folder."""
         cells = typed(pd.DataFrame(self._rows, columns=CELL_COLUMNS))
         experiment = self.experiment
-        all_cells = self._with_earlier(cells)
-        return summarise(all_cells, experiment.reference, self._load, self._memory, experiment.also_against)
+        return summarise(
+            self._with_earlier(cells),
+            experiment.reference,
+            self._load,
+            self._memory,
+            experiment.also_against,
+            experiment.only_against,
+        )
 
     def _run_cell(self, cell: Cell, *, progress: bool) -> list[dict[str, Any]]:
         labels = {

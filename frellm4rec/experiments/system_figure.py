@@ -8,6 +8,7 @@ import pandas as pd
 
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
+from frellm4rec.tuning.tables import SearchTables
 from spectral_probe.figure_style import (
     DEFAULT_WIDTH,
     NULL_GREY,
@@ -44,7 +45,7 @@ def learning_curves(experiment: TunedExperiment, tables: SystemTables, *, width:
         for ax, column in zip(grid, columns, strict=True):
             for row in chosen[chosen["column"] == column].to_dict("records"):
                 title = experiment.row(row["model"]).title
-                curve = curve_of(tables, row["model"], column, int(row["trial"]))
+                curve = curve_of(tables.search, row["model"], column, int(row["trial"]))
                 color, mark = styles[title]
                 ax.plot(curve["time"], curve["ndcg"], color=color, marker=mark, markersize=2, label=title)
                 end = curve.iloc[-1]
@@ -82,8 +83,44 @@ def learning_figure(experiment: TunedExperiment, tables: SystemTables, *, width:
     return PaperFigure(figure, tables.search.curves, caption, pd.DataFrame(rows))
 
 
-def curve_of(tables: SystemTables, model: str, column: str, trial: int) -> pd.DataFrame:
+def longer_figure(experiment: TunedExperiment, tables: SystemTables, *, width: int = DEFAULT_WIDTH) -> PaperFigure:
+    """Return the learning curves of the runs with more time, beside those of the same settings in the table."""
+    pairs = tables.longer_rows()
+    seconds, cap = pairs[0][1]["budget_seconds"], pairs[0][0]["budget_seconds"]
+    styles = model_styles([row.title for row in experiment.rows])
+    lines = []
+    with paper_style():
+        titles = [system["label"] for system, _ in pairs]
+        figure = new_figure(width, panel_height(titles, 56.0) + 20)
+        ax = figure.subplots()
+        for system, row in pairs:
+            key = (system["model"], system["column"], int(system["trial"]))
+            color, mark = styles[experiment.row(system["model"]).title]
+            longer, short = curve_of(tables.longer, *key), curve_of(tables.search, *key)
+            ax.plot(short["time"], short["ndcg"], color=color, marker=mark, markersize=2, linestyle=":")
+            ax.plot(longer["time"], longer["ndcg"], color=color, marker=mark, markersize=2)
+            label_line_end(ax, longer["time"].iloc[-1], longer["ndcg"].iloc[-1], system["label"], color)
+            entry = {"system": system["label"], "validation NDCG@10": f"{system['validation_ndcg']:.4f}"}
+            lines.append({**entry, f"in {seconds:g} s": f"{row['validation_ndcg']:.4f}"})
+        ax.axvline(cap, color=NULL_GREY, linewidth=0.8)
+        ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
+        style_axes(ax)
+        ax.set_title("Validation NDCG@10, full ranking")
+        ax.set_xlabel("seconds of training and validating")
+        shown = [proxy(linestyle=":"), proxy(linestyle="-")]
+        figure.legend(shown, [f"{cap:g} s", f"{seconds:g} s"], loc="outside lower center", ncols=2)
+        drawn = finish(figure)
+    reference = experiment.row(experiment.reference).title
+    caption = (
+        f"Validation NDCG@10 (full ranking) of the winner of the search, of {reference} and of the best trained "
+        f"baseline with its own loss: the chosen settings in the {cap:g} seconds of a trial (dotted), and in "
+        f"{seconds:g} seconds. Vertical line: {cap:g} seconds. Data set: {tables.systems['dataset'].iloc[0]}."
+    )
+    return PaperFigure(drawn, tables.longer.curves, caption, pd.DataFrame(lines))
+
+
+def curve_of(tables: SearchTables, model: str, column: str, trial: int) -> pd.DataFrame:
     """Return the validations of a trial; ``time`` is in seconds of computing, or of the clock where that is unknown."""
-    rows = tables.search.curves
+    rows = tables.curves
     rows = rows[(rows["model"] == model) & (rows["column"] == column) & (rows["trial"] == trial)]
     return rows.assign(time=rows["cpu_seconds"].fillna(rows["seconds"])).sort_values("epoch")

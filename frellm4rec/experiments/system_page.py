@@ -14,7 +14,7 @@ from frellm4rec.evaluation.contrasts import HOW
 from frellm4rec.experiments import paper
 from frellm4rec.experiments.labels import difference_text, of_these_trainings, ranking_label
 from frellm4rec.experiments.system_tables import SystemTables
-from frellm4rec.experiments.systems import TunedExperiment
+from frellm4rec.experiments.systems import TunedExperiment, longer_name
 from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES
 from spectral_probe.storage.plain_text import markdown_cell, markdown_text
 
@@ -50,6 +50,8 @@ def system_page(experiment: TunedExperiment, tables: SystemTables, *, level: int
         lines += [f"{'#' * (level + 1)} Test, {ranking_label(ranking)}", ""]
         lines += [*_test_table(experiment, tables, dataset, ranking), ""]
     lines += [f"{'#' * (level + 1)} Validation, and what it cost", "", *_validation_table(tables), ""]
+    if pairs := tables.longer_rows():
+        lines += [f"{'#' * (level + 1)} With more time", "", *_longer_table(tables, pairs), ""]
     failures = tables.systems[tables.systems["n_failed"] > 0]
     lines += [
         f"- {row['label']}: {row['n_failed']} of {row['n_trials']} trials failed: {row['error']}"
@@ -67,11 +69,13 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
     if tables.final.cells.empty:
         return [*lines, "", "The test items have not been opened."]
     n_openings = sorted({int(n) for n in rows["n_openings"] if int(n)})
-    seeds = sorted({int(n) for n in tables.final.means["n_seeds"]})
+    means = tables.final.means
+    seeds = sorted({int(n) for n in means.loc[means["variant"].isin(rows["variant"]), "n_seeds"]})
     labels = dict(zip(rows["variant"], rows["label"], strict=True))
-    reference, against = f"{experiment.reference}-own", list(dict.fromkeys(tables.final.differences["against"]))
+    reference, differences = f"{experiment.reference}-own", _of_the_table(tables)
+    against = list(dict.fromkeys(differences["against"]))
     best = " and ".join(labels.get(name, name) for name in against if name != reference) or MISSING
-    kinds = " or ".join(HOW[kind] for kind in dict.fromkeys(tables.final.differences["covers"]) if kind in HOW)
+    kinds = " or ".join(HOW[kind] for kind in dict.fromkeys(differences["covers"]) if kind in HOW)
     lines += [
         "",
         f"The chosen settings were trained again with {' or '.join(map(str, seeds))} seeds, none of which the search "
@@ -113,7 +117,7 @@ def _search_words(tables: SystemTables, trained: pd.DataFrame, dataset: str) -> 
 
 def _test_table(experiment: TunedExperiment, tables: SystemTables, dataset: str, ranking: str) -> list[str]:
     means = tables.final.means[tables.final.means["ranking"] == ranking]
-    differences = tables.final.differences
+    differences = _of_the_table(tables)
     differences = differences[(differences["ranking"] == ranking) & (differences["metric"] == "ndcg")]
     against = list(dict.fromkeys(differences["against"]))
     labels = dict(zip(tables.systems["variant"], tables.systems["label"], strict=True))
@@ -175,6 +179,62 @@ def _validation_table(tables: SystemTables) -> list[str]:
             else _row([_name(row), _COLUMNS[row["column"]], "failed", *[MISSING] * 7])
         )
     return lines
+
+
+def _of_the_table(tables: SystemTables) -> pd.DataFrame:
+    """Return the differences of the systems of the table, without those of the runs with more time."""
+    differences = tables.final.differences
+    return differences[differences["variant"].isin(tables.systems["variant"])]
+
+
+def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+    """Return the runs with more time beside the rows of the table with the same settings."""
+    system, row = pairs[0]
+    times = row["budget_seconds"] / system["budget_seconds"]
+    rankings = list(dict.fromkeys(tables.final.means["ranking"]))
+    head = ["system", "loss", "validation NDCG@10", f"{times:g}× the time", "best epoch", "ended"]
+    tested = {}
+    for ranking in rankings:
+        tested[ranking] = _tested_longer(tables, ranking)
+        head += [f"test NDCG@10, {ranking_label(ranking)}, {times:g}× the time", "difference"] * bool(tested[ranking])
+    lines = [
+        f"Trained again with {row['budget_seconds']:g} seconds in place of {system['budget_seconds']:g}: the winner of "
+        "validation, the reference and the best trained baseline with its own loss, with the settings that "
+        "the trials chose. These are no rows of the tables above: they had more time than the others. "
+        + (
+            "On test they are compared with their own rows alone, paired by user and seed; these comparisons are one "
+            "family of Holm's correction for each ranking."
+            if any(tested.values())
+            else "The test items have not been opened for them."
+        ),
+        "",
+        _row(head),
+        _row(["---"] * len(head)),
+    ]
+    for system, row in pairs:
+        ended = f"{row['stopped']}{', **still rising**' if row['is_still_rising'] is True else ''}"
+        entry = [str(system["label"]).removesuffix(", softmax"), _COLUMNS[system["column"]]]
+        entry += [_number(system["validation_ndcg"]), _number(row["validation_ndcg"])]
+        entry += [f"{int(row['best_epoch'])} of {int(row['n_epochs'])}", ended]
+        for ranking in rankings:
+            if tested[ranking]:
+                entry += tested[ranking].get(system["variant"], [MISSING, MISSING])
+        lines.append(_row(entry))
+    return lines
+
+
+def _tested_longer(tables: SystemTables, ranking: str) -> dict[str, list[str]]:
+    """Return mean and difference from its own row, on test, of every system that was run longer."""
+    differences, means = tables.final.differences, tables.final.means
+    cells = {}
+    for name in tables.systems["variant"]:
+        of_it = (differences["variant"] == longer_name(name)) & (differences["ranking"] == ranking)
+        rows = differences[of_it & (differences["metric"] == "ndcg")].to_dict("records")
+        mean = means[(means["variant"] == longer_name(name)) & (means["ranking"] == ranking)]
+        mean = mean[mean["metric"] == "ndcg"]
+        if rows and len(mean):
+            cells[name] = [_mean(mean.to_dict("records")[0]), _difference(rows)]
+    return cells
 
 
 def _in_order(experiment: TunedExperiment, systems: pd.DataFrame) -> list[dict[str, Any]]:

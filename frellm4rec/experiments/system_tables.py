@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
-from frellm4rec.tuning.tables import FAILED, SearchTables
+from frellm4rec.tuning.tables import FAILED, FINISHED, SearchTables
 from frellm4rec.tuning.trials import System
 from spectral_probe.storage.atomic import write_csv
 
+#: Of the files of the runs with more time: ``longer_trials.csv`` and ``longer_curves.csv``.
+LONGER_PREFIX = "longer_"
 SYSTEM_COLUMNS = [
     *("model", "column", "label", "variant", "is_trained", "dataset", "n_trials", "n_failed", "budget_seconds"),
     *("seconds_per_trial", "trial", "settings", "validation_ndcg", "best_epoch", "n_epochs", "n_steps", "stopped"),
@@ -79,16 +81,41 @@ def best_baseline(rows: pd.DataFrame, reference: str) -> str:
 
 @dataclass(frozen=True)
 class SystemTables:
-    """``systems``: a row per system; ``search``: its trials and curves; ``final``: cells, means and differences."""
+    """The tables of a tuned table.
+
+    Attributes
+    ----------
+    systems : DataFrame
+        A row per system.
+    search : SearchTables
+        Trials and their validations.
+    final : ExperimentTables
+        Cells, means and differences of the chosen settings on the test items.
+    longer : SearchTables
+        Chosen trials that were run again with several times the seconds, and their validations.
+    """
 
     systems: pd.DataFrame
     search: SearchTables
     final: ExperimentTables
+    longer: SearchTables = field(default_factory=SearchTables.empty)
+
+    def longer_rows(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return the systems whose chosen trial was run longer, each with its row of ``longer``."""
+        rows = []
+        for system in self.systems.to_dict("records"):
+            table = self.longer.trials
+            is_of = (table["model"] == system["model"]) & (table["column"] == system["column"])
+            is_of &= (table["trial"] == system["trial"]) & (table["status"] == FINISHED)
+            rows += [(system, row) for row in table[is_of.fillna(False)].to_dict("records")]
+        return rows
 
     def save(self, folder: Path) -> None:
         """Write all tables as CSV, each whole or not at all."""
         write_csv(folder / "systems.csv", self.systems, float_format="%.10g")
         self.search.save(folder)
+        if not self.longer.trials.empty:
+            self.longer.save(folder, prefix=LONGER_PREFIX)
         if not self.final.cells.empty:
             self.final.save(folder)
 
@@ -98,4 +125,6 @@ class SystemTables:
         systems = pd.read_csv(folder / "systems.csv", keep_default_na=False, na_values=[""])
         has_final = (folder / "cells.csv").exists()
         final = ExperimentTables.load(folder) if has_final else ExperimentTables.empty()
-        return cls(systems, SearchTables.load(folder), final)
+        has_longer = (folder / f"{LONGER_PREFIX}trials.csv").exists()
+        longer = SearchTables.load(folder, prefix=LONGER_PREFIX) if has_longer else SearchTables.empty()
+        return cls(systems, SearchTables.load(folder), final, longer)

@@ -171,6 +171,12 @@ class TunedExperiment:
         paper = self.row(system.model).printed if system.column == "own" else {}
         return Variant(system.name, label, overrides=settings, paper=paper, model=system.model)
 
+    def longer_variant(self, system: System, settings: Mapping[str, Any], times: float) -> Variant:
+        """Return a system with the settings of a longer run; it is compared with its own row of the table alone."""
+        label = f"{self.variant(system, {}).label}, {times:g}× the time"
+        name = longer_name(system.name)
+        return Variant(name, label, overrides=settings, model=system.model, only_against=system.name)
+
     def final(self, variants: tuple[Variant, ...], best_baseline: str) -> Experiment:
         """Return the experiment that trains chosen settings with several seeds and opens the test items."""
         return Experiment(
@@ -183,6 +189,11 @@ class TunedExperiment:
             note=self.note,
             is_one_table=True,
         )
+
+
+def longer_name(system: str) -> str:
+    """Return the name of the variant with more time of a system, such as ``sasrec-own-longer``."""
+    return f"{system}-longer"
 
 
 def load_definition(name: str, path: Path | None = None) -> Experiment | TunedExperiment:

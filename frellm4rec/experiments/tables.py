@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,7 @@ def summarise(
     load: LoadEvaluation,
     memory: Memory | None = None,
     also_against: Sequence[str] = (),
+    only_against: Mapping[str, str] | None = None,
 ) -> ExperimentTables:
     """Return means and differences of finished cells, from the per-user values of each.
 
@@ -142,12 +143,15 @@ def summarise(
         Contrasts computed before, because the tables are written again after every cell.
     also_against : sequence of str
         Further variants that the others are compared with.
+    only_against : mapping, optional
+        Variants that are compared with one other alone, and that one; together they are a family.
 
     Notes
     -----
     Intervals and p-values are those of :func:`contrasts`. A family of Holm's correction is the variants of one table:
     the same data, ranking, backbone, mode, settings and metric, against the same model.
     """
+    only_against = only_against or {}
     finished = cells[cells["status"] == FINISHED]
     groups = finished.groupby([*SETTING_COLUMNS, "variant"], sort=False)
     values_of = {key: _Values.of(rows, load) for key, rows in groups}
@@ -163,9 +167,15 @@ def summarise(
                 estimate = mean_estimate(values.metrics[metric], memory=memory)
                 means.append({**row_labels, "metric": metric, **asdict(estimate)})
         variants = {name: values for name, values in variants.items() if name not in baselines}
+        pairs = [(name, only_against[name]) for name in variants if only_against.get(name) in variants]
+        apart = [(name, variants[name], against, variants[against]) for name, against in pairs]
+        variants = {name: values for name, values in variants.items() if name not in only_against}
         for against, other in _references(labels, variants, values_of, (reference, *also_against), baselines):
+            compared = [(name, values, against, other) for name, values in variants.items() if name != against]
             for metric in METRICS:
-                differences += _differences(labels, variants, against, other, metric, memory)
+                differences += _differences(labels, compared, other.label, metric, memory)
+        for metric in METRICS:
+            differences += _differences(labels, apart, "a variant of its own", metric, memory)
     notes = {note_key: note for values in values_of.values() for note_key, note in values.notes.items()}
     note = [notes.get(key, "") for key in zip(cells["run"], cells["ranking"], strict=True)]
     return ExperimentTables(
@@ -176,21 +186,24 @@ def summarise(
 
 
 def _differences(
-    labels: dict[str, Any], variants: dict[str, _Values], against: str, other: _Values, metric: str, memory: Any
+    labels: dict[str, Any],
+    compared: Sequence[tuple[str, _Values, str, _Values]],
+    reference: str,
+    metric: str,
+    memory: Memory | None,
 ) -> list[dict[str, Any]]:
-    """Return the rows of one family: all variants of a setting against one model."""
-    compared = {name: values for name, values in variants.items() if name != against}
-    for values in compared.values():
+    """Return the rows of one family: variants, each with the one it is compared with; ``reference`` in words."""
+    for _, values, _, other in compared:
         if not np.array_equal(values.users, other.users):
             raise DataError(f"{values.label!r} and {other.label!r} were evaluated on different users. Run them again.")
-    pairs = [(values.metrics[metric], other.metrics[metric]) for values in compared.values()]
+    pairs = [(values.metrics[metric], other.metrics[metric]) for _, values, _, other in compared]
     setting = (labels["ranking"], f"{labels['backbone']} {labels['mode']}".strip(), labels["settings"])
-    of = f"{NAMES[metric]}@{labels['k']} from {other.label} on {labels['dataset']}"
+    of = f"{NAMES[metric]}@{labels['k']} from {reference} on {labels['dataset']}"
     of = ", ".join(part for part in (of, *setting) if part)
     tested = contrasts(pairs, of, memory=memory)
     return [
         {**labels, "variant": name, "label": values.label, "against": against, "metric": metric, **contrast.to_dict()}
-        for (name, values), contrast in zip(compared.items(), tested, strict=True)
+        for (name, values, against, _), contrast in zip(compared, tested, strict=True)
     ]
 
 

@@ -7,19 +7,21 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from frellm4rec.evaluation import stored_candidates
 from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
+from frellm4rec.experiments.longer import longer_search, longer_trials
 from frellm4rec.experiments.page import command_of, experiment_page, tuned_curves
 from frellm4rec.experiments.runner import ExperimentRun
-from frellm4rec.experiments.system_figure import learning_figure
+from frellm4rec.experiments.system_figure import learning_figure, longer_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
 from frellm4rec.runs.evaluations import parse_ranking
+from frellm4rec.runs.recipe import Recipe
 from frellm4rec.tuning.processes import is_for_good
 from frellm4rec.tuning.search import NEXT_STEP, Budget, Search
 from frellm4rec.tuning.tables import FINISHED, SearchTables, changed_settings
@@ -51,6 +53,10 @@ class TunedRun:
         In ``search/`` of the folder.
     n_trials : int
     folder : Path
+    longer : Search or None
+        In ``longer/`` of the folder: the best ones again with several times the seconds.
+    runs_longer : bool
+        Whether :meth:`tune` runs them.
     exit_code : int
         Of the first failure of a final training; 0 if there is none.
     """
@@ -60,6 +66,8 @@ class TunedRun:
     search: Search
     n_trials: int
     folder: Path
+    longer: Search | None = None
+    runs_longer: bool = False
     exit_code: int = 0
 
     @classmethod
@@ -71,9 +79,12 @@ class TunedRun:
         *,
         n_trials: int,
         budget: Budget,
+        longer: int | None = None,
         dataset: Dataset | None = None,
     ) -> Self:
         """Return the table with its data loaded and every trial drawn, before any training.
+
+        ``longer``: also run the best ones again with so many times the seconds.
 
         Raises
         ------
@@ -101,7 +112,8 @@ class TunedRun:
             budget=budget,
             data=data,
         )
-        run = cls(experiment, request, search, n_trials, folder)
+        more = longer_search(search, folder, longer)
+        run = cls(experiment, request, search, n_trials, folder, more, runs_longer=longer is not None)
         for system in run.systems:
             system.trials(n_trials, seed=budget.seed)
         return run
@@ -126,7 +138,13 @@ class TunedRun:
 
     def tune(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
         """Run the trials that are missing, write the tables, and return them."""
-        self.search.run(self.systems, n_trials=self.n_trials, jobs=jobs, progress=progress, report=report)
+        how: dict[str, Any] = {"jobs": jobs, "progress": progress, "report": report}
+        trials = self.search.run(self.systems, n_trials=self.n_trials, **how)
+        if self.longer is not None and self.runs_longer:
+            rows = system_rows(self.experiment, self.systems, trials, {}, {})
+            seed, reference = self.search.budget.seed, self.experiment.reference
+            planned = longer_trials(rows, self.systems, reference, n_trials=self.n_trials, seed=seed)
+            self.longer.run_trials(planned, **how)
         return self._write(self._final_tables())
 
     def finish(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
@@ -147,7 +165,9 @@ class TunedRun:
         self._check_equal_trials(trials)
         variants = self._variants(trials)
         rows = system_rows(self.experiment, self.systems, trials, {}, {})
-        final = self.experiment.final(tuple(variants.values()), best_baseline(rows, self.experiment.reference))
+        against = best_baseline(rows, self.experiment.reference)
+        variants |= self._longer_variants(trials)
+        final = self.experiment.final(tuple(variants.values()), against)
         plain = replace(
             self.request, variants=(), settings={}, first_seed=1, device=self.search.request["device"], backbones=()
         )
@@ -195,9 +215,24 @@ class TunedRun:
                     f"{self.search.recipe_path(system, int(winner['trial']))} is gone, the recipe of a chosen trial. "
                     "Restore it."
                 )
-            variants[system.name] = self.experiment.variant(
-                system, {**changed_settings(recipe), "threads": recipe.threads}
-            )
+            variants[system.name] = self.experiment.variant(system, _settings(recipe))
+        return variants
+
+    def _longer_variants(self, trials: SearchTables) -> dict[str, Variant]:
+        """Return the settings of the runs with more time, as far as they are of the trials that validation chooses."""
+        variants: dict[str, Variant] = {}
+        if self.longer is None:
+            return variants
+        times = self.longer.budget.seconds / self.search.budget.seconds
+        tables = self.longer.tables()
+        for system in self.experiment.systems():
+            winner, ended = trials.winner(system), tables.rows_of(system)
+            if winner is None or winner["trial"] not in set(ended.loc[ended["status"] == FINISHED, "trial"]):
+                continue
+            recipe = self.longer.recipe(system, int(winner["trial"]))
+            assert recipe is not None  # the tables name recipes that are there
+            variant = self.experiment.longer_variant(system, _settings(recipe), times)
+            variants[variant.name] = variant
         return variants
 
     def _write_openings(self, variants: dict[str, Variant]) -> None:
@@ -230,19 +265,35 @@ class TunedRun:
         trials = self.search.tables()
         chosen = {name: _digest(variant) for name, variant in self._chosen(trials).items()}
         rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings(), chosen)
-        content = SystemTables(rows, trials, tables)
+        longer = SearchTables.empty() if self.longer is None else self.longer.tables()
+        content = SystemTables(rows, trials, tables, longer)
         with disk_errors(self.folder, next_step=NEXT_STEP):
             content.save(self.folder)
             text = system_page(self.experiment, content)
             write_text(self.folder / "table.md", text.rstrip("\n"))
             if not content.search.curves.empty:
                 learning_figure(self.experiment, content).save(self.folder / "curves")
+            if content.longer_rows():
+                longer_figure(self.experiment, content).save(self.folder / "longer_curves")
             more = ["--trials", str(self.n_trials), "--seconds", f"{self.search.budget.seconds:g}"]
-            command = command_of(self.experiment.name, self.request, [*more, *["--final"] * is_final])
+            command = command_of(
+                self.experiment.name, self.request, [*more, *self._longer_words(), *["--final"] * is_final]
+            )
             curves = tuned_curves(self.experiment, content)
             page = experiment_page(text, content.final, curves, self.folder, command=command)
             write_page(self.folder / "report.html", page)
         return content
+
+    def _longer_words(self) -> list[str]:
+        """Return the option that asked for more time."""
+        if self.longer is None:
+            return []
+        return ["--longer", f"{self.longer.budget.seconds / self.search.budget.seconds:g}"]
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the dotted settings with which a trial of a recipe is trained again."""
+    return {**changed_settings(recipe), "threads": recipe.threads}
 
 
 def _digest(variant: Variant) -> str:

@@ -12,7 +12,7 @@ ACTIVATIONS = {"gelu": gelu, "relu": relu, "swish": silu, "tanh": torch.tanh, "s
 
 
 class Dropout(nn.Module):
-    """Dropout from single-precision uniforms: on the CPU four times as fast as the draws of ``nn.Dropout``."""
+    """Dropout from single-precision uniforms: on the CPU far faster than the draws of ``nn.Dropout``."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -22,7 +22,9 @@ class Dropout(nn.Module):
         """Return the states with a share of ``rate`` set to 0 and the others scaled up; unchanged in evaluation."""
         if not self.training or not self.rate:
             return states
-        return states * ((torch.rand_like(states) >= self.rate) * (1.0 / (1.0 - self.rate)))
+        # In place: a mask of truth values, and its product with the scale, cost more than the draws.
+        mask = torch.rand_like(states, dtype=torch.float32).ge_(self.rate).mul_(1.0 / (1.0 - self.rate))
+        return states * mask.to(states.dtype)
 
 
 class TransformerBlock(nn.Module):

@@ -197,13 +197,15 @@ class TrainingLoop:
             negatives = torch.randperm(self.model.config.n_items, generator=self.draws)[:n].to(self.device)
         n_parts = self.config.accumulation * self.accelerator.num_processes
         parts = [np.arange(part, len(samples), n_parts) for part in range(min(n_parts, len(samples)))]  # others: empty
-        expected = self._n_targets(samples)
+        expected, n_not_read = self._n_targets(samples), int(self.supervision != "own")
         self.optimizer.zero_grad(set_to_none=True)
         total, n_targets, n_tokens = 0.0, 0, 0
         for part, rows in list(enumerate(parts))[self.accelerator.process_index :: self.accelerator.num_processes]:
-            batch = make_batch(samples.select(rows), self.supervision, self.device, negatives)
+            chosen = samples.select(rows)
+            batch = make_batch(chosen, self.supervision, self.device, negatives)
             value, n = self._backward(batch, part, expected, epoch, step)
-            total, n_targets, n_tokens = total + value, n_targets + n, n_tokens + int(batch.lengths.sum())
+            total, n_targets = total + value, n_targets + n
+            n_tokens += sum(len(window) - n_not_read for window in chosen.windows)
         total, n_targets, n_tokens = self._over_processes(total, n_targets, n_tokens)
         if not n_targets:  # the model chose nothing in this step
             return 0.0, 0
@@ -229,10 +231,11 @@ class TrainingLoop:
             loss_sum, n = self.model.training_loss(batch, draws)
         if not n:
             return 0.0, 0
+        self.accelerator.backward(loss_sum / expected)
+        # Read once the backward pass is on its way: until then a GPU would have nothing to do.
         value = loss_sum.item() / n
         if not np.isfinite(value):
             raise self._broken(batch, value, epoch, step)
-        self.accelerator.backward(loss_sum / expected)
         return value * (n / expected), n
 
     def _over_processes(self, total: float, n_targets: int, n_tokens: int) -> tuple[float, int, int]:
@@ -263,7 +266,7 @@ class TrainingLoop:
 
     def _check_weights(self) -> None:
         """Refuse weights that are NaN or infinite after a step, before they are evaluated or saved."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
+        if not bool(torch.stack([torch.isfinite(p).all().to(self.device) for p in self.parameters]).all()):
             raise NonFiniteStateError(
                 f"Trained weights must stay finite; after epoch {self.now.epoch}, step {self.now.step} they are not. "
                 "The previous checkpoint is kept. Lower the learning rate."

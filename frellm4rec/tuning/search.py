@@ -182,12 +182,23 @@ class Search:
             self._check_planned(system, trials)
         # The first trial of every system before the second of any: what is there after a stop can be compared.
         planned = [(s, i, t[i]) for i in range(n_trials) for s, t in zip(systems, rounds, strict=True) if i < len(t)]
-        with only_process(self.folder, "A search"):
-            return self._run(planned, jobs, progress, report)
+        return self.run_trials(planned, jobs=jobs, progress=progress, report=report)
 
-    def _run(
+    def run_trials(
         self,
-        planned: list[tuple[System, int, dict[str, Any]]],
+        planned: Sequence[tuple[System, int, dict[str, Any]]],
+        *,
+        jobs: int = 1,
+        progress: bool = False,
+        report: Callable[[str], None] = logger.info,
+    ) -> SearchTables:
+        """Run those of some trials that are not finished, as :meth:`run` does: system, number and settings of each."""
+        with only_process(self.folder, "A search"):
+            return self._run_trials(planned, jobs, progress, report)
+
+    def _run_trials(
+        self,
+        planned: Sequence[tuple[System, int, dict[str, Any]]],
         jobs: int,
         progress: bool,
         report: Callable[[str], None],
@@ -357,7 +368,7 @@ class Search:
     def stored(self) -> SearchTables:
         """Return the tables in the folder; they outlive the runs, so that a search goes on from them on any machine."""
         there = (self.folder / "trials.csv").exists() and (self.folder / "curves.csv").exists()
-        return SearchTables.load(self.folder) if there else SearchTables.from_rows([], [])
+        return SearchTables.load(self.folder) if there else SearchTables.empty()
 
     def _hash(self, recipe: Recipe) -> str:
         return settings_hash(identity(recipe, self.dataset))

@@ -52,16 +52,21 @@ class SearchTables:
         )
         return cls(*(_typed(table.sort_values(by, ignore_index=True)) for table, by in tables))
 
-    def save(self, folder: Path) -> None:
-        """Write ``trials.csv`` and ``curves.csv``, each whole or not at all."""
-        write_csv(folder / "trials.csv", self.trials, float_format="%.10g")
-        write_csv(folder / "curves.csv", self.curves, float_format="%.10g")
+    @classmethod
+    def empty(cls) -> Self:
+        """Return tables without rows."""
+        return cls.from_rows([], [])
+
+    def save(self, folder: Path, *, prefix: str = "") -> None:
+        """Write ``trials.csv`` and ``curves.csv``, with ``prefix`` before their names, each whole or not at all."""
+        write_csv(folder / f"{prefix}trials.csv", self.trials, float_format="%.10g")
+        write_csv(folder / f"{prefix}curves.csv", self.curves, float_format="%.10g")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, prefix: str = "") -> Self:
         """Read what :meth:`save` wrote."""
         try:
-            parts = {name: pd.read_csv(folder / f"{name}.csv") for name in ("trials", "curves")}
+            parts = {name: pd.read_csv(folder / f"{prefix}{name}.csv") for name in ("trials", "curves")}
             for text in parts["trials"]["settings"]:
                 dict(json.loads(text))
             return cls(_typed(parts["trials"][TRIAL_COLUMNS]), _typed(parts["curves"][CURVE_COLUMNS]))

@@ -41,7 +41,8 @@ _RECBOLE_ATTENTION = {
 MODELS = {
     "gru4rec": Sides(
         "GRU4Rec",
-        {"n_features": WIDTH, "n_blocks": N_BLOCKS, "dropout": DROPOUT, "loss": "softmax"},
+        # RecBole's has dropout at the embeddings alone.
+        {"n_features": WIDTH, "n_blocks": N_BLOCKS, "dropout": 0.0, "embedding_dropout": DROPOUT, "loss": "softmax"},
         "all-prefixes",
         {"embedding_size": WIDTH, "hidden_size": WIDTH, "num_layers": N_BLOCKS, "dropout_prob": DROPOUT},
     ),
@@ -236,8 +237,9 @@ def fairness() -> str:
         f"equal: log ({MAX_LENGTH + 3} latest items of each user), width {WIDTH}, {N_BLOCKS} layers, {N_HEADS} heads, "
         f"inner width {N_INNER}, length {MAX_LENGTH}, dropout {DROPOUT}, Adam, full softmax at the end of every "
         f"prefix; batches are drawn within the time; not equal: RecBole pads every batch to {MAX_LENGTH}, ours to its "
-        "longest history, which saves next to nothing here (positions computed); our GRU4Rec has dropout after each "
-        "layer and biases, RecBole's a dense layer after the last; our SASRec is pre-norm; BERT4Rec has the cloze of "
+        "longest history, which saves next to nothing here (positions computed); our GRU4Rec has biases of items, "
+        "RecBole's a dense layer after the last; neither has dropout after its layers, which our recipe has; our "
+        "SASRec is pre-norm; BERT4Rec has the cloze of "
         f"either side, {MASK_SHARE:.0%} hidden, half the time the last item alone: ours of whole histories, RecBole's "
         f"of every prefix, with {int(MASK_SHARE * MAX_LENGTH)} places scored in each, hidden or not"
     )

@@ -11,6 +11,7 @@ from torch import nn
 from frellm4rec.evaluation import evaluate
 from frellm4rec.models import SASRec, SASRecConfig
 from frellm4rec.models.base import Recommender
+from frellm4rec.models.bert4rec import BERT4Rec, BERT4RecConfig
 from frellm4rec.models.config import RecommenderConfig
 from frellm4rec.models.losses import softmax_loss, summed
 from frellm4rec.models.sequential import SequentialRecommender, with_bias, with_ones
@@ -67,6 +68,15 @@ def test_the_record_names_the_supervision_and_counts_the_effort(supervision, n_s
     assert effort.peak_memory > 1e7
     assert TrainingRecord.from_dict(record.to_dict()) == record
     assert TrainingRecord.from_dict(record.to_dict()).effort == effort
+
+
+def test_with_own_supervision_whole_histories_count_as_read():
+    """BERT4Rec reads training parts of 2, 3, 4 and 6 items with their last items, which it may hide."""
+    dataset = log_of(range(4), range(5), range(6), range(8))
+    model = BERT4Rec(BERT4RecConfig(n_items=12, max_length=8, n_features=16, n_inner=16, n_blocks=1))
+    record = train(model, dataset, replace(BRIEF, n_epochs=2, batch_size=3))
+    assert record.supervision == "own"
+    assert record.effort.n_tokens == 2 * (2 + 3 + 4 + 6)
 
 
 def test_in_expectation_a_drawn_prefix_is_every_prefix_with_users_weighted_equally():

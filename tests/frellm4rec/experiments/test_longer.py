@@ -1,0 +1,181 @@
+"""The best of a tuned table with several times the seconds: beside the rows of equal time, never among them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from frellm4rec.evaluation import Evaluation
+from frellm4rec.experiments.grid import ExperimentRequest
+from frellm4rec.experiments.longer import longer_trials
+from frellm4rec.experiments.system_figure import longer_figure
+from frellm4rec.experiments.system_page import system_page
+from frellm4rec.experiments.system_tables import SystemTables
+from frellm4rec.experiments.systems import TunedExperiment
+from frellm4rec.experiments.tuned import TunedRun
+from frellm4rec.runs.evaluations import EVALUATION_FOLDER, evaluation_path
+from frellm4rec.tuning.search import Budget
+from frellm4rec.tuning.trials import System
+from spectral_probe.errors import ConfigError
+from spectral_probe.figure_style import line_labels
+from tests.conftest import assert_print_ready
+from tests.frellm4rec.tiny_recommenders import run as command
+from tests.frellm4rec.tiny_recommenders import write_log
+
+SMALL = {"architecture.n_features": 8}
+TOY = {
+    "title": "Toys",
+    "source": "Table 2",
+    "reference": "sasrec",
+    "systems": [{"model": "gru4rec", "base": SMALL}, {"model": "sasrec", "base": SMALL}, {"model": "popularity"}],
+}
+SECONDS, TIMES = 0.1, 3
+
+
+def open_table(log, folder, longer=None):
+    request = ExperimentRequest(str(log), n_seeds=3, rankings=("10+1", "full"))
+    budget = Budget(SECONDS, n_validations=2)
+    experiment = TunedExperiment.from_dict(TOY, "toys")
+    return TunedRun.open(experiment, request, folder, n_trials=1, budget=budget, longer=longer)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return write_log(tmp_path_factory.mktemp("data") / "log.csv", n_users=40)
+
+
+@pytest.fixture(scope="module")
+def tuned(log, tmp_path_factory):
+    """A table with longer runs, before and after its test items are opened."""
+    run = open_table(log, tmp_path_factory.mktemp("toys"), longer=TIMES)
+    before = run.tune()
+    text = (run.folder / "table.md").read_text()
+    return run, before, text, run.finish()
+
+
+def test_the_winner_the_reference_and_the_best_trained_baseline_run_longer():
+    systems = [System("sasrec"), System("gru4rec"), System("itemknn"), System("sasrec", "same"), System("caser")]
+    scores = {"sasrec-own": 0.1, "gru4rec-own": 0.2, "itemknn-own": 0.9, "sasrec-same": 0.5, "caser-own": 0.15}
+    rows = pd.DataFrame(
+        [
+            {"variant": s.name, "model": s.model, "column": s.column, "is_trained": s.is_trained}
+            | {"validation_ndcg": scores[s.name], "trial": 1}
+            for s in systems
+        ]
+    )
+    planned = longer_trials(rows, systems, "sasrec", n_trials=2, seed=0)
+    assert {system.name for system, _, _ in planned} == {"sasrec-same", "sasrec-own", "gru4rec-own"}
+    for system, index, settings in planned:
+        assert index == 1
+        assert settings == system.trials(2, seed=0)[1]
+    none = rows.assign(validation_ndcg=np.nan)
+    assert longer_trials(none, systems, "sasrec", n_trials=2, seed=0) == []
+
+
+def test_they_have_the_settings_of_the_trials_and_several_times_the_seconds(tuned):
+    _, before, _, _ = tuned
+    pairs = before.longer_rows()
+    best = before.systems.loc[before.systems["validation_ndcg"].idxmax(), "variant"]
+    names = {system["variant"] for system, _ in pairs}
+    assert names == {"sasrec-own", "gru4rec-own"} | ({best} - {"popularity-own"})
+    for system, row in pairs:
+        assert row["budget_seconds"] == TIMES * SECONDS
+        assert row["settings"] == system["settings"]
+        trials = before.search.trials
+        short = trials[(trials["model"] == row["model"]) & (trials["column"] == row["column"])].iloc[0]
+        # The speed is measured anew before each: here, of a tenth of a second, and not to the step.
+        assert 1.2 < row["epochs_given"] / short["epochs_given"] < 8
+    assert set(before.systems["budget_seconds"]) == {SECONDS}
+    assert len(before.search.trials) == 5  # no trial of the search
+
+
+def test_the_page_shows_them_apart_and_test_is_opened_by_final_alone(tuned):
+    run, _, text, tables = tuned
+    assert "With more time" in text
+    assert "The test items have not been opened for them." in text
+    final = (run.folder / "table.md").read_text()
+    tested, apart = final.split("## With more time")
+    assert "the time" not in tested.split("## Validation")[0]  # no row of the tables of equal time
+    mean = tables.final.means.set_index(["variant", "ranking", "metric"])["value"]
+    for ranking in ("10+1", "full"):
+        assert f"{mean['sasrec-own-longer', ranking, 'ndcg']:.4f} [" in apart
+    loaded = SystemTables.load(run.folder)
+    assert system_page(run.experiment, loaded).rstrip("\n") == final.rstrip("\n")
+    assert f"--longer {TIMES} --final" in (run.folder / "report.html").read_text()
+    openings = json.loads((run.folder / "openings.json").read_text())
+    assert all(len(openings[name]) == 1 for name in ("sasrec-own", "sasrec-own-longer", "gru4rec-own-longer"))
+
+
+def test_each_is_compared_with_its_own_row_alone_and_changes_no_other_family(tuned):
+    run, _, _, tables = tuned
+    differences, cells = tables.final.differences, tables.final.cells
+    apart = differences[differences["variant"].str.endswith("-longer")]
+    assert (apart["against"] == apart["variant"].str.removesuffix("-longer")).all()
+    n_longer = len(tables.longer_rows())
+    assert apart["family"].str.startswith(f"{n_longer} difference").all()
+    others = differences.drop(apart.index)
+    assert others["family"].str.startswith("4 differences").all()  # five systems
+    assert not others["against"].str.endswith("-longer").any()
+
+    def per_user(variant):
+        rows = cells[(cells["variant"] == variant) & (cells["ranking"] == "full")].sort_values("seed")
+        assert rows["seed"].tolist() == [1, 2, 3]
+        paths = [evaluation_path(run.folder / r / EVALUATION_FOLDER, part="test", ranking="full") for r in rows["run"]]
+        return np.mean([Evaluation.load(path).ndcg for path in paths], axis=0)
+
+    row = apart[(apart["variant"] == "sasrec-own-longer") & (apart["ranking"] == "full") & (apart["metric"] == "ndcg")]
+    expected = (per_user("sasrec-own-longer") - per_user("sasrec-own")).mean()
+    assert row["difference"].iloc[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_without_the_option_what_is_there_stays_and_another_multiple_is_refused(tuned, log):
+    run, _, _, tables = tuned
+    again = open_table(log, run.folder)
+    again.tune()
+    kept = again.finish()
+    pd.testing.assert_frame_equal(kept.final.differences, tables.final.differences)
+    assert len(kept.longer_rows()) == len(tables.longer_rows())
+    with pytest.raises(ConfigError, match="seconds=0"):
+        open_table(log, run.folder, longer=TIMES + 1)
+
+
+def test_a_longer_run_of_another_trial_than_the_chosen_one_is_not_shown(tuned):
+    run, _, _, tables = tuned
+    moved = SystemTables(tables.systems.assign(trial=7), tables.search, tables.final, tables.longer)
+    assert moved.longer_rows() == []
+    assert "With more time" not in system_page(run.experiment, moved)
+    winner = run.search.tables()
+    winner.trials["trial"] = 7
+    assert run._longer_variants(winner) == {}
+
+
+def test_the_figure_has_both_curves_of_each(tuned):
+    run, _, _, tables = tuned
+    drawn = longer_figure(run.experiment, tables)
+    ax = drawn.figure.axes[0]
+    pairs = tables.longer_rows()
+    curves = [list(line.get_ydata()) for line in ax.get_lines()]
+    for system, row in pairs:
+        for table in (tables.search.curves, tables.longer.curves):
+            is_of = (table["model"] == row["model"]) & (table["column"] == row["column"])
+            assert table.loc[is_of & (table["trial"] == row["trial"]), "ndcg"].tolist() in curves
+        assert system["label"] in {text.get_text() for text in line_labels(ax)}
+    assert_print_ready(drawn.figure, 178)
+    assert (run.folder / "longer_curves.pdf").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table2", "--longer", "1"], "from 2 to"),
+        (["ablation", "--longer", "4"], "--longer is of tuned tables"),
+    ],
+)
+def test_the_command_refuses_what_does_not_fit(words, message, log, tmp_path, monkeypatch, capsys):
+    code, _, err = command(
+        monkeypatch, capsys, "experiment", *words, "--dataset", str(log), "--out", str(tmp_path / "out")
+    )
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "out").exists()
