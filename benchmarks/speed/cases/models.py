@@ -19,6 +19,10 @@ _OVER_A_BACKBONE = ("frellm4rec", "morec")
 CATALOGUES, N_USERS, BATCH_SIZE = (2_000, 20_000, 200_000), 512, 128
 
 
+#: Of a training that is stopped when it has been timed.
+MOST_EPOCHS = 100_000
+
+
 class _EnoughEpochsError(Exception):
     """Stops the trainer before its validation."""
 
@@ -41,7 +45,7 @@ def published(name: str, dataset: Any, device: str = "cpu") -> tuple[Any, Any]:
 
 
 class BareLoop:
-    """The loop one would write around the same module: batches, loss, backward, optimizer; nothing else."""
+    """The loop one would write around the same module: batches, loss, backward, the recipe's clipping, optimizer."""
 
     def __init__(self, name: str, dataset: Any, device: str = "cpu") -> None:
         import torch
@@ -74,13 +78,24 @@ class BareLoop:
             self.optimizer.zero_grad(set_to_none=True)
             total, n_targets = self.model.training_loss(batch, self.draws)
             (total / n_targets).backward()
+            if self.training.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
             self.optimizer.step()
 
 
 def epoch_pairs(
-    name: str, dataset: Any, n_pairs: int, *, device: str = "cpu", clock: Callable[[], float] = CPU_CLOCK
+    name: str,
+    dataset: Any,
+    n_pairs: int,
+    *,
+    least_seconds: float = 0.0,
+    device: str = "cpu",
+    clock: Callable[[], float] = CPU_CLOCK,
 ) -> tuple[list[tuple[float, float]], int]:
-    """Return seconds of epochs of our trainer and of the bare loop, in turn, and the samples of an epoch."""
+    """Return seconds of epochs of our trainer and of the bare loop, in turn, and the samples of an epoch.
+
+    At least ``n_pairs`` pairs, and as many more as fit into ``least_seconds``; the first pair, a warm-up, is left out.
+    """
     import torch
 
     from frellm4rec.training.trainer import TrainingConfig, train
@@ -95,12 +110,12 @@ def epoch_pairs(
             began = clock()
             bare.epoch()
             times.append((ours, clock() - began))
-        if len(times) == n_pairs + 1:
+        if len(times) > n_pairs and sum(map(sum, times[1:])) >= least_seconds:
             raise _EnoughEpochsError
         began = clock()
 
     model, training = published(name, dataset, device)
-    long = {"n_epochs": n_pairs + 2, "validate_every": n_pairs + 2}
+    long = dict.fromkeys(("n_epochs", "validate_every"), MOST_EPOCHS)
     with suppress(_EnoughEpochsError):
         train(model, dataset, TrainingConfig(**{**training.to_dict(), **long}), log=after_our_epoch, progress=False)
     return times[1:], len(bare.samples)
