@@ -271,11 +271,11 @@ def _run_shards(
     for shard in shards:
         rows = folder.rows(shard)
         part = np.zeros((n_kinds, len(rows), n_layers, *[int(lengths[rows].max())] * 2), dtype=np.float32)
-        starts = range(0, len(rows), step)
-        batches = (rows[start : start + step] for start in starts)
-        for start, grams in zip(starts, passes.grams(batches, residuals), strict=True):
+        for start in range(0, len(rows), step):
+            batch = rows[start : start + step]
+            grams = passes.grams(batch, residuals)
             part[:, start : start + step, :, : grams.shape[-1], : grams.shape[-1]] = grams
-            done += grams.shape[1]
+            done += len(batch)
             if progress is not None:
                 progress(done, len(lengths))
         if is_saved:

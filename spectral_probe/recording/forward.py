@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,31 +45,13 @@ class Passes:
     targets: IntArray | None = None
     items: IntArray | None = None
 
-    def grams(self, batches: Iterable[IntArray], residuals: Residuals | None = None) -> Iterator[Float32Array]:
-        """Yield the (n_kinds, batch, n_layers, position, position) Grams of each batch of sequences.
+    def grams(self, rows: IntArray, residuals: Residuals | None = None) -> Float32Array:
+        """Return the (n_kinds, batch, n_layers, position, position) Grams of some sequences.
 
-        Kind 0 are the states as they are; with ``residuals``, kind 1 are the treated states. An accelerator is given
-        the next batch before the Grams of one are yielded, and computes it while they are stored.
+        Kind 0 are the states as they are; with ``residuals``, kind 1 are the treated states.
         """
-        is_ahead = self.device.type != "cpu"
-        waiting: deque[tuple[IntArray, torch.Tensor]] = deque()
-        for rows in batches:
-            waiting.append((rows, self._started(rows, residuals)))
-            if len(waiting) > is_ahead:
-                yield self._finite(*waiting.popleft())
-        while waiting:
-            yield self._finite(*waiting.popleft())
-
-    def _started(self, rows: IntArray, residuals: Residuals | None) -> torch.Tensor:
-        """Run the model over some sequences; return their Grams, layers first, where the states are."""
-        with self._memory_errors():
-            return self._by_prefix(rows, residuals) if self.by_prefix else self._one_pass(rows, residuals)
-
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        """Turn the many errors of memory that ran out into one."""
         try:
-            yield
+            layer_grams = self._by_prefix(rows, residuals) if self.by_prefix else self._one_pass(rows, residuals)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -79,11 +59,7 @@ class Passes:
                 f"Out of memory on {self.device} while running {self.model.name!r} with batch_size="
                 f"{self.batch_size}. Use a smaller batch_size, a smaller dtype, or another device."
             ) from error
-
-    def _finite(self, rows: IntArray, layer_grams: torch.Tensor) -> Float32Array:
-        """Return the Grams of some sequences, sequences first, or refuse them if a state was not finite."""
-        with self._memory_errors():
-            grams: Float32Array = layer_grams.transpose(1, 2).cpu().numpy()
+        grams: Float32Array = layer_grams.transpose(1, 2).cpu().numpy()
         broken = np.logical_not(np.isfinite(grams[0]).all(axis=(2, 3)))
         if broken.any():
             # Name the first layer that is not finite; later layers inherit its NaN.

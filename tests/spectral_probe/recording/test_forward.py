@@ -10,7 +10,6 @@ from torch import nn
 from spectral_probe.backbones import HFDecoder
 from spectral_probe.errors import ModelError, NonFiniteStateError
 from spectral_probe.recording.capture import capture
-from spectral_probe.recording.forward import Passes
 from tests.spectral_probe.recording.conftest import item_table
 from tests.spectral_probe.tiny_models import Toy, n_hooks, tiny
 
@@ -83,21 +82,3 @@ def test_a_model_that_mixes_users_is_not_told_to_set_is_causal(sequences):
     with pytest.raises(ModelError, match="batch_first=True") as caught:
         capture(Mixed(), *sequences)
     assert "is_causal" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("device", "n_ahead"), [("cpu", 0), ("cuda", 1)])
-def test_an_accelerator_gets_the_next_batch_before_one_is_stored(device, n_ahead, monkeypatch):
-    events = []
-    monkeypatch.setattr(Passes, "_started", lambda self, rows, residuals: events.append(("started", rows)) or rows)
-    monkeypatch.setattr(Passes, "_finite", lambda self, rows, grams: events.append(("finished", rows)) or grams)
-    nothing = torch.empty(0)
-    passes = Passes(None, None, [], nothing, nothing, None, torch.device(device), 1, False)
-    results = []
-    for grams in passes.grams(range(4)):
-        results.append(grams)
-        events.append(("stored", grams))
-    assert results == [0, 1, 2, 3]
-    for batch in range(4):
-        assert [kind for kind, rows in events if rows == batch] == ["started", "finished", "stored"]
-        n_started = sum(kind == "started" for kind, _ in events[: events.index(("stored", batch))])
-        assert n_started == min(4, batch + 1 + n_ahead)
