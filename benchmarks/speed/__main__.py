@@ -58,7 +58,9 @@ CASES = {
 #: Measured where there is a CUDA device, and written to a page of their own.
 GPU_CASES = {
     "gpu-capture": Case("capture of LastFM / bare forward passes, random weights, shape of Qwen2.5-7B, bfloat16", 1),
-    "gpu-training": Case("training epoch of every model on LastFM: ours / a bare loop of the same module", 1),
+    "gpu-training": Case(
+        "training epoch of every model on LastFM on the device: ours / a bare loop of the same module", 1
+    ),
 }
 ALL_CASES = CASES | GPU_CASES
 

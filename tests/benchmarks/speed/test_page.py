@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed.__main__ import CASES, page
+from benchmarks.speed.__main__ import ALL_CASES, CASES, page
 from benchmarks.speed.timing import paired_ratio, ratio_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "benchmarks.md"
@@ -60,3 +60,8 @@ def test_a_ratio_is_the_median_of_pairwise_ratios_of_one_call() -> None:
 
     measured = paired_ratio(lambda: takes(1.0), lambda: takes(4.0), 3, calls=(8, 2), clock=lambda: now[0])
     assert measured == (0.25, 1.0, 4.0)
+
+
+def test_a_row_of_a_page_is_found_by_its_title():
+    titles = [case.title for case in ALL_CASES.values()]
+    assert len(set(titles)) == len(titles)
