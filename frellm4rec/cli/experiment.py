@@ -49,7 +49,7 @@ FLAGS = (
     Flag("seeds", int, "Seeds, counted from 0; in a tuned table from 1.", "n_seeds", panel=TRAINING, default="3"),
     Flag("trials", int, "Of a tuned table: trials of each system.", panel=TRAINING, default="12"),
     Flag("seconds", float, "Of a tuned table: time of a trial.", panel=TRAINING, default="600"),
-    Flag("longer", int, "Of a tuned table: the best ones again with so many times the time.", panel=TRAINING),
+    Flag("longer", int, "Of a tuned table: the winner again with so many times the seconds.", panel=TRAINING),
     Flag("final", bool, "Of a tuned table: open the test items.", panel=TRAINING),
     Flag("device", str, "auto, cpu, cuda, cuda:N or mps.", panel=RUN, default="auto"),
     Flag("jobs", int, "Trainings at a time.", panel=RUN, default="1"),

@@ -78,7 +78,7 @@ def print_trials(run: TunedRun, as_json: bool, fields: str | None) -> None:
     longest = len(todo) * run.search.budget.seconds / 3600
     say_wrapped(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
     if run.longer is not None:
-        say_wrapped(f"then the best ones again, with {run.longer.budget.seconds:g} seconds each")
+        say_wrapped(f"then the winner again, with {run.longer.budget.seconds:g} seconds")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:

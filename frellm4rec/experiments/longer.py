@@ -1,4 +1,4 @@
-"""The best of a tuned table once more with several times the seconds, apart from the trials of equal time."""
+"""The winner of a tuned table once more with several times the seconds, apart from the trials of equal time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.experiments.system_tables import best_baseline
 from frellm4rec.tuning.search import SETTINGS_FILE, Search
 from frellm4rec.tuning.trials import System
 from spectral_probe.errors import ConfigError, DataError
@@ -56,32 +55,25 @@ def longer_search(search: Search, folder: Path, times: int | None) -> Search | N
     )
 
 
-def longer_trials(
-    rows: pd.DataFrame, systems: Sequence[System], reference: str, *, n_trials: int, seed: int
+def longer_trial(
+    rows: pd.DataFrame, systems: Sequence[System], *, n_trials: int, seed: int
 ) -> list[tuple[System, int, dict[str, Any]]]:
-    """Return what is run longer: the chosen trials of the winner, of the reference and of the best baseline.
+    """Return the chosen trial of the winner, the trained system with the highest validation NDCG; none without one.
 
-    The winner is the trained system with the highest validation NDCG. A counted system gains nothing from time.
+    A counted system gains nothing from time.
 
     Parameters
     ----------
     rows : DataFrame
         As of :func:`~frellm4rec.experiments.system_tables.system_rows`.
     systems : sequence of System
-    reference : str
-        Its model.
     n_trials, seed : int
         Of the search.
     """
     trained = rows[rows["is_trained"].astype(bool) & rows["validation_ndcg"].notna()]
     if trained.empty:
         return []
-    winner = str(trained.loc[trained["validation_ndcg"].astype(float).idxmax(), "variant"])
-    wanted = dict.fromkeys([winner, f"{reference}-own", best_baseline(trained, reference)])
-    chosen = trained.set_index("variant")["trial"].to_dict()
-    planned = []
-    for system in systems:
-        if system.name in wanted and system.name in chosen:
-            index = int(chosen[system.name])
-            planned.append((system, index, system.trials(n_trials, seed=seed)[index]))
-    return planned
+    winner = trained.loc[trained["validation_ndcg"].astype(float).idxmax()]
+    index = int(winner["trial"])
+    system = next(system for system in systems if system.name == winner["variant"])
+    return [(system, index, system.trials(n_trials, seed=seed)[index])]

@@ -30,7 +30,7 @@ FILES = {
     "systems.csv": "what validation chose for each system",
     "trials.csv": "every trial of the search",
     "curves.csv": "the validations of every trial",
-    "longer_trials.csv": "the runs with more time",
+    "longer_trials.csv": "the run with more time",
     "figure.pdf": "the figure",
     "figure.csv": "the numbers of the figure",
     "curves.pdf": "the figure of the learning curves",
@@ -38,7 +38,7 @@ FILES = {
 PICTURES = {
     "figure.png": "Means with their 95 % intervals.",
     "curves.png": "Validation NDCG@10 of the chosen trials against the time of training.",
-    "longer_curves.png": "Validation NDCG@10 of the runs with more time, beside that of the same settings.",
+    "longer_curves.png": "Validation NDCG@10 of the run with more time, beside that of the same settings.",
 }
 
 

@@ -84,7 +84,7 @@ def learning_figure(experiment: TunedExperiment, tables: SystemTables, *, width:
 
 
 def longer_figure(experiment: TunedExperiment, tables: SystemTables, *, width: int = DEFAULT_WIDTH) -> PaperFigure:
-    """Return the learning curves of the runs with more time, beside those of the same settings in the table."""
+    """Return the learning curve of the run with more time, beside that of the same settings in the table."""
     pairs = tables.longer_rows()
     seconds, cap = pairs[0][1]["budget_seconds"], pairs[0][0]["budget_seconds"]
     styles = model_styles([row.title for row in experiment.rows])
@@ -110,11 +110,10 @@ def longer_figure(experiment: TunedExperiment, tables: SystemTables, *, width: i
         shown = [proxy(linestyle=":"), proxy(linestyle="-")]
         figure.legend(shown, [f"{cap:g} s", f"{seconds:g} s"], loc="outside lower center", ncols=2)
         drawn = finish(figure)
-    reference = experiment.row(experiment.reference).title
     caption = (
-        f"Validation NDCG@10 (full ranking) of the winner of the search, of {reference} and of the best trained "
-        f"baseline with its own loss: the chosen settings in the {cap:g} seconds of a trial (dotted), and in "
-        f"{seconds:g} seconds. Vertical line: {cap:g} seconds. Data set: {tables.systems['dataset'].iloc[0]}."
+        f"Validation NDCG@10 (full ranking) of the winner of the search: the chosen settings in the {cap:g} seconds of "
+        f"a trial (dotted), and in {seconds:g} seconds. Vertical line: {cap:g} seconds. Data set: "
+        f"{tables.systems['dataset'].iloc[0]}."
     )
     return PaperFigure(drawn, tables.longer.curves, caption, pd.DataFrame(lines))
 

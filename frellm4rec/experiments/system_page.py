@@ -182,13 +182,13 @@ def _validation_table(tables: SystemTables) -> list[str]:
 
 
 def _of_the_table(tables: SystemTables) -> pd.DataFrame:
-    """Return the differences of the systems of the table, without those of the runs with more time."""
+    """Return the differences of the systems of the table, without that of the run with more time."""
     differences = tables.final.differences
     return differences[differences["variant"].isin(tables.systems["variant"])]
 
 
 def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """Return the runs with more time beside the rows of the table with the same settings."""
+    """Return the run with more time beside the row of the table with the same settings."""
     system, row = pairs[0]
     times = row["budget_seconds"] / system["budget_seconds"]
     rankings = list(dict.fromkeys(tables.final.means["ranking"]))
@@ -198,14 +198,13 @@ def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[s
         tested[ranking] = _tested_longer(tables, ranking)
         head += [f"test NDCG@10, {ranking_label(ranking)}, {times:g}× the time", "difference"] * bool(tested[ranking])
     lines = [
-        f"Trained again with {row['budget_seconds']:g} seconds in place of {system['budget_seconds']:g}: the winner of "
-        "validation, the reference and the best trained baseline with its own loss, with the settings that "
-        "the trials chose. These are no rows of the tables above: they had more time than the others. "
+        f"The winner of validation, trained again with {row['budget_seconds']:g} seconds in place of "
+        f"{system['budget_seconds']:g}, with the settings that the trials chose. This is no row of the tables above: "
+        "it had more time than the others. "
         + (
-            "On test they are compared with their own rows alone, paired by user and seed; these comparisons are one "
-            "family of Holm's correction for each ranking."
+            "On test it is compared with its own row alone, paired by user and seed."
             if any(tested.values())
-            else "The test items have not been opened for them."
+            else "The test items have not been opened for it."
         ),
         "",
         _row(head),

@@ -15,7 +15,7 @@ from frellm4rec.tuning.tables import FAILED, FINISHED, SearchTables
 from frellm4rec.tuning.trials import System
 from spectral_probe.storage.atomic import write_csv
 
-#: Of the files of the runs with more time: ``longer_trials.csv`` and ``longer_curves.csv``.
+#: Of the files of the run with more time: ``longer_trials.csv`` and ``longer_curves.csv``.
 LONGER_PREFIX = "longer_"
 SYSTEM_COLUMNS = [
     *("model", "column", "label", "variant", "is_trained", "dataset", "n_trials", "n_failed", "budget_seconds"),
@@ -92,7 +92,7 @@ class SystemTables:
     final : ExperimentTables
         Cells, means and differences of the chosen settings on the test items.
     longer : SearchTables
-        Chosen trials that were run again with several times the seconds, and their validations.
+        The winner's trial with several times the seconds, and its validations.
     """
 
     systems: pd.DataFrame

@@ -12,7 +12,7 @@ from typing import Any, Self
 from frellm4rec.evaluation import stored_candidates
 from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
-from frellm4rec.experiments.longer import longer_search, longer_trials
+from frellm4rec.experiments.longer import longer_search, longer_trial
 from frellm4rec.experiments.page import command_of, experiment_page, tuned_curves
 from frellm4rec.experiments.runner import ExperimentRun
 from frellm4rec.experiments.system_figure import learning_figure, longer_figure
@@ -54,9 +54,9 @@ class TunedRun:
     n_trials : int
     folder : Path
     longer : Search or None
-        In ``longer/`` of the folder: the best ones again with several times the seconds.
+        In ``longer/`` of the folder: the winner again with several times the seconds.
     runs_longer : bool
-        Whether :meth:`tune` runs them.
+        Whether :meth:`tune` runs it.
     exit_code : int
         Of the first failure of a final training; 0 if there is none.
     """
@@ -84,7 +84,7 @@ class TunedRun:
     ) -> Self:
         """Return the table with its data loaded and every trial drawn, before any training.
 
-        ``longer``: also run the best ones again with so many times the seconds.
+        ``longer``: also run the winner again with so many times the seconds.
 
         Raises
         ------
@@ -142,8 +142,7 @@ class TunedRun:
         trials = self.search.run(self.systems, n_trials=self.n_trials, **how)
         if self.longer is not None and self.runs_longer:
             rows = system_rows(self.experiment, self.systems, trials, {}, {})
-            seed, reference = self.search.budget.seed, self.experiment.reference
-            planned = longer_trials(rows, self.systems, reference, n_trials=self.n_trials, seed=seed)
+            planned = longer_trial(rows, self.systems, n_trials=self.n_trials, seed=self.search.budget.seed)
             self.longer.run_trials(planned, **how)
         return self._write(self._final_tables())
 
@@ -219,7 +218,7 @@ class TunedRun:
         return variants
 
     def _longer_variants(self, trials: SearchTables) -> dict[str, Variant]:
-        """Return the settings of the runs with more time, as far as they are of the trials that validation chooses."""
+        """Return the settings of the run with more time, if it is of the trial that validation chooses."""
         variants: dict[str, Variant] = {}
         if self.longer is None:
             return variants
