@@ -109,6 +109,21 @@ def listed(names: Iterable[object], *, n_shown: int = 20) -> str:
     return f"{texts[:n_shown]}{more}"
 
 
+def check_choice(what: str, value: object, known: Iterable[str], advice: str = "") -> None:
+    """Refuse a value that is none of the known names, with the closest one; ``advice`` is a sentence after that.
+
+    Raises
+    ------
+    ConfigError
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise ConfigError(
+            f"{what} must be one of {', '.join(names)}; got {value!r}.{did_you_mean(str(value), names)}"
+            f"{advice and f' {advice}'}"
+        )
+
+
 def check_known(names: Iterable[object], known: Iterable[str], what: str) -> None:
     """Refuse the first name that ``what`` does not have, with a suggestion.
 

@@ -13,7 +13,7 @@ from spectral_probe.cli.flags import MEASURE, Columns, Device, FromDir, examples
 from spectral_probe.cli.json_output import AsJson, Fields, check_fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
-from spectral_probe.errors import ConfigError, SmallCatalogueError
+from spectral_probe.errors import ConfigError, SmallCatalogueError, check_choice
 from spectral_probe.progress import stage
 from spectral_probe.runs.references import TRAINING, resolve_run
 
@@ -71,13 +71,11 @@ def compare(
     from frellm4rec.evaluation.candidates import check_part
     from frellm4rec.runs.comparison import METRICS, check_groups, compare_runs
     from frellm4rec.runs.evaluations import parse_ranking
-    from spectral_probe.errors import did_you_mean
     from spectral_probe.plugins.datasets import resolve_dataset
 
     check_part(part)
     parse_ranking(ranking or RANKING)
-    if metric not in METRICS:
-        raise ConfigError(f"--metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
+    check_choice("--metric", metric, METRICS)
     options: dict[str, Any] = {"ranking": ranking or RANKING, "part": part, "k": k, "seed": seed}
     load = cache(resolve_dataset)
     folders = [_open(resolve_run(run, (TRAINING,))) for run in runs]

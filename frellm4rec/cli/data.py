@@ -14,7 +14,7 @@ from spectral_probe.cli.completion import complete_datasets
 from spectral_probe.cli.flags import DATA, RUN, Columns, FromDir, examples
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import ConfigError, check_choice, did_you_mean
 from spectral_probe.progress import stage
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def data(
     ] = None,
 ) -> None:
     """Print how many users, items and interactions every filter leaves, beside the paper's Table 1."""
-    if core is not None and core not in CORES:
-        raise ConfigError(f"--core must be one of {list(CORES)}; got {core!r}.{did_you_mean(core, CORES)}")
+    if core is not None:
+        check_choice("--core", core, CORES)
     if export is not None and export[0] not in EXPORTS:
         raise ConfigError(
             f"--export writes {', '.join(EXPORTS)}; got {export[0]!r}.{did_you_mean(export[0], EXPORTS)} Write for "

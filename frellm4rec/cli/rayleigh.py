@@ -12,7 +12,7 @@ from spectral_probe.cli.flags import MEASURE, RUN, examples
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import check_choice
 from spectral_probe.profiles.numbers import fixed
 from spectral_probe.progress import stage
 from spectral_probe.runs.references import ANALYSIS, resolve_run
@@ -63,8 +63,7 @@ def rayleigh(
 
     The same states on other users' graphs are the yardstick: a fall that any graph sees is not about this user's items.
     """
-    if mode not in MODES:
-        raise ConfigError(f"--mode must be one of {list(MODES)}; got {mode!r}.{did_you_mean(mode, MODES)}")
+    check_choice("--mode", mode, MODES)
     run = resolve_run(run, (ANALYSIS,))
     with working(lines=False):
         from frellm4rec.theory.rayleigh import rayleigh_of_run

@@ -12,7 +12,7 @@ from frellm4rec.data.core_filter import k_core
 from frellm4rec.data.counts import CountedDataset, Counts, core_label, log_notes, with_report
 from frellm4rec.data.parsing.json_lines import MAX_BROKEN_SHARE, JsonLines
 from frellm4rec.data.parsing.titles import clean_title, or_note
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, check_choice, did_you_mean
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.labels import label_of
 from spectral_probe.interactions.log import Interactions
@@ -54,9 +54,7 @@ class AmazonOptions:
 
     def __post_init__(self) -> None:
         for name, known in (("core", ("iterative", "single", "none")), ("repeats", ("keep", "first"))):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(value, known)}")
+            check_choice(name, getattr(self, name), known)
         if self.k < 1:
             raise ConfigError(f"A core filter needs k of at least 1; got k={self.k}. Use k=5 for the paper's filter.")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
-from spectral_probe.errors import ConfigError, check_known, did_you_mean
+from spectral_probe.errors import ConfigError, check_choice, check_known
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -60,9 +60,7 @@ class RecommenderConfig:
 
     def check_one_of(self, name: str, known: Iterable[str]) -> None:
         """Refuse a setting that is none of these names."""
-        value, names = getattr(self, name), list(known)
-        if value not in names:
-            raise ConfigError(f"{name} must be one of {names}; got {value!r}.{did_you_mean(str(value), names)}")
+        check_choice(name, getattr(self, name), known)
 
     def check_switch(self, name: str) -> None:
         """Refuse a setting that is neither true nor false."""

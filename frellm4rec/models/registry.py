@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectral_probe.errors import ConfigError, MissingDependencyError, ModelError, did_you_mean
+from spectral_probe.errors import MissingDependencyError, ModelError, check_choice, did_you_mean
 from spectral_probe.plugins.saved_models import SavedModel
 
 if TYPE_CHECKING:
@@ -37,11 +37,7 @@ def model_entry(name: str) -> EntryPoint:
         If no installed package registers a model of this name.
     """
     entries = [entry for entry in registered() if entry.name == name]
-    if not entries:
-        known = model_names()
-        raise ConfigError(
-            f"model must be one of {known}; got {name!r}.{did_you_mean(str(name), known)} See `frellm4rec models`."
-        )
+    check_choice("model", name, model_names(), "See `frellm4rec models`.")
     return entries[0]
 
 

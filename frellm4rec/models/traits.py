@@ -62,7 +62,9 @@ class Traits:
             if not reason.strip():
                 raise ConfigError(f"The exception from {clause!r} needs a reason, which results print; it is empty.")
         if not self.reads or not set(self.reads) <= set(SOURCES):
-            raise ConfigError(f"A model reads ids, titles or both; got {sorted(self.reads)}. Correct its traits.")
+            raise ConfigError(
+                f"A model reads ids, titles or both; got {', '.join(sorted(self.reads))}. Correct its traits."
+            )
 
     @property
     def sees_its_target(self) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from frellm4rec.modules.butterworth import causal_operator, check_filter, two_sided_operator
 from spectral_probe.backbones import HFDecoder, LayeredModel
-from spectral_probe.errors import ConfigError, ModelError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, ModelError, ShapeError, check_choice
 
 Mode = Literal["prefix", "causal", "two_sided_leaky"]
 MODES: tuple[Mode, ...] = ("prefix", "causal", "two_sided_leaky")
@@ -55,8 +55,7 @@ class TemporalFrequencyModulation(nn.Module):
     ) -> None:
         super().__init__()
         check_filter(cutoff, order)
-        if mode not in MODES:
-            raise ConfigError(f"mode must be one of {list(MODES)}; got {mode!r}.{did_you_mean(str(mode), MODES)}")
+        check_choice("mode", mode, MODES)
         if learnable and (cutoff is None or cutoff == 1.0):
             raise ConfigError(f"A learnable cutoff starts inside (0, 1); got {cutoff}. Start at 0.3.")
         self.cutoff, self.order, self.mode = cutoff, order, mode

@@ -12,7 +12,7 @@ import pandas as pd
 from frellm4rec.evaluation.contrasts import HOW, MIN_SEEDS, THESE_TRAININGS, Contrast, ModelValues, contrasts
 from frellm4rec.evaluation.evaluator import Evaluation
 from frellm4rec.runs.recipe import flatten_all
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, check_choice
 
 Metric = Literal["ndcg", "recall"]
 METRICS = ("ndcg", "recall")
@@ -94,8 +94,7 @@ def compare_runs(
     DataError
         If runs on one data set were evaluated by different protocols, candidates or users.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"metric must be one of {list(METRICS)}; got {metric!r}.{did_you_mean(metric, METRICS)}")
+    check_choice("metric", metric, METRICS)
     check_groups([result.config for result in results])
     groups = group_runs(results)
     firsts = [members[0] for members in groups.values()]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from frellm4rec.modules.butterworth import causal_operator, check_filter, two_sided_operator
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, check_choice
 from spectral_probe.graph.bases import groups_by_length, normalized_laplacian
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.bootstrap import Interval, mean_over_users, percentile_interval, resampled_means
@@ -145,8 +145,7 @@ def rayleigh_report(
     """
     check_filter(cutoff, order)
     for mode in modes:
-        if mode not in MODES:
-            raise ConfigError(f"mode must be among {list(MODES)}; got {mode!r}.{did_you_mean(mode, MODES)}")
+        check_choice("mode", mode, MODES)
     if n_layers < 1:
         raise ConfigError(f"n_layers must be at least 1; got {n_layers}.")
     adjacency = graph.local_adjacency(grams.targets, grams.lengths, users=grams.users, own_user=own_user)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from frellm4rec.models.config import LARGEST, LARGEST_FLOAT, identity_of, later
-from spectral_probe.errors import ConfigError, check_known, did_you_mean
+from spectral_probe.errors import ConfigError, check_choice, check_known
 from spectral_probe.storage.reading import check_shape
 from spectral_probe.types import MOST_SEED
 
@@ -130,11 +130,7 @@ class TrainingConfig:
                 f"max_grad_norm must be above 0, and at most {most:g}, or null for no clipping; got {clip!r}."
             )
         for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {list(known)}; got {value!r}.{did_you_mean(str(value), known)}"
-                )
+            check_choice(name, getattr(self, name), known)
 
     def _check_whole(self, name: str, low: int) -> None:
         value = getattr(self, name)

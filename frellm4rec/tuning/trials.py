@@ -12,7 +12,7 @@ import numpy as np
 from frellm4rec.models.registry import model_class
 from frellm4rec.runs.defaults import model_defaults
 from frellm4rec.runs.recipe import Recipe
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, check_choice
 from spectral_probe.storage.hashing import digest
 
 #: Which loss a model is tuned with: that of its paper, or the softmax over the catalogue, the same for all.
@@ -44,8 +44,7 @@ class System:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if self.column not in COLUMNS:
-            raise ConfigError(f"--column is one of {', '.join(COLUMNS)}; got {self.column!r}.")
+        check_choice("--column", self.column, COLUMNS)
         if not self.label:
             object.__setattr__(self, "label", model_defaults(self.model).title)
         for name in self.base:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spectral_probe.errors import ConfigError, check_known, did_you_mean
+from spectral_probe.errors import ConfigError, check_choice, check_known
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.interactions.sequences import HELD_OUT, SequencePart
 from spectral_probe.runs.analysis_run import MAIN_CAPTURE
@@ -130,21 +130,21 @@ class AnalysisOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
-        _one_of("inputs", self.inputs, INPUTS)
-        _one_of("sequence", self.sequence, tuple(HELD_OUT))
-        _one_of("own_user", self.own_user, ("drop", "keep"))
-        _one_of("null", self.null, NULLS)
-        _one_of("nodes", self.nodes, NODES)
-        _one_of("component", self.component, COMPONENTS)
-        _one_of("weights", self.weights, ("graph", "equal"))
+        check_choice("inputs", self.inputs, INPUTS)
+        check_choice("sequence", self.sequence, tuple(HELD_OUT))
+        check_choice("own_user", self.own_user, ("drop", "keep"))
+        check_choice("null", self.null, NULLS)
+        check_choice("nodes", self.nodes, NODES)
+        check_choice("component", self.component, COMPONENTS)
+        check_choice("weights", self.weights, ("graph", "equal"))
         if self.preset is not None:
-            _one_of("preset", self.preset, ("paper",))
+            check_choice("preset", self.preset, ("paper",))
         if self.quantize is not None:
-            _one_of("quantize", self.quantize, ("8bit",))
+            check_choice("quantize", self.quantize, ("8bit",))
         if self.device_map is not None:
-            _one_of("device_map", self.device_map, ("auto",))
+            check_choice("device_map", self.device_map, ("auto",))
         for control in self.controls:
-            _one_of("controls", control, (*CONTROLS, *FIXED_CONTROLS))
+            check_choice("controls", control, (*CONTROLS, *FIXED_CONTROLS))
         Bands.parse(self.bands)
         for tau in (self.tau, self.whole_tau):
             heat_kernel(np.empty(0), tau)
@@ -238,11 +238,6 @@ def _plain(name: str, value: Any) -> Any:
         except OverflowError:
             return math.inf  # refused with the other values that are too large
     return value
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.{did_you_mean(str(value), allowed)}")
 
 
 #: Name of the capture of the headline; the other captures are named after their control.

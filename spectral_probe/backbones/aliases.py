@@ -138,7 +138,7 @@ def _alias(path: Path, name: str, node: Any) -> Alias:
             field = _text(path, key, "a key")
             if field not in _FIELDS:
                 raise _wrong(
-                    path, key.start_mark, f"{field!r} is not one of {list(_FIELDS)}.{did_you_mean(field, _FIELDS)}"
+                    path, key.start_mark, f"{field!r} is not one of {', '.join(_FIELDS)}.{did_you_mean(field, _FIELDS)}"
                 )
             fields[field] = _text(path, value, field)
     else:

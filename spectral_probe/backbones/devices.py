@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectral_probe.errors import ConfigError, ModelError, did_you_mean
+from spectral_probe.errors import ConfigError, ModelError, check_choice
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -32,8 +32,7 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
         return dtype
     if dtype == "auto":
         return None
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype must be auto or one of {sorted(DTYPES)}; got {dtype!r}.{did_you_mean(dtype, DTYPES)}")
+    check_choice("dtype", dtype, ["auto", *sorted(DTYPES)])
     return DTYPES[dtype]
 
 

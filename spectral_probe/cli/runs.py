@@ -12,7 +12,7 @@ from spectral_probe.cli.flags import RUN, examples
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say_wrapped
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import DataError, check_choice
 from spectral_probe.runs.references import ANALYSIS, COMPARISON, ROOT, TRAINING, reference, runs_in
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def runs(
     rows = []
     entries = runs_in(folder)
     known = sorted({ANALYSIS, COMPARISON, TRAINING, *(entry.kind for entry in entries)})
-    if kind is not None and kind not in known:
-        raise ConfigError(f"--kind must be one of {', '.join(known)}; got {kind!r}.{did_you_mean(kind, known)}")
+    if kind is not None:
+        check_choice("--kind", kind, known)
     for entry in entries:
         position = counted.get(entry.kind, 0)
         counted[entry.kind] = position + 1

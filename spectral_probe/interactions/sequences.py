@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from spectral_probe.errors import ConfigError, DataError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, check_choice
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.types import IntArray
 
@@ -65,8 +65,7 @@ def probe_sequences(
     DataError
         If no user is left.
     """
-    if part not in HELD_OUT:
-        raise ConfigError(f"sequence must be one of {sorted(HELD_OUT)}; got {part!r}.{did_you_mean(part, HELD_OUT)}")
+    check_choice("sequence", part, sorted(HELD_OUT))
     if max_length < 1:
         raise ConfigError(f"max_length must be at least 1; got {max_length}.")
     if max_users is not None and max_users < 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, check_choice
 from spectral_probe.profiles.bootstrap import ROUNDING, Interval
 from spectral_probe.profiles.drawing import share_curve
 from spectral_probe.profiles.figures import pair_of_curves
@@ -369,19 +369,15 @@ class DecayProfile(Shown):
 
 
 def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, null: str | None) -> None:
-    for name, value, allowed in (
-        ("nodes", nodes, NODES),
-        ("component", component, COMPONENTS),
-        ("weights", weights, ("graph", "equal")),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {list(allowed)}; got {value!r}.")
+    check_choice("nodes", nodes, NODES)
+    check_choice("component", component, COMPONENTS)
+    check_choice("weights", weights, ("graph", "equal"))
     if component != "whole" and not energy.split:
         raise ConfigError(
             f"{component!r} needs popularity-matched graphs: give matched= to spectral_energy, or component='whole'."
         )
-    if null is not None and null not in energy.null_low:
-        raise ConfigError(f"null must be among the computed nulls {sorted(energy.null_low)}; got {null!r}.")
+    if null is not None:
+        check_choice("null", null, sorted(energy.null_low), "The others were not computed.")
 
 
 def _users(energy: SpectralEnergy) -> dict[str, Any]:

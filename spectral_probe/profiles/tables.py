@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.errors import check_choice
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.profiles.bootstrap import WeightedMeans, effective_number
 from spectral_probe.spectrum.bands import Bands
@@ -60,11 +60,7 @@ def select_curve(
 
 def known_name(what: str, name: str, known: Mapping[str, ValueT]) -> ValueT:
     """Return the value of a name; ConfigError with the known names and the closest one if it is unknown."""
-    if not isinstance(name, str) or name not in known:
-        raise ConfigError(
-            f"{what} must be one of {list(known)}; got {name!r}.{did_you_mean(str(name), known)} Choose one of these, "
-            "or measure it first."
-        )
+    check_choice(what, name, known, "Choose one of these, or measure it first.")
     return known[name]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, did_you_mean
+from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, ShapeError, check_choice
 from spectral_probe.graph.bases import GraphBases, groups_by_length
 from spectral_probe.graph.filters import graph_operator, heat_kernel
 from spectral_probe.graph.popularity import PopularityMatch
@@ -221,8 +221,7 @@ def _check_arguments(grams: LayerGrams, bases: GraphBases, nulls: Sequence[str],
     for tau in (settings["tau"], settings["whole_tau"]):
         heat_kernel(np.empty(0), tau)
     for name in nulls:
-        if name not in NULLS:
-            raise ConfigError(f"nulls must be among {list(NULLS)}; got {name!r}.{did_you_mean(name, NULLS)}")
+        check_choice("nulls", name, NULLS)
     if not 0 <= settings["drop_first"] < MIN_TARGETS:
         raise ConfigError(f"drop_first must lie in 0…{MIN_TARGETS - 1}; got {settings['drop_first']}.")
     for name, least in (("min_targets", MIN_TARGETS), ("n_references", MIN_REFERENCES)):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from spectral_probe.errors import ConfigError
+from spectral_probe.errors import ConfigError, check_choice
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.recording.pilot import read_items
 from spectral_probe.spectrum.nulls import MIN_REFERENCES
@@ -107,8 +107,7 @@ def row_items(grams: LayerGrams, nodes: Nodes) -> IntArray:
     ConfigError
         If ``nodes`` is unknown or the Grams have no targets.
     """
-    if nodes not in NODES:
-        raise ConfigError(f"nodes must be one of {list(NODES)}; got {nodes!r}.")
+    check_choice("nodes", nodes, NODES)
     if grams.targets is None:
         raise ConfigError("Nodes are items, and these Grams have no targets; capture them with targets=.")
     return read_items(grams.inputs, grams.targets) if nodes == "carried" else grams.targets

@@ -101,7 +101,7 @@ class FreLLM4RecConfig(RecommenderConfig):
         if self.glpf_keep is not None and not 0.0 < self.glpf_keep <= 1.0:
             raise ConfigError(f"glpf_keep is the part of the spectrum that is kept, in (0, 1]; got {self.glpf_keep}.")
         if not set(self.glpf_targets) <= {"id", "text"}:
-            raise ConfigError(f"glpf_targets may name id and text; got {list(self.glpf_targets)}.")
+            raise ConfigError(f"glpf_targets may name id and text; got {', '.join(map(str, self.glpf_targets))}.")
         if self.learnable_alpha and self.glpf_keep is not None:
             raise ConfigError("The ideal low-pass (glpf_keep) has no alpha to learn. Leave out one of the two.")
         if self.learnable_alpha and not 0.0 < self.alpha < 1.0:

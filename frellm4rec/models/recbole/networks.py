@@ -146,8 +146,8 @@ class RecBoleSASRec(RecBoleModel):
         activation = str(checkpoint.config.get("hidden_act"))
         if activation not in ACTIVATIONS:
             raise ModelError(
-                f"hidden_act must be one of {sorted(ACTIVATIONS)}; the configuration in {checkpoint.path} has "
-                f"{activation!r}. Give a checkpoint as RecBole saved it."
+                f"hidden_act must be one of {', '.join(sorted(ACTIVATIONS))}; the configuration in "
+                f"{checkpoint.path} has {activation!r}. Give a checkpoint as RecBole saved it."
             )
         model = cls(
             RecBoleConfig(n_items=dataset.n_items, max_length=length),

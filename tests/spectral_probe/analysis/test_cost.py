@@ -100,7 +100,7 @@ def test_folders_and_repositories_are_planned_from_their_configuration(tmp_path,
     [
         ({"n_users": 0}, "n_users must be at least 1"),
         ({"max_length": 513}, "512 positions; got max_length 513"),
-        ({"dtype": "half"}, "dtype must be auto"),
+        ({"dtype": "half"}, "dtype must be one of auto"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
