@@ -14,6 +14,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from tqdm import tqdm
+
 from spectral_probe import errors
 from spectral_probe.errors import ConfigError, DataError, NonFiniteStateError, SpectralProbeError, user_error
 from spectral_probe.runs import interruptions
@@ -77,6 +79,8 @@ def _stop(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
 def _begin_worker() -> None:
     """Leave Ctrl-C to the process that started this one, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Bars of one process need no semaphore of the system, which a process that is ended would leave behind.
+    tqdm.set_lock(threading.RLock())
     _end_with_parent()
 
 

@@ -14,11 +14,13 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from frellm4rec.tuning.processes import side_by_side
+from spectral_probe.progress import progress_bar
 from spectral_probe.runs import interruptions
 
 def task(folder, name):
     path = Path(folder) / name
     try:
+        progress_bar(total=1, shown=True)
         path.write_text("begun")
         time.sleep(60)
     except KeyboardInterrupt:
@@ -55,6 +57,7 @@ def test_a_signal_ends_all_tasks_and_begins_no_other(number, tmp_path):
     assert process.returncode == 128 + number
     assert begun(folder) == {"a": "interrupted", "b": "interrupted"}
     assert "Traceback" not in err
+    assert "leaked" not in err  # semaphores of the bars
 
 
 def test_a_consumer_that_stops_early_ends_the_tasks(tmp_path):
