@@ -160,14 +160,15 @@ def _published(table: pd.DataFrame, *, is_language_model: bool = True) -> Callab
         ax.axhline(1.0, color=NULL_GREY, linewidth=0.8, linestyle=":")
         if is_language_model:
             ax.axhspan(0.0, 1 - PUBLISHED_LOSS, color=NULL_GREY, alpha=0.22, linewidth=0)
-        for model, rows, color, shape, _ in curves_by_model(table):
+        for look, rows in curves_by_model(table):
             curve = select_curve(rows, band="1", null=None, control="paper")
             if curve.empty:
                 continue
             depth = np.linspace(0, 1, len(curve))
             part = (curve["share"] / curve["share"].iloc[0]).to_numpy()
-            ax.plot(depth, part, color=color, marker=shape, markersize=2.0 if len(curve) > 12 else 3.0, label=model)
-            label_line_end(ax, 1.0, float(part[-1]), model, color)
+            size = 2.0 if len(curve) > 12 else 3.0
+            ax.plot(depth, part, color=look.color, marker=look.shape, markersize=size, label=look.label)
+            label_line_end(ax, 1.0, float(part[-1]), look.label, look.color)
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["input", "0.25", "0.5", "0.75", "1"])
         ax.set_xlabel("relative depth (entry / number of entries)")
 

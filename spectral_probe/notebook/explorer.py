@@ -12,7 +12,7 @@ from spectral_probe.figure_style import NULL_GREY, PALETTE
 from spectral_probe.notebook.drawing import svg_source
 from spectral_probe.notebook.page import mark_of
 from spectral_probe.notebook.requirements import require
-from spectral_probe.profiles.drawing import COMPONENT_TITLES, curve_with_ribbon, relative_depth
+from spectral_probe.profiles.drawing import COMPONENT_TITLES, Look, curve_with_ribbon, relative_depth
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import known_name
 from spectral_probe.profiles.verdict import COMPONENT_NAMES
@@ -262,7 +262,7 @@ class Explorer:
             depth = relative_depth(before)[blocks]
             ax.plot(depth, before.loc[blocks, quantity], color=NULL_GREY, linestyle="--", label="as analysed")
             ax.legend(frameon=False, fontsize=8)
-        curve_with_ribbon(curve, value=quantity, color=PALETTE[0], label="", ax=ax)
+        curve_with_ribbon(curve, Look("", PALETTE[0]), value=quantity, ax=ax)
         ax.set_xlabel("relative depth (block / number of blocks)")
         ax.set_ylabel("carried / carried at the input" if quantity == "retention" else "excess")
         users = self.outcome.users

@@ -24,24 +24,31 @@ COMPONENT_TITLES = {"taste": "Taste", "popularity": "Popularity", "lag": "Lag pr
 DEPTH_LABEL = "relative depth (block / number of blocks)"
 
 
-class ModelCurve(NamedTuple):
-    """The rows of one model, with its colour, its mark and the offset of its marks at the input and the norm."""
+class Look(NamedTuple):
+    """How the curve of a model is drawn.
 
-    model: str
-    rows: pd.DataFrame
+    Attributes
+    ----------
+    label, color, shape : str
+        Name, colour, and mark of the blocks.
+    offset : float
+        Added to the depth of the marks at the input and the norm, so that those of several models stand side by side.
+    """
+
+    label: str
     color: str
-    shape: str
-    offset: float
+    shape: str = "o"
+    offset: float = 0.0
 
 
-def curves_by_model(table: pd.DataFrame) -> Iterator[ModelCurve]:
-    """Yield the models of a table in its order, each with a look of its own."""
+def curves_by_model(table: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """Yield the models of a table in its order: a look of its own, which names it, and its rows."""
     groups = list(table.groupby("model", sort=False))
     styles = model_styles([str(model) for model, _ in groups])
     step = min(_STEP, _SPREAD / max(len(groups) - 1, 1))
     for number, (model, rows) in enumerate(groups):
         color, shape = styles[str(model)]
-        yield ModelCurve(str(model), rows, color, shape, step * (number - (len(groups) - 1) / 2))
+        yield Look(str(model), color, shape, step * (number - (len(groups) - 1) / 2)), rows
 
 
 def relative_depth(curve: pd.DataFrame) -> pd.Series[Any]:
@@ -60,26 +67,15 @@ def depth_axis(ax: Axes) -> None:
     ax.set_xlabel(DEPTH_LABEL)
 
 
-def curve_with_ribbon(
-    curve: pd.DataFrame,
-    *,
-    value: str,
-    color: str,
-    label: str,
-    ax: Axes,
-    shape: str = "o",
-    offset: float = 0.0,
-    is_labelled: bool = False,
-) -> Axes:
+def curve_with_ribbon(curve: pd.DataFrame, look: Look, *, value: str, ax: Axes, is_labelled: bool = False) -> Axes:
     """Draw one quantity over depth: a line with ribbon for blocks, marks for ``embed`` and ``final_norm``.
 
     Parameters
     ----------
     curve : DataFrame
         Columns ``layer``, ``state``, the value, and its interval ``<value>_low``, ``<value>_high`` if there is one.
-    value, color, label, shape : str
-    offset : float
-        Added to the depth of the two marks, so that those of several models stand side by side.
+    look : Look
+    value : str
     is_labelled : bool
         Whether the label is written at the end of the line too.
     """
@@ -87,24 +83,25 @@ def curve_with_ribbon(
     blocks = curve["state"] == "block"
     # So small that 30 blocks show a line, not a row of marks.
     size = 3.0 if blocks.sum() <= 12 else 2.0
-    ax.plot(depth[blocks], curve.loc[blocks, value], color=color, label=label, marker=shape, markersize=size, zorder=3)
+    line: dict[str, Any] = {"color": look.color, "label": look.label, "marker": look.shape, "markersize": size}
+    ax.plot(depth[blocks], curve.loc[blocks, value], **line, zorder=3)
     has_interval = f"{value}_low" in curve.columns
     if has_interval:
         low, high = (curve.loc[blocks, f"{value}_{end}"].astype(float) for end in ("low", "high"))
-        ax.fill_between(depth[blocks], low, high, color=color, alpha=0.18, linewidth=0)
+        ax.fill_between(depth[blocks], low, high, color=look.color, alpha=0.18, linewidth=0)
     for state, marker in MARKERS.items():
         rows = curve["state"] == state
         if not rows.any():
             continue
-        x = depth[rows] + offset
-        ax.plot(x, curve.loc[rows, value], marker=marker, linestyle="none", color=color, markersize=3.4, zorder=3)
+        x = depth[rows] + look.offset
+        ax.plot(x, curve.loc[rows, value], marker=marker, linestyle="none", color=look.color, markersize=3.4, zorder=3)
         if has_interval:
             ends = curve.loc[rows, [f"{value}_low", f"{value}_high"]]
-            ax.vlines(x, ends.iloc[:, 0], ends.iloc[:, 1], color=color, linewidth=1.0)
+            ax.vlines(x, ends.iloc[:, 0], ends.iloc[:, 1], color=look.color, linewidth=1.0)
     if is_labelled and len(curve):
         last = curve.iloc[-1]
-        x_last = depth.iloc[-1] + (offset if last["state"] in MARKERS else 0.0)
-        label_line_end(ax, float(x_last), float(last[value]), label, color)
+        x_last = depth.iloc[-1] + (look.offset if last["state"] in MARKERS else 0.0)
+        label_line_end(ax, float(x_last), float(last[value]), look.label, look.color)
     return ax
 
 
@@ -123,22 +120,13 @@ def share_curve(
     if component != "whole":
         return retention_curve(table, component=component, ax=ax, is_labelled=is_labelled)
     ax = _axes(ax)
-    for model, rows, color, shape, offset in curves_by_model(table):
+    for look, rows in curves_by_model(table):
         curve = select_curve(rows, null=null)
         if curve.empty and null is not None:
             curve = select_curve(rows, null=None)
         if null is not None:
-            _dashed(curve, "null_share", color, ax)
-        curve_with_ribbon(
-            curve,
-            value="share",
-            color=color,
-            label=model,
-            ax=ax,
-            shape=shape,
-            offset=offset,
-            is_labelled=is_labelled,
-        )
+            _dashed(curve, "null_share", look.color, ax)
+        curve_with_ribbon(curve, look, value="share", ax=ax, is_labelled=is_labelled)
     depth_axis(ax)
     ax.set_ylabel("low-pass share of energy")
     return ax
@@ -156,19 +144,10 @@ def excess_curve(
     """Draw the excess of a component, or of the whole over a null, with its 95 % interval."""
     ax = _axes(ax)
     ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
-    for model, rows, color, shape, offset in curves_by_model(table):
+    for look, rows in curves_by_model(table):
         curve = select_curve(rows, null=null, component=component, nodes=nodes)
         if not curve.empty:
-            curve_with_ribbon(
-                curve,
-                value="excess",
-                color=color,
-                label=model,
-                ax=ax,
-                shape=shape,
-                offset=offset,
-                is_labelled=is_labelled,
-            )
+            curve_with_ribbon(curve, look, value="excess", ax=ax, is_labelled=is_labelled)
     depth_axis(ax)
     ax.set_ylabel(f"excess over the {null} null")
     return ax
@@ -185,24 +164,18 @@ def retention_curve(
     ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
     ax.axhline(1.0, color=NULL_GREY, linewidth=0.8, linestyle=":")
     n_drawn = 0
-    for model, rows, color, shape, offset in curves_by_model(table):
+    for look, rows in curves_by_model(table):
         curve = select_curve(rows, component=component, nodes="carried")
         if not has_input(curve):
             continue
         n_drawn += 1
         _dashed(
-            select_curve(rows, component=component, nodes="carried", control="random-weights"), "retention", color, ax
+            select_curve(rows, component=component, nodes="carried", control="random-weights"),
+            "retention",
+            look.color,
+            ax,
         )
-        curve_with_ribbon(
-            curve,
-            value="retention",
-            color=color,
-            label=model,
-            ax=ax,
-            shape=shape,
-            offset=offset,
-            is_labelled=is_labelled,
-        )
+        curve_with_ribbon(curve, look, value="retention", ax=ax, is_labelled=is_labelled)
     if not n_drawn:
         words = f"no model's input carries\nmeasurable {component}"
         ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=FONT_SIZE)
@@ -231,17 +204,8 @@ def foreseen_curve(
     ax.axhline(0.0, color=NULL_GREY, linewidth=0.8)
     rows = [curve[curve["component"] == component].assign(model=model) for model, curve in curves.items()]
     joined = pd.concat(rows).rename(columns={"low": "value_low", "high": "value_high"}) if rows else pd.DataFrame()
-    for model, curve, color, shape, offset in curves_by_model(joined) if len(joined) else ():
-        curve_with_ribbon(
-            curve,
-            value="value",
-            color=color,
-            label=model,
-            ax=ax,
-            shape=shape,
-            offset=offset,
-            is_labelled=is_labelled,
-        )
+    for look, curve in curves_by_model(joined) if len(joined) else ():
+        curve_with_ribbon(curve, look, value="value", ax=ax, is_labelled=is_labelled)
     depth_axis(ax)
     ax.set_ylabel(f"{component} foreseen / carried at the input")
     return ax
@@ -250,17 +214,17 @@ def foreseen_curve(
 def published_curve(table: pd.DataFrame, *, band: str = "1", ax: Axes | None = None, is_labelled: bool = False) -> Axes:
     """Draw the published quantity: the raw share of the lowest tenth of the frequencies, at equal steps of depth."""
     ax = _axes(ax)
-    for model, rows, color, shape, _ in curves_by_model(table):
+    for look, rows in curves_by_model(table):
         curve = select_curve(rows, band=band, null=None, control="paper")
         if curve.empty:
             continue
         depth = np.linspace(0, 1, len(curve))
         size = 3.0 if len(curve) <= 12 else 2.0
-        ax.plot(depth, curve["share"], color=color, marker=shape, markersize=size, label=model)
+        ax.plot(depth, curve["share"], color=look.color, marker=look.shape, markersize=size, label=look.label)
         low, high = (curve[f"share_{end}"].astype(float) for end in ("low", "high"))
-        ax.fill_between(depth, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.fill_between(depth, low, high, color=look.color, alpha=0.18, linewidth=0)
         if is_labelled:
-            label_line_end(ax, float(depth[-1]), float(curve["share"].iloc[-1]), model, color)
+            label_line_end(ax, float(depth[-1]), float(curve["share"].iloc[-1]), look.label, look.color)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["input", "0.25", "0.5", "0.75", "1"])
     ax.set_xlabel("relative depth (entry / number of entries)")
     ax.set_ylabel("share of the lowest decile, raw states")
