@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frellm4rec.cli.measures import CandidateSeed, Cut, Part
-from spectral_probe.cli.completion import complete_datasets, complete_runs
-from spectral_probe.cli.flags import DATA, MEASURE, RUN, Columns, Device, FromDir, examples, with_default
+from frellm4rec.cli.measures import CandidateSeed, Cut, Part, Rankings, SavedDataset
+from spectral_probe.cli.completion import complete_runs
+from spectral_probe.cli.flags import MEASURE, RUN, Columns, Device, FromDir, examples
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
@@ -27,21 +27,6 @@ RunsArgument = Annotated[
         metavar="RUN…",
         help="Training runs, or folders of saved models.",
         autocompletion=complete_runs("training"),
-    ),
-]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA",
-        help="Data set of a saved model; of a run, where its data are now.",
-        rich_help_panel=DATA,
-        autocompletion=complete_datasets,
-    ),
-]
-RankingOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=with_default("99+1, another N+1, or full; repeatable.", "99+1 and full"), rich_help_panel=MEASURE
     ),
 ]
 CandidatesOption = Annotated[
@@ -65,10 +50,10 @@ EXAMPLES = examples(
 
 def evaluate(
     runs: RunsArgument,
-    dataset: DatasetOption = None,
+    dataset: SavedDataset = None,
     from_dir: FromDir = None,
     columns: Columns = None,
-    ranking: RankingOption = None,
+    ranking: Rankings = None,
     part: Part = "test",
     k: Cut = 10,
     candidates: CandidatesOption = None,

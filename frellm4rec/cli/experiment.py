@@ -20,7 +20,6 @@ from spectral_probe.cli.flags import (
     Flag,
     examples,
     given,
-    with_default,
     with_flags,
 )
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
@@ -41,11 +40,74 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    """Return the settings that are written as KEY=VALUE."""
+    from frellm4rec.runs.recipe import parse_assignments
+
+    return parse_assignments(texts)
+
+
+def _once(names: list[str]) -> tuple[str, ...]:
+    """Return names in their order, each once."""
+    return tuple(dict.fromkeys(names))
+
+
 #: Each sets a part of the request, or of a tuned table.
 FLAGS = (
+    Flag(
+        "backbone",
+        str,
+        "Language model, instead of those of the experiment; repeatable.",
+        "backbones",
+        convert=tuple,
+        panel=MODEL,
+        metavar="MODEL",
+        is_repeatable=True,
+    ),
+    Flag(
+        "mode",
+        str,
+        "prefix, causal or two_sided_leaky, for every variant; repeatable.",
+        "modes",
+        convert=tuple,
+        panel=MODEL,
+        metavar="MODE",
+        is_repeatable=True,
+    ),
+    Flag(
+        "beside",
+        str,
+        "Model to evaluate beside them, such as sasrec; repeatable.",
+        "baselines",
+        convert=tuple,
+        panel=MODEL,
+        metavar="MODEL",
+        is_repeatable=True,
+    ),
     Flag("variants", str, "Only these variants, or systems of a tuned table: A,B.", convert=_names, panel=MODEL),
     Flag("dataset", str, "demo, lastfm, amazon:Gift_Cards, … or a file.", panel=DATA, complete=complete_datasets),
     Flag("from_dir", Path, "Folder or zip with the raw files of the data set.", panel=DATA),
+    Flag(
+        "set",
+        str,
+        "For all variants, as training.n_epochs=8; repeatable.",
+        "settings",
+        convert=_assignments,
+        panel=TRAINING,
+        metavar="KEY=VALUE",
+        is_repeatable=True,
+    ),
+    Flag(
+        "ranking",
+        str,
+        "99+1, another N+1, or full; repeatable.",
+        "rankings",
+        convert=_once,
+        panel=MEASURE,
+        default="99+1 and full",
+        metavar="N+1|full",
+        is_repeatable=True,
+    ),
     Flag("seeds", int, "Seeds, counted from 0; in a tuned table from 1.", "n_seeds", panel=TRAINING, default="3"),
     Flag("trials", int, "Of a tuned table: trials of each system.", panel=TRAINING, default="12"),
     Flag("seconds", float, "Of a tuned table: time of a trial.", panel=TRAINING, default="600"),
@@ -63,45 +125,6 @@ NameArgument = Annotated[
         autocompletion=complete_experiments,
     ),
 ]
-BackboneOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Language model, instead of those of the experiment; repeatable.",
-        rich_help_panel=MODEL,
-    ),
-]
-ModeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="MODE",
-        help="prefix, causal or two_sided_leaky, for every variant; repeatable.",
-        rich_help_panel=MODEL,
-    ),
-]
-BesideOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Model to evaluate beside them, such as sasrec; repeatable.",
-        rich_help_panel=MODEL,
-    ),
-]
-SettingOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="For all variants, as training.n_epochs=8; repeatable.",
-        rich_help_panel=TRAINING,
-    ),
-]
-RankingOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=with_default("99+1, another N+1, or full; repeatable.", "99+1 and full"), rich_help_panel=MEASURE
-    ),
-]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the cells and what is done of each.", rich_help_panel=RUN)
 ]
@@ -112,16 +135,11 @@ EXAMPLES = examples(
 )
 
 
-@with_flags(FLAGS, before="dry_run")
+@with_flags(FLAGS, before="columns")
 def experiment(
     name: NameArgument = None,
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="An experiment of your own.")] = None,
-    backbone: BackboneOption = None,
-    mode: ModeOption = None,
-    beside: BesideOption = None,
     columns: Columns = None,
-    setting: SettingOption = None,
-    ranking: RankingOption = None,
     dry_run: DryRunOption = False,
     as_json: AsJson = False,
     fields: Fields = None,
@@ -140,23 +158,14 @@ def experiment(
     if "dataset" not in asked:
         raise ConfigError("The experiment needs a data set. Add for example --dataset demo.")
     from frellm4rec.experiments.grid import ExperimentRequest
-    from frellm4rec.runs.recipe import parse_assignments
     from spectral_probe.plugins.datasets import with_columns
 
     asked["dataset"] = with_columns(asked["dataset"], columns)
     of_the_run = {
         key: asked.pop(key) for key in ("trials", "seconds", "longer", "final", "jobs", "out") if key in asked
     }
-    request = ExperimentRequest(
-        backbones=tuple(backbone or ()),
-        modes=tuple(mode or ()),
-        settings=parse_assignments(setting or ()),
-        baselines=tuple(beside or ()),
-        rankings=tuple(dict.fromkeys(ranking or ("99+1", "full"))),
-        **asked,
-    )
     of_the_run["dry_run"] = dry_run
-    _start(name, file, request, of_the_run, as_json, fields)
+    _start(name, file, ExperimentRequest(**asked), of_the_run, as_json, fields)
 
 
 def _start(

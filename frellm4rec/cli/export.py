@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from spectral_probe.cli.completion import complete_datasets, complete_runs
-from spectral_probe.cli.flags import DATA, RUN, Columns, Device, FromDir, examples
+from frellm4rec.cli.measures import SavedDataset
+from spectral_probe.cli.completion import complete_runs
+from spectral_probe.cli.flags import RUN, Columns, Device, FromDir, examples
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.progress import stage
@@ -31,15 +32,7 @@ def export(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help=".safetensors, .npy, .parquet or .csv.", rich_help_panel=RUN)
     ],
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Data set of a saved model; of a run, where its data are now.",
-            rich_help_panel=DATA,
-            autocompletion=complete_datasets,
-        ),
-    ] = None,
+    dataset: SavedDataset = None,
     from_dir: FromDir = None,
     columns: Columns = None,
     device: Device = "auto",

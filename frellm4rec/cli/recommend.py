@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frellm4rec.cli.measures import Cut
-from spectral_probe.cli.completion import complete_datasets, complete_runs
-from spectral_probe.cli.flags import DATA, MEASURE, Columns, Device, FromDir, examples
+from frellm4rec.cli.measures import Cut, SavedDataset
+from spectral_probe.cli.completion import complete_runs
+from spectral_probe.cli.flags import MEASURE, Columns, Device, FromDir, examples
 from spectral_probe.cli.json_output import AsJson, Fields, print_json
 from spectral_probe.cli.status import working
 from spectral_probe.cli.terminal import say_wrapped
@@ -47,15 +47,6 @@ IncludeSeenOption = Annotated[
         "--include-seen", help="Recommend items of the history, too.", rich_help_panel=MEASURE, show_default=False
     ),
 ]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA",
-        help="Data set of a saved model; of a run, where its data are now.",
-        rich_help_panel=DATA,
-        autocompletion=complete_datasets,
-    ),
-]
 EXAMPLES = examples(
     "frellm4rec recommend @last --user u0001",
     "frellm4rec recommend @last --user u0001 --user u0002 --k 5",
@@ -69,7 +60,7 @@ def recommend(
     history: HistoryOption = None,
     k: Cut = 10,
     include_seen: IncludeSeenOption = False,
-    dataset: DatasetOption = None,
+    dataset: SavedDataset = None,
     from_dir: FromDir = None,
     columns: Columns = None,
     device: Device = "auto",

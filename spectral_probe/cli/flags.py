@@ -40,6 +40,10 @@ class Flag:
         What holds where the flag is left out, as the help shows it; empty: nothing to show.
     complete : callable, optional
         Returns what a shell offers for the beginning of a value.
+    metavar : str
+        What stands for the value in the help; left out: the kind.
+    is_repeatable : bool
+        Whether the flag may be given several times; its value is then a list.
     """
 
     name: str
@@ -51,17 +55,22 @@ class Flag:
     panel: str | None = None
     default: str = ""
     complete: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    is_repeatable: bool = False
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that typer makes the option from."""
         # A switch names itself, or typer would add its opposite, --no-name.
         names = self.names or ((f"--{self.name.replace('_', '-')}",) if self.kind is bool else ())
         text = with_default(self.help, self.default)
-        option = typer.Option(*names, help=text, rich_help_panel=self.panel, autocompletion=self.complete)
+        option = typer.Option(
+            *names, help=text, metavar=self.metavar, rich_help_panel=self.panel, autocompletion=self.complete
+        )
         is_switch = self.kind is bool
         if is_switch:
             option.show_default = False
-        annotation: Any = Annotated[self.kind if is_switch else self.kind | None, option]
+        kind: Any = list[self.kind] if self.is_repeatable else self.kind  # type: ignore[name-defined]
+        annotation: Any = Annotated[kind if is_switch else kind | None, option]
         default = False if is_switch else None
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -84,11 +93,11 @@ def with_flags(flags: Sequence[Flag], *, before: str) -> Callable[[Command], Com
 
 
 def given(flags: Iterable[Flag], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{setting: value}`` of the flags that were given; a switch that is off was not."""
+    """Return ``{setting: value}`` of the flags that were given; a switch that is off, and an empty list, was not."""
     values = {}
     for flag in flags:
         value = options[flag.name]
-        if value is not None and value is not False:
+        if value is not None and value is not False and value != []:
             values[flag.setting or flag.name] = value if flag.convert is None else flag.convert(value)
     return values
 
