@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from frellm4rec.modules.transformer import FeedForward, MultiHeadAttention, causal_mask
+from frellm4rec.modules.transformer import Dropout, FeedForward, MultiHeadAttention, causal_mask
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 3])
@@ -43,3 +43,19 @@ def test_dropout_between_the_maps_is_a_choice(drops_inner):
     inner.inner_out.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     inner(torch.ones(20, 2))
     assert (seen[0] == 0).any() == drops_inner
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_sets_states_to_0_and_scales_the_others(dtype):
+    """Beside the plain form, with the same draws: values and gradients are equal to the bit."""
+    states = torch.randn(16, 7, 24, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    torch.manual_seed(1)
+    dropped_out = Dropout(0.2)(states)
+    torch.manual_seed(1)
+    scale = torch.where(torch.rand(states.shape) < 0.2, 0.0, 1.0 / 0.8).to(dtype)
+    assert dropped_out.dtype == dtype
+    assert torch.equal(dropped_out, states * scale)
+    dropped_out.sum().backward()
+    assert torch.equal(states.grad, scale)
+    assert 0.15 < float((scale == 0).float().mean()) < 0.25
+    assert Dropout(0.2).eval()(states) is states
