@@ -17,6 +17,7 @@ from spectral_probe.cli.flags import (
     RUN,
     TRAINING,
     Columns,
+    FigureWidth,
     Flag,
     examples,
     given,
@@ -140,6 +141,7 @@ def experiment(
     name: NameArgument = None,
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="An experiment of your own.")] = None,
     columns: Columns = None,
+    figure_width: FigureWidth = 178,
     dry_run: DryRunOption = False,
     as_json: AsJson = False,
     fields: Fields = None,
@@ -165,7 +167,7 @@ def experiment(
         key: asked.pop(key) for key in ("trials", "seconds", "longer", "final", "jobs", "out") if key in asked
     }
     of_the_run["dry_run"] = dry_run
-    _start(name, file, ExperimentRequest(**asked), of_the_run, as_json, fields)
+    _start(name, file, ExperimentRequest(**asked, figure_width=figure_width), of_the_run, as_json, fields)
 
 
 def _start(

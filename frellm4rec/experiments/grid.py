@@ -21,6 +21,7 @@ from frellm4rec.experiments.definitions import (
 from frellm4rec.models.registry import model_class
 from frellm4rec.runs.evaluations import parse_ranking
 from spectral_probe.errors import ConfigError
+from spectral_probe.figure_style import DEFAULT_WIDTH, check_width
 from spectral_probe.plugins.registry import plugin_names
 
 #: Recipe keys that the grid sets for each cell.
@@ -49,6 +50,8 @@ class ExperimentRequest:
         ``full``, or ``99+1`` for 99 negatives.
     device : str or None
         Device of training, as in the recipe.
+    figure_width : {85, 178}
+        Of the figures, in mm.
     """
 
     dataset: str
@@ -62,12 +65,14 @@ class ExperimentRequest:
     baselines: tuple[str, ...] = ()
     rankings: tuple[str, ...] = ("99+1", "full")
     device: str | None = None
+    figure_width: int = DEFAULT_WIDTH
 
     def __post_init__(self) -> None:
         if self.n_seeds < 1:
             raise ConfigError(f"--seeds must be at least 1; got {self.n_seeds}.")
         if not self.rankings:
             raise ConfigError("At least one --ranking is needed: 99+1 or full.")
+        check_width(self.figure_width)
         for ranking in self.rankings:
             parse_ranking(ranking)
         check_baselines(self.baselines)

@@ -15,6 +15,7 @@ from frellm4rec.experiments.page_charts import curve_panel, result_panel
 from frellm4rec.experiments.system_tables import SystemTables
 from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
+from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.report.columns import Data
 from spectral_probe.report.glossary import explanations
 from spectral_probe.report.markdown import sections_of
@@ -132,4 +133,5 @@ def command_of(name: str, request: ExperimentRequest, more: Sequence[str] = ()) 
         parts += ["--set", f"{key}={'null' if value is None else value}"]
     parts += ["--seeds", str(request.n_seeds)]
     parts += [] if request.device is None else ["--device", request.device]
+    parts += [] if request.figure_width == DEFAULT_WIDTH else ["--figure-width", str(request.figure_width)]
     return shlex.join([*parts, *more])

@@ -43,18 +43,19 @@ def write_report(
     *,
     shown: pd.DataFrame | None = None,
     command: str = "",
+    width: int = DEFAULT_WIDTH,
 ) -> pd.DataFrame:
     """Write ``table.md``, ``figure.{png,pdf,svg,csv,txt,tex}``, ``report.html``; return the rows that the figure shows.
 
     Without a finished cell there is no figure. ``shown``: the rows of the last figure; it is drawn again only if they
-    changed. ``command``: what makes the experiment again, for the page.
+    changed. ``command``: what makes the experiment again, for the page. ``width``: of the figure, in mm.
     """
     text = markdown(experiment, tables)
     rows = figure_rows(experiment, tables)
     with disk_errors(folder):
         write_text(folder / "table.md", text.rstrip("\n"))
         if not rows.empty and (shown is None or not rows.equals(shown)):
-            paper_figure(experiment, tables).save(folder / "figure")
+            paper_figure(experiment, tables, width=width).save(folder / "figure")
         selected = tables.select(experiment=experiment.name)
         curves = training_curves(folder, selected.cells)
         write_page(folder / "report.html", experiment_page(text, selected, curves, folder, command=command))

@@ -167,7 +167,8 @@ class ExperimentRun:
                     tables.save(self.folder)
                 # A tuned table, whose variants are chosen by a search, writes its own page.
                 command = command_of(self.experiment.name, self.request)
-                shown = write_report(self.experiment, tables, self.folder, shown=shown, command=command)
+                width = self.request.figure_width
+                shown = write_report(self.experiment, tables, self.folder, shown=shown, command=command, width=width)
         return tables
 
     def _train_ahead(self, cells: list[Cell], jobs: int, report: Callable[[str], None]) -> None:

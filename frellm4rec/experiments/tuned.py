@@ -265,15 +265,15 @@ class TunedRun:
         chosen = {name: _digest(variant) for name, variant in self._chosen(trials).items()}
         rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings(), chosen)
         longer = SearchTables.empty() if self.longer is None else self.longer.tables()
-        content = SystemTables(rows, trials, tables, longer)
+        content, width = SystemTables(rows, trials, tables, longer), self.request.figure_width
         with disk_errors(self.folder, next_step=NEXT_STEP):
             content.save(self.folder)
             text = system_page(self.experiment, content)
             write_text(self.folder / "table.md", text.rstrip("\n"))
             if not content.search.curves.empty:
-                learning_figure(self.experiment, content).save(self.folder / "curves")
+                learning_figure(self.experiment, content, width=width).save(self.folder / "curves")
             if content.longer_rows():
-                longer_figure(self.experiment, content).save(self.folder / "longer_curves")
+                longer_figure(self.experiment, content, width=width).save(self.folder / "longer_curves")
             more = ["--trials", str(self.n_trials), "--seconds", f"{self.search.budget.seconds:g}"]
             command = command_of(
                 self.experiment.name, self.request, [*more, *self._longer_words(), *["--final"] * is_final]

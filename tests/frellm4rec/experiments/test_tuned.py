@@ -1,6 +1,7 @@
 """Tables whose rows are tuned: equal trials, chosen on validation, test opened once and only when asked."""
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -37,6 +38,11 @@ TOY = {
         {"model": "popularity"},
     ],
 }
+
+
+def svg_width(path):
+    """Width of a picture in mm."""
+    return float(re.search(r'<svg [^>]*width="([\d.]+)pt"', path.read_text())[1]) / 72 * 25.4
 
 
 @pytest.fixture(scope="module")
@@ -326,17 +332,20 @@ def test_the_command_plans_searches_and_opens(log, tmp_path, monkeypatch, capsys
     path, out = tmp_path / "toys.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump({**TOY, "systems": TOY["systems"][1:]}))
     words = ["experiment", "toys", str(path), "--dataset", str(log), "--trials", "1", "--seconds", "0.1"]
-    words += ["--ranking", "10+1", "--seeds", "1", "--out", str(out)]
+    words += ["--ranking", "10+1", "--seeds", "1", "--figure-width", "85", "--out", str(out)]
     code, text, _ = command(monkeypatch, capsys, *words, "--dry-run")
     assert code == 0
     assert "4 trials, 4 to run" in text
     assert not out.exists()
     code, text, err = command(monkeypatch, capsys, *words)
     assert (code, "have not been opened" in text) == (0, True), err
+    assert svg_width(out / "curves.svg") == pytest.approx(85, abs=0.1)
     code, text, err = command(monkeypatch, capsys, *words, "--final", "--json")
     assert code == 0, err
     values = {row["variant"]: row["n_openings"] for row in json.loads(text)["systems"]}
     assert set(values.values()) == {1}
+    assert svg_width(out / "figure.svg") == pytest.approx(85, abs=0.1)
+    assert "--figure-width 85" in (out / "report.html").read_text()
     run = next((out / "runs").glob("*sasrec*"))
     assert Evaluation.load(next(run.glob("evaluation/test-*.npz"))).n_users == 40
 
