@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectral_probe.analysis.cost import plan_analysis
+from spectral_probe.analysis.cost import IN_WORDS, plan_analysis
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones.packaged import SMOLLM2
 
@@ -162,16 +162,9 @@ class Encoder(nn.Module):
 def plan_rows() -> str:
     """Return the plan that the README shows, as its table."""
     options = AnalysisOptions(dtype="bfloat16")
-    names = {
-        "n_parameters": "parameters",
-        "weight_bytes": "weights, on disk and on the device",
-        "peak_device_bytes": "peak memory of the device",
-        "peak_host_bytes": "peak memory of the host, at most",
-        "gram_bytes": "Grams, on disk and in memory",
-        "forward_flops": "floating-point operations of the forward passes",
-    }
+    names = ("n_parameters", "weight_bytes", "peak_device_bytes", "peak_host_bytes", "gram_bytes", "forward_flops")
     text = {row["quantity"]: row["text"] for row in plan_analysis("qwen2.5-7b", "demo", options)}
-    return "\n".join(["| what | expected |", "|---|---|", *(f"| {names[key]} | {text[key]} |" for key in names)])
+    return "\n".join(["| what | expected |", "|---|---|", *(f"| {IN_WORDS[key]} | {text[key]} |" for key in names)])
 
 
 def test_the_plan_of_the_readme_is_the_plan() -> None:

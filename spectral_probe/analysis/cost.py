@@ -38,6 +38,30 @@ RUNTIME_BYTES = 460 * 2**20
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
+#: Quantities of a plan in the words of a table.
+IN_WORDS = {
+    "dataset": "data set",
+    "n_users": "users",
+    "family": "architecture",
+    "n_layers": "blocks",
+    "n_states": "recorded layers",
+    "width": "features of a state",
+    "n_parameters": "parameters",
+    "weight_bytes": "weights, on disk and on the device",
+    "max_length": "targets of the longest history",
+    "batch_size": "users run together",
+    "n_captures": "runs over all users",
+    "is_by_prefix": "every prefix run on its own",
+    "gram_bytes": "Grams, on disk and in memory",
+    "forward_flops": "floating-point operations of the forward passes",
+    "gram_flops": "floating-point operations of the Grams",
+    "activation_bytes": "memory of a forward pass",
+    "analysis_bytes": "memory of bases and energies",
+    "peak_device_bytes": "peak memory of the device",
+    "peak_host_bytes": "peak memory of the host, at most",
+}
+
+
 @dataclass(frozen=True)
 class CapturePlan:
     """Sizes of a capture; every ``_bytes`` and ``_flops`` is an upper bound for histories of ``max_length`` targets.

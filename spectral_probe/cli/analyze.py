@@ -363,13 +363,15 @@ def _plans(request: _Request) -> dict[str, list[dict[str, Any]]]:
 
 
 def _print_plans(plans: dict[str, list[dict[str, Any]]], shown: Shown) -> None:
+    from spectral_probe.analysis.cost import IN_WORDS
+
     if shown.as_json:
         print_json(
             {name: {row["quantity"]: row["value"] for row in rows} for name, rows in plans.items()}, shown.fields
         )
         return
     for rows in plans.values():
-        print_rows([{"quantity": str(row["quantity"]), "value": str(row["text"])} for row in rows])
+        print_rows([{"quantity": IN_WORDS.get(row["quantity"], row["quantity"]), "value": row["text"]} for row in rows])
 
 
 def _overlay(results: list[Analysis], out: Path, figure_width: int) -> AnalysisRun | None:

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 from torch.utils.flop_counter import FlopCounterMode
 
-from spectral_probe.analysis.cost import plan
+from spectral_probe.analysis.cost import IN_WORDS, plan
 from spectral_probe.backbones import HFDecoder, load_backbone
 from spectral_probe.backbones.aliases import ALIASES
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
@@ -117,4 +117,5 @@ def test_a_plan_is_labelled():
     texts = table.set_index("quantity")["text"]
     assert texts["is_by_prefix"] == "no"
     assert texts["weight_bytes"].endswith("MiB")
+    assert set(IN_WORDS) >= {name for name in texts if "_" in name}  # a table shows no name of the code
     assert texts["forward_flops"].endswith("TFLOP")
