@@ -192,7 +192,8 @@ def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[s
     system, row = pairs[0]
     times = row["budget_seconds"] / system["budget_seconds"]
     rankings = list(dict.fromkeys(tables.final.means["ranking"]))
-    head = ["system", "loss", "validation NDCG@10", f"{times:g}× the time", "best epoch", "ended"]
+    head = ["system", "loss", "validation NDCG@10", "best epoch"]
+    head += [f"validation NDCG@10, {times:g}× the time", "best epoch", "ended"]
     tested = {}
     for ranking in rankings:
         tested[ranking] = _tested_longer(tables, ranking)
@@ -200,7 +201,8 @@ def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[s
     lines = [
         f"The winner of validation, trained again with {row['budget_seconds']:g} seconds in place of "
         f"{system['budget_seconds']:g}, with the settings that the trials chose. This is no row of the tables above: "
-        "it had more time than the others. "
+        "it had more time than the others. Seconds become epochs by the speed that is measured as a training begins; "
+        "the epochs say how much more training it was. "
         + (
             "On test it is compared with its own row alone, paired by user and seed."
             if any(tested.values())
@@ -213,8 +215,9 @@ def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[s
     for system, row in pairs:
         ended = f"{row['stopped']}{', **still rising**' if row['is_still_rising'] is True else ''}"
         entry = [str(system["label"]).removesuffix(", softmax"), _COLUMNS[system["column"]]]
-        entry += [_number(system["validation_ndcg"]), _number(row["validation_ndcg"])]
-        entry += [f"{int(row['best_epoch'])} of {int(row['n_epochs'])}", ended]
+        for trial in (system, row):
+            entry += [_number(trial["validation_ndcg"]), f"{int(trial['best_epoch'])} of {int(trial['n_epochs'])}"]
+        entry.append(ended)
         for ranking in rankings:
             if tested[ranking]:
                 entry += tested[ranking].get(system["variant"], [MISSING, MISSING])
