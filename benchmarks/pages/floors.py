@@ -33,7 +33,7 @@ def experiment() -> Experiment:
 
 def collect(run: Path, folder: Path) -> None:
     """Write the tables of a finished run, computed again from its per-user values."""
-    tables = join_folders([run], lambda name: experiment().reference)
+    tables = join_folders([run], lambda name: experiment())
     folder.mkdir(parents=True, exist_ok=True)
     tables.save(folder)
 

@@ -41,7 +41,7 @@ def collect(runs: Sequence[Path], folder: Path) -> None:
     DataError
         If an experiment is not one of the packaged ones.
     """
-    joined = join_folders(runs, _reference)
+    joined = join_folders(runs, _experiment)
     folder.mkdir(parents=True, exist_ok=True)
     joined.save(folder)
     for experiment in _experiments(joined):
@@ -99,10 +99,10 @@ def _experiments(tables: ExperimentTables) -> list[Experiment]:
     return [load_experiment(name) for name in names]
 
 
-def _reference(experiment: str) -> str:
+def _experiment(experiment: str) -> Experiment:
     if experiment not in experiment_names():
         raise DataError(f"Only packaged experiments are on the page of results; got {experiment!r}.")
-    return load_experiment(experiment).reference
+    return load_experiment(experiment)
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def collect(dataset: str, run: Path) -> None:
     tables = SystemTables.load(run)
     tables.save(folder)
     learning_figure(experiment(tables), tables).save(folder / "curves")
-    if tables.longer_rows():
+    if tables.has_longer():
         longer_figure(experiment(tables), tables).save(folder / "longer_curves")
 
 
@@ -100,7 +100,7 @@ def page(figures: Path = FIGURES) -> str:
                 "",
             ]
         lines += [f"![Learning curves of the chosen trials](../figures/{dataset}/{FOLDER}/curves.png)", ""]
-        if tables.longer_rows():
+        if tables.has_longer():
             lines += [f"![Learning curves with more time](../figures/{dataset}/{FOLDER}/longer_curves.png)", ""]
         lines += _all_trials(tables)
     return "\n".join(lines).rstrip("\n")

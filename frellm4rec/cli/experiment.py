@@ -114,7 +114,7 @@ FLAGS = (
     Flag("seconds", float, "Of a tuned table: time of a trial.", panel=TRAINING, default="600"),
     Flag("longer", int, "Of a tuned table: the winner again with so many times the seconds.", panel=TRAINING),
     Flag("final", bool, "Of a tuned table: open the test items.", panel=TRAINING),
-    Flag("device", str, "auto, cpu, cuda, cuda:N or mps.", panel=RUN, default="auto"),
+    Flag("device", str, "auto, cpu, cuda, cuda:N or mps.", panel=RUN, default="auto; of a tuned table: cpu"),
     Flag("jobs", int, "Trainings at a time.", panel=RUN, default="1"),
     Flag("out", Path, "Folder.", panel=RUN, default="runs/experiment-NAME-DATASET"),
 )
@@ -202,8 +202,9 @@ def _start(
         raise ConfigError(
             f"--final is of tuned tables such as table2; {name} opens the test items anyway. Leave it out."
         )
-    if "longer" in asked:
-        raise ConfigError(f"--longer is of tuned tables such as table2; {name} has no trials. Leave it out.")
+    for option in ("trials", "seconds", "longer"):
+        if option in asked:
+            raise ConfigError(f"--{option} is of tuned tables such as table2; {name} has no trials. Leave it out.")
     with working():
         run = ExperimentRun.open(definition, request, folder)
     if asked["dry_run"]:

@@ -164,7 +164,10 @@ def _print_result(search: Search, system: System, tables: SearchTables, as_json:
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     settings = json.loads(row["settings"])
+    import pandas as pd
+
     is_finished = row["status"] == "finished"
+    seconds = row["cpu_seconds"] if pd.notna(row["cpu_seconds"]) else row["seconds"]
     return {
         "trial": str(row["trial"]),
         "NDCG@10": f"{row['validation_ndcg']:.4f}" if is_finished else "failed",
@@ -172,6 +175,6 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
             f"{row['stopped']}{', still rising' if row['is_still_rising'] else ''}" if is_finished else row["error"]
         ),
         "epochs": f"{row['best_epoch']} of {row['n_epochs']}" if is_finished else "",
-        "seconds": f"{row['cpu_seconds'] or row['seconds']:.0f}" if is_finished else "",
+        "seconds": f"{seconds:.0f}" if is_finished and pd.notna(seconds) else "",
         "settings": ", ".join(f"{name.partition('.')[2]}={value}" for name, value in settings.items()),
     }

@@ -45,7 +45,7 @@ def run_tuned(run: TunedRun, *, jobs: int, is_final: bool, as_json: bool, fields
     try:
         with working("search"):
             if is_final:
-                run.check_rankings()
+                run.check_final()
             tables = run.tune(jobs=jobs, progress=True, report=report)
             if is_final:
                 tables = run.finish(jobs=jobs, progress=True, report=report)
@@ -67,18 +67,20 @@ def print_trials(run: TunedRun, as_json: bool, fields: str | None) -> None:
         for index, settings in enumerate(system.trials(run.n_trials, seed=run.search.budget.seed)):
             state = "finished" if run.search.is_finished(system, index) else "run"
             rows.append({"system": system.name, "trial": index, "state": state, "settings": settings})
+    longer = run.longer.budget.seconds if run.longer is not None and run.runs_longer else None
     if as_json or fields:
-        print_json({"folder": str(run.folder), "trials": rows}, fields)
+        print_json({"folder": str(run.folder), "trials": rows, "longer_seconds": longer}, fields)
         return
     for row in rows:
         text = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in row["settings"].items())
         line = f"{row['state']:9} {row['system']} trial {row['trial']}: {text or 'the settings of the recipe'}"
         say_wrapped(line, indent=" " * 12)
     todo = [row for row in rows if row["state"] == "run"]
-    longest = len(todo) * run.search.budget.seconds / 3600
+    trained = {system.name for system in run.systems if system.is_trained}
+    longest = sum(row["system"] in trained for row in todo) * run.search.budget.seconds / 3600
     say_wrapped(f"{len(rows)} trials, {len(todo)} to run, about {longest:.1f} hours of computing; folder {run.folder}")
-    if run.longer is not None:
-        say_wrapped(f"then the winner again, with {run.longer.budget.seconds:g} seconds")
+    if longer:
+        say_wrapped(f"then the winner again, with {longer:g} seconds")
 
 
 def _content(run: TunedRun, tables: SystemTables) -> dict[str, Any]:

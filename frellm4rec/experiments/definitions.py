@@ -167,6 +167,10 @@ class Experiment:
                 f"Variants need different names, the reference among them; {self.name!r} has {names} and the reference "
                 f"{self.reference!r}. Rename them in the YAML file."
             )
+        if self.reference in self.only_against:
+            raise ConfigError(
+                f"The reference of {self.name!r}, with which all are compared, has only_against. Leave it out there."
+            )
         for variant in self.variants:
             if variant.only_against and variant.only_against not in set(names) - {variant.name}:
                 raise ConfigError(

@@ -16,7 +16,7 @@ from frellm4rec.experiments.labels import (
     of_these_trainings,
     ranking_label,
 )
-from frellm4rec.experiments.paper import DEFAULT_BACKBONE, paper_dataset, paper_value
+from frellm4rec.experiments.paper import DEFAULT_BACKBONE, is_paper_ranking, paper_dataset, paper_value
 from frellm4rec.experiments.tables import NAMES, SETTING_COLUMNS, ExperimentTables
 
 #: Effect of the variant without a part → effect of the part.
@@ -154,7 +154,7 @@ def _verdict(settings: dict[str, list[str]], printed: float, n: int) -> str:
 
 def _printed(experiment: Experiment, row: dict[str, Any]) -> float | None:
     """Return the paper's value of the reference minus that of a variant."""
-    if paper_dataset(row["dataset"]) is None or row["ranking"] == "full":
+    if paper_dataset(row["dataset"]) is None or not is_paper_ranking(row["ranking"]):
         return None
     labels = {"dataset": row["dataset"], "metric": _METRIC, "backbone": row["backbone"]}
     full, without = (

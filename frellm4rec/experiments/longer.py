@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from frellm4rec.tuning.search import SETTINGS_FILE, Search
+from frellm4rec.experiments.system_tables import winner
+from frellm4rec.tuning.search import MOST_SECONDS, SETTINGS_FILE, Search
 from frellm4rec.tuning.trials import System
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.storage.reading import read_json
@@ -39,41 +40,44 @@ def longer_search(search: Search, folder: Path, times: int | None) -> Search | N
         If the settings in the folder cannot be read.
     """
     path = folder / FOLDER / SETTINGS_FILE
-    if times is None:
-        if not path.exists():
-            return None
+    seconds, most = None, int(min(MOST_TIMES, MOST_SECONDS / search.budget.seconds))
+    if path.exists():
         try:
             seconds = float(read_json(path, {"seconds": float})["seconds"])
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}. Restore it, or delete the folder.") from error
-    else:
-        if isinstance(times, bool) or not isinstance(times, int) or not 2 <= times <= MOST_TIMES:
-            raise ConfigError(f"--longer is a whole number from 2 to {MOST_TIMES}; got {times!r}. Try 4.")
+            raise DataError(f"{path} cannot be read: {error}. Restore it, or delete {path.parent}.") from error
+    if times is not None:
+        if isinstance(times, bool) or not isinstance(times, int) or not 2 <= times <= most:
+            raise ConfigError(f"--longer is a whole number from 2 to {most}; got {times!r}. Try 4.")
+        if seconds is not None and seconds != times * search.budget.seconds:
+            raise ConfigError(
+                f"The run with more time in {path.parent} has {seconds / search.budget.seconds:g} times the seconds; "
+                f"got --longer {times}. Give the earlier number, or delete that folder."
+            )
         seconds = times * search.budget.seconds
+    if seconds is None:
+        return None
     return Search.open(
-        folder / FOLDER, budget=replace(search.budget, seconds=seconds), data=search.dataset, **search.request
+        path.parent, budget=replace(search.budget, seconds=seconds), data=search.dataset, **search.request
     )
 
 
 def longer_trial(
-    rows: pd.DataFrame, systems: Sequence[System], *, n_trials: int, seed: int
+    rows: pd.DataFrame, systems: Sequence[System], *, seed: int
 ) -> list[tuple[System, int, dict[str, Any]]]:
-    """Return the chosen trial of the winner, the trained system with the highest validation NDCG; none without one.
-
-    A counted system gains nothing from time.
+    """Return the chosen trial of the winner; none without one. A counted system gains nothing from time.
 
     Parameters
     ----------
     rows : DataFrame
         As of :func:`~frellm4rec.experiments.system_tables.system_rows`.
     systems : sequence of System
-    n_trials, seed : int
+    seed : int
         Of the search.
     """
-    trained = rows[rows["is_trained"].astype(bool) & rows["validation_ndcg"].notna()]
-    if trained.empty:
+    chosen = winner(rows)
+    if chosen is None:
         return []
-    winner = trained.loc[trained["validation_ndcg"].astype(float).idxmax()]
-    index = int(winner["trial"])
-    system = next(system for system in systems if system.name == winner["variant"])
-    return [(system, index, system.trials(n_trials, seed=seed)[index])]
+    system = next(system for system in systems if system.name == chosen["variant"])
+    index = int(chosen["trial"])
+    return [(system, index, system.trials(index + 1, seed=seed)[index])]  # a trial does not depend on their number

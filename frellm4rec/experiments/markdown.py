@@ -26,8 +26,6 @@ from frellm4rec.experiments.tables import FINISHED, METRICS, NAMES, ExperimentTa
 from spectral_probe.storage.plain_text import markdown_cell, markdown_text
 
 MISSING = "–"
-#: Number of candidates that the paper draws beside the target.
-_PAPER_RANKING = re.compile(r"(99|100)\+1")
 
 
 def markdown(experiment: Experiment, tables: ExperimentTables, *, level: int = 1) -> str:
@@ -176,7 +174,7 @@ def _printed(experiment: Experiment, dataset: str, ranking: str, backbone: str) 
 
 
 def _paper(variant: Variant, dataset: str, ranking: str, backbone: str) -> dict[str, float | None]:
-    if not _PAPER_RANKING.fullmatch(ranking):
+    if not paper.is_paper_ranking(ranking):
         return {}
     return {m: paper.paper_value(variant.paper, dataset=dataset, metric=m, backbone=backbone) for m in METRICS}
 

@@ -13,7 +13,6 @@ from frellm4rec.experiments.definitions import experiment_names
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.page_charts import curve_panel, result_panel
 from frellm4rec.experiments.system_tables import SystemTables
-from frellm4rec.experiments.systems import TunedExperiment
 from frellm4rec.experiments.tables import ExperimentTables
 from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.report.columns import Data
@@ -96,7 +95,7 @@ def experiment_page(
     )
 
 
-def tuned_curves(experiment: TunedExperiment, tables: SystemTables) -> pd.DataFrame:
+def tuned_curves(tables: SystemTables) -> pd.DataFrame:
     """Return the learning curves of all trials; the chosen one of each system is marked."""
     curves = tables.search.curves
     if curves.empty:

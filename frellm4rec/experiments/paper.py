@@ -45,6 +45,11 @@ def paper_dataset(name: str) -> str | None:
     return DATASETS.get(name.partition(",")[0])
 
 
+def is_paper_ranking(ranking: str) -> bool:
+    """Whether a ranking has as many candidates as the paper's: 99 or 100 beside the target."""
+    return ranking in ("99+1", "100+1")
+
+
 def paper_value(selection: Mapping[str, Any], *, dataset: str, metric: str, backbone: str) -> float | None:
     """Return the paper's number of one row, or None if it prints none.
 

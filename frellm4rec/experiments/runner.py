@@ -165,7 +165,8 @@ class ExperimentRun:
                 tables = self.tables()
                 with disk_errors(self.folder):
                     tables.save(self.folder)
-                # A tuned table, whose variants are chosen by a search, writes its own page.
+                if self.experiment.is_one_table:  # a tuned table writes its own page
+                    continue
                 command = command_of(self.experiment.name, self.request)
                 width = self.request.figure_width
                 shown = write_report(self.experiment, tables, self.folder, shown=shown, command=command, width=width)
@@ -272,13 +273,25 @@ class ExperimentRun:
             return False
 
     def _is_current(self, row: dict[str, Any]) -> bool:
-        """Return whether an earlier cell has the settings that its variant has now; only a tuned table changes them."""
-        if not self.experiment.is_one_table:
+        """Return whether an earlier cell has the settings that its variant has now.
+
+        They differ where the definition was changed, and where a search has chosen others. A cell that this call does
+        not ask for cannot be judged: it stays, but for a tuned table, which has no others.
+        """
+        if row["experiment"] != self.experiment.name:
             return True
-        cells = [cell for cell in self.cells if cell.variant.name == row["variant"]]
-        if not cells:
-            return False
-        recipe = self.recipe(replace(cells[0], seed=int(row["seed"])))
+        asked = [
+            cell
+            for cell in self.cells
+            if not cell.is_baseline
+            and (cell.variant.name, cell.mode, cell.backbone_label) == (row["variant"], row["mode"], row["backbone"])
+            and self.request.settings_label == row["settings"]
+        ]
+        if not asked:
+            return not self.experiment.is_one_table
+        if asked[0].missing or not row["recipe_hash"]:
+            return True
+        recipe = self.recipe(replace(asked[0], seed=int(row["seed"])))
         return settings_hash(identity(recipe, self.dataset)) == row["recipe_hash"]
 
     def _with_earlier(self, cells: pd.DataFrame) -> pd.DataFrame:

@@ -50,13 +50,15 @@ def system_page(experiment: TunedExperiment, tables: SystemTables, *, level: int
         lines += [f"{'#' * (level + 1)} Test, {ranking_label(ranking)}", ""]
         lines += [*_test_table(experiment, tables, dataset, ranking), ""]
     lines += [f"{'#' * (level + 1)} Validation, and what it cost", "", *_validation_table(tables), ""]
-    if pairs := tables.longer_rows():
-        lines += [f"{'#' * (level + 1)} With more time", "", *_longer_table(tables, pairs), ""]
+    if tables.has_longer():
+        lines += [f"{'#' * (level + 1)} With more time", "", *_longer_table(tables), ""]
     failures = tables.systems[tables.systems["n_failed"] > 0]
     lines += [
         f"- {row['label']}: {row['n_failed']} of {row['n_trials']} trials failed: {row['error']}"
         for row in failures.to_dict("records")
     ]
+    if (pair := tables.longer_row()) is not None and not tables.has_longer():
+        lines.append(f"- {pair[0]['label']}, with more time: {pair[1]['error']}")
     lines += _unfinished(tables)
     return markdown_text("\n".join([*lines, *([experiment.note.strip(), ""] if experiment.note else [])]))
 
@@ -69,10 +71,9 @@ def _protocol(experiment: TunedExperiment, tables: SystemTables, dataset: str) -
     if tables.final.cells.empty:
         return [*lines, "", "The test items have not been opened."]
     n_openings = sorted({int(n) for n in rows["n_openings"] if int(n)})
-    means = tables.final.means
-    seeds = sorted({int(n) for n in means.loc[means["variant"].isin(rows["variant"]), "n_seeds"]})
+    seeds = sorted({int(n) for n in tables.final_of_systems.means["n_seeds"]})
     labels = dict(zip(rows["variant"], rows["label"], strict=True))
-    reference, differences = f"{experiment.reference}-own", _of_the_table(tables)
+    reference, differences = f"{experiment.reference}-own", tables.final_of_systems.differences
     against = list(dict.fromkeys(differences["against"]))
     best = " and ".join(labels.get(name, name) for name in against if name != reference) or MISSING
     kinds = " or ".join(HOW[kind] for kind in dict.fromkeys(differences["covers"]) if kind in HOW)
@@ -117,12 +118,12 @@ def _search_words(tables: SystemTables, trained: pd.DataFrame, dataset: str) -> 
 
 def _test_table(experiment: TunedExperiment, tables: SystemTables, dataset: str, ranking: str) -> list[str]:
     means = tables.final.means[tables.final.means["ranking"] == ranking]
-    differences = _of_the_table(tables)
+    differences = tables.final_of_systems.differences
     differences = differences[(differences["ranking"] == ranking) & (differences["metric"] == "ndcg")]
     against = list(dict.fromkeys(differences["against"]))
     labels = dict(zip(tables.systems["variant"], tables.systems["label"], strict=True))
     k = int(means["k"].iloc[0])
-    is_paper = ranking != "full" and paper.paper_dataset(dataset) is not None
+    is_paper = paper.is_paper_ranking(ranking) and paper.paper_dataset(dataset) is not None
     outside = outside_numbers()
     outside = outside[(outside["dataset"] == dataset) & (outside["ranking"] == ranking)]
     head = ["system", "loss", *(f"{NAMES[m]}@{k}" for m in METRICS)]
@@ -181,62 +182,49 @@ def _validation_table(tables: SystemTables) -> list[str]:
     return lines
 
 
-def _of_the_table(tables: SystemTables) -> pd.DataFrame:
-    """Return the differences of the systems of the table, without that of the run with more time."""
-    differences = tables.final.differences
-    return differences[differences["variant"].isin(tables.systems["variant"])]
-
-
-def _longer_table(tables: SystemTables, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+def _longer_table(tables: SystemTables) -> list[str]:
     """Return the run with more time beside the row of the table with the same settings."""
-    system, row = pairs[0]
+    pair = tables.longer_row()
+    assert pair is not None
+    system, row = pair
     times = row["budget_seconds"] / system["budget_seconds"]
-    rankings = list(dict.fromkeys(tables.final.means["ranking"]))
     head = ["system", "loss", "validation NDCG@10", "best epoch"]
     head += [f"validation NDCG@10, {times:g}× the time", "best epoch", "ended"]
-    tested = {}
-    for ranking in rankings:
-        tested[ranking] = _tested_longer(tables, ranking)
-        head += [f"test NDCG@10, {ranking_label(ranking)}, {times:g}× the time", "difference"] * bool(tested[ranking])
-    lines = [
+    entry = [str(system["label"]).removesuffix(", softmax"), _COLUMNS[system["column"]]]
+    for trial in (system, row):
+        entry += [_number(trial["validation_ndcg"]), f"{int(trial['best_epoch'])} of {int(trial['n_epochs'])}"]
+    entry.append(f"{row['stopped']}{', **still rising**' if row['is_still_rising'] is True else ''}")
+    is_tested = False
+    for ranking in dict.fromkeys(tables.final.means["ranking"]):
+        if cells := _tested_longer(tables, system["variant"], ranking):
+            head += [f"test NDCG@10, {ranking_label(ranking)}, {times:g}× the time", "difference"]
+            entry += cells
+            is_tested = True
+    test = (
+        "On test it is compared with its own row alone, paired by user and seed."
+        if is_tested
+        else "It has no result on the test items."
+    )
+    return [
         f"The winner of validation, trained again with {row['budget_seconds']:g} seconds in place of "
         f"{system['budget_seconds']:g}, with the settings that the trials chose. This is no row of the tables above: "
         "it had more time than the others. Seconds become epochs by the speed that is measured as a training begins; "
-        "the epochs say how much more training it was. "
-        + (
-            "On test it is compared with its own row alone, paired by user and seed."
-            if any(tested.values())
-            else "The test items have not been opened for it."
-        ),
+        f"the epochs say how much more training it was. {test}",
         "",
         _row(head),
         _row(["---"] * len(head)),
+        _row(entry),
     ]
-    for system, row in pairs:
-        ended = f"{row['stopped']}{', **still rising**' if row['is_still_rising'] is True else ''}"
-        entry = [str(system["label"]).removesuffix(", softmax"), _COLUMNS[system["column"]]]
-        for trial in (system, row):
-            entry += [_number(trial["validation_ndcg"]), f"{int(trial['best_epoch'])} of {int(trial['n_epochs'])}"]
-        entry.append(ended)
-        for ranking in rankings:
-            if tested[ranking]:
-                entry += tested[ranking].get(system["variant"], [MISSING, MISSING])
-        lines.append(_row(entry))
-    return lines
 
 
-def _tested_longer(tables: SystemTables, ranking: str) -> dict[str, list[str]]:
-    """Return mean and difference from its own row, on test, of every system that was run longer."""
-    differences, means = tables.final.differences, tables.final.means
-    cells = {}
-    for name in tables.systems["variant"]:
-        of_it = (differences["variant"] == longer_name(name)) & (differences["ranking"] == ranking)
-        rows = differences[of_it & (differences["metric"] == "ndcg")].to_dict("records")
-        mean = means[(means["variant"] == longer_name(name)) & (means["ranking"] == ranking)]
-        mean = mean[mean["metric"] == "ndcg"]
-        if rows and len(mean):
-            cells[name] = [_mean(mean.to_dict("records")[0]), _difference(rows)]
-    return cells
+def _tested_longer(tables: SystemTables, system: str, ranking: str) -> list[str]:
+    """Return mean, and difference from its own row, of the run with more time on test; empty if there is none."""
+    parts = []
+    for table in (tables.final.means, tables.final.differences):
+        is_of = (table["variant"] == longer_name(system)) & (table["ranking"] == ranking)
+        parts.append(table[is_of & (table["metric"] == "ndcg")].to_dict("records"))
+    means, differences = parts
+    return [_mean(means[0]), _difference(differences)] if means and differences else []
 
 
 def _in_order(experiment: TunedExperiment, systems: pd.DataFrame) -> list[dict[str, Any]]:

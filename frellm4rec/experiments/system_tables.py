@@ -79,6 +79,12 @@ def best_baseline(rows: pd.DataFrame, reference: str) -> str:
     return "" if others.empty else str(others.loc[others["validation_ndcg"].astype(float).idxmax(), "variant"])
 
 
+def winner(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the trained system with the highest validation NDCG; None if none has finished."""
+    trained = rows[rows["is_trained"].astype(bool) & rows["validation_ndcg"].notna()]
+    return None if trained.empty else dict(trained.loc[trained["validation_ndcg"].astype(float).idxmax()])
+
+
 @dataclass(frozen=True)
 class SystemTables:
     """The tables of a tuned table.
@@ -100,15 +106,24 @@ class SystemTables:
     final: ExperimentTables
     longer: SearchTables = field(default_factory=SearchTables.empty)
 
-    def longer_rows(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return the systems whose chosen trial was run longer, each with its row of ``longer``."""
-        rows = []
-        for system in self.systems.to_dict("records"):
-            table = self.longer.trials
-            is_of = (table["model"] == system["model"]) & (table["column"] == system["column"])
-            is_of &= (table["trial"] == system["trial"]) & (table["status"] == FINISHED)
-            rows += [(system, row) for row in table[is_of.fillna(False)].to_dict("records")]
-        return rows
+    def longer_row(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the winner and the row of ``longer`` with its settings; None if they have not been run."""
+        system, table = winner(self.systems), self.longer.trials
+        if system is None:
+            return None
+        is_of = (table["model"] == system["model"]) & (table["column"] == system["column"])
+        rows = table[is_of & (table["trial"] == system["trial"])].to_dict("records")
+        return (system, dict(rows[0])) if rows else None
+
+    def has_longer(self) -> bool:
+        """Whether the winner was run with more time to its end."""
+        row = self.longer_row()
+        return row is not None and row[1]["status"] == FINISHED
+
+    @property
+    def final_of_systems(self) -> ExperimentTables:
+        """The final tables of the systems, without those of the run with more time."""
+        return self.final.without(set(self.final.cells["variant"]) - set(self.systems["variant"]))
 
     def save(self, folder: Path) -> None:
         """Write all tables as CSV, each whole or not at all."""
@@ -116,6 +131,10 @@ class SystemTables:
         self.search.save(folder)
         if not self.longer.trials.empty:
             self.longer.save(folder, prefix=LONGER_PREFIX)
+        for path in folder.glob(f"{LONGER_PREFIX}*"):
+            # A picture that is there may be of another winner.
+            if self.longer.trials.empty or (path.suffix != ".csv" and not self.has_longer()):
+                path.unlink()
         if not self.final.cells.empty:
             self.final.save(folder)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from frellm4rec.models.registry import model_names
 from frellm4rec.runs.evaluations import EVALUATION_FOLDER, evaluation_path
 from spectral_probe.errors import DataError
 from spectral_probe.storage.atomic import write_csv
+
+if TYPE_CHECKING:
+    from frellm4rec.experiments.definitions import Experiment
 
 METRICS = ("ndcg", "recall")
 NAMES = {"ndcg": "NDCG", "recall": "Recall"}
@@ -78,6 +81,10 @@ class ExperimentTables:
     def empty(cls) -> ExperimentTables:
         """Return tables without rows."""
         return cls(*(typed(pd.DataFrame(columns=c)) for c in (CELL_COLUMNS, MEAN_COLUMNS, DIFFERENCE_COLUMNS)))
+
+    def without(self, variants: Collection[str]) -> ExperimentTables:
+        """Return the tables without some variants."""
+        return ExperimentTables(*(t[~t["variant"].isin(variants)] for t in (self.cells, self.means, self.differences)))
 
     def select(self, **values: Any) -> ExperimentTables:
         """Return the rows with these values in all three tables."""
@@ -169,13 +176,14 @@ def summarise(
         variants = {name: values for name, values in variants.items() if name not in baselines}
         pairs = [(name, only_against[name]) for name in variants if only_against.get(name) in variants]
         apart = [(name, variants[name], against, variants[against]) for name, against in pairs]
+        apart_from = " and ".join(dict.fromkeys(other.label for _, _, _, other in apart))
         variants = {name: values for name, values in variants.items() if name not in only_against}
         for against, other in _references(labels, variants, values_of, (reference, *also_against), baselines):
             compared = [(name, values, against, other) for name, values in variants.items() if name != against]
             for metric in METRICS:
                 differences += _differences(labels, compared, other.label, metric, memory)
         for metric in METRICS:
-            differences += _differences(labels, apart, "a variant of its own", metric, memory)
+            differences += _differences(labels, apart, apart_from, metric, memory)
     notes = {note_key: note for values in values_of.values() for note_key, note in values.notes.items()}
     note = [notes.get(key, "") for key in zip(cells["run"], cells["ranking"], strict=True)]
     return ExperimentTables(
@@ -207,7 +215,7 @@ def _differences(
     ]
 
 
-def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> ExperimentTables:
+def join_folders(folders: Sequence[Path], experiments: Callable[[str], Experiment]) -> ExperimentTables:
     """Return the joint tables of several experiment folders.
 
     Means and differences are computed again from the per-user values, so that cells of different folders are compared.
@@ -216,8 +224,8 @@ def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> E
     ----------
     folders : sequence of Path
         Of experiments. A cell in several folders, such as a baseline, is taken from the first.
-    references : callable
-        Experiment name → the variant that the others are compared with.
+    experiments : callable
+        Name → experiment, which says what is compared with what.
 
     Raises
     ------
@@ -235,7 +243,10 @@ def join_folders(folders: Sequence[Path], references: Callable[[str], str]) -> E
     def load(run: str, ranking: str) -> Evaluation:
         return Evaluation.load(evaluation_path(folder_of[run] / run / EVALUATION_FOLDER, part="test", ranking=ranking))
 
-    parts = [summarise(part, references(str(name)), load) for name, part in joined.groupby("experiment", sort=False)]
+    parts = []
+    for name, part in joined.groupby("experiment", sort=False):
+        of = experiments(str(name))
+        parts.append(summarise(part, of.reference, load, also_against=of.also_against, only_against=of.only_against))
     return ExperimentTables(
         *(typed(pd.concat([getattr(part, name) for part in parts])) for name in ("cells", "means", "differences"))
     )

@@ -14,15 +14,16 @@ from frellm4rec.experiments.definitions import INPUTS_KEY, Variant
 from frellm4rec.experiments.grid import ExperimentRequest
 from frellm4rec.experiments.longer import longer_search, longer_trial
 from frellm4rec.experiments.page import command_of, experiment_page, tuned_curves
+from frellm4rec.experiments.report import paper_figure
 from frellm4rec.experiments.runner import ExperimentRun
 from frellm4rec.experiments.system_figure import learning_figure, longer_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables, best_baseline, system_rows
-from frellm4rec.experiments.systems import TunedExperiment
+from frellm4rec.experiments.systems import TunedExperiment, longer_name
 from frellm4rec.experiments.tables import ExperimentTables
 from frellm4rec.runs.evaluations import parse_ranking
 from frellm4rec.runs.recipe import Recipe
-from frellm4rec.tuning.processes import is_for_good
+from frellm4rec.tuning.processes import exit_code_of, is_for_good
 from frellm4rec.tuning.search import NEXT_STEP, Budget, Search
 from frellm4rec.tuning.tables import FINISHED, SearchTables, changed_settings
 from frellm4rec.tuning.trials import LOSS_KEY, System
@@ -98,6 +99,8 @@ class TunedRun:
                 f"{experiment.name!r} compares its systems; --backbone and --mode, once, are of "
                 f"{experiment.reference}. Leave out --beside and further ones."
             )
+        if request.variants and longer is not None:
+            raise ConfigError("--longer is of the winner of the whole table. Leave out --variants, or --longer.")
         if LOSS_KEY in request.settings:
             raise ConfigError(f"The columns of {experiment.name!r} choose the loss. Leave out --set {LOSS_KEY}=….")
         experiment = experiment.over(*request.backbones[:1] or [""], *request.modes[:1] or [""])
@@ -123,14 +126,20 @@ class TunedRun:
         """The systems of the request, in the order of the table."""
         return self.experiment.systems(self.request.variants, self.request.settings)
 
-    def check_rankings(self) -> None:
-        """Refuse rankings that the data do not allow, before a search of hours.
+    def check_final(self) -> None:
+        """Refuse what :meth:`finish` would refuse, before a search of hours.
 
         Raises
         ------
         ConfigError, DataError
-            See :func:`~frellm4rec.evaluation.candidates.stored_candidates`.
+            If only some systems are asked for, or the data do not allow a ranking; see
+            :func:`~frellm4rec.evaluation.candidates.stored_candidates`.
         """
+        if self.request.variants:
+            raise ConfigError(
+                "The test items are opened for all systems of a table, which are compared with each other. Leave out "
+                "--variants, or write a table of your own with these systems."
+            )
         for ranking in self.request.rankings:
             n_negatives = parse_ranking(ranking)
             if n_negatives is not None:
@@ -140,10 +149,13 @@ class TunedRun:
         """Run the trials that are missing, write the tables, and return them."""
         how: dict[str, Any] = {"jobs": jobs, "progress": progress, "report": report}
         trials = self.search.run(self.systems, n_trials=self.n_trials, **how)
-        if self.longer is not None and self.runs_longer:
-            rows = system_rows(self.experiment, self.systems, trials, {}, {})
-            planned = longer_trial(rows, self.systems, n_trials=self.n_trials, seed=self.search.budget.seed)
-            self.longer.run_trials(planned, **how)
+        rows = system_rows(self.experiment, self.systems, trials, {}, {})
+        if len(rows) and rows["validation_ndcg"].isna().all():
+            self.exit_code = exit_code_of(rows["error"].iloc[0])
+        planned = longer_trial(rows, self.systems, seed=self.search.budget.seed)
+        if self.longer is not None and self.runs_longer and planned:
+            ended = self.longer.run_trials(planned, **how).row(*planned[0][:2])
+            self.exit_code = self.exit_code or (exit_code_of(ended["error"]) if ended["error"] else 0)
         return self._write(self._final_tables())
 
     def finish(self, *, jobs: int = 1, progress: bool = False, report: Report = logger.info) -> SystemTables:
@@ -155,11 +167,7 @@ class TunedRun:
             If only some systems are asked for, they have not had the same number of trials, or another process is at
             work in the folder.
         """
-        if self.request.variants:
-            raise ConfigError(
-                "The test items are opened for all systems of a table, which are compared with each other. Leave out "
-                "--variants, or write a table of your own with these systems."
-            )
+        self.check_final()
         trials = self.search.tables()
         self._check_equal_trials(trials)
         variants = self._variants(trials)
@@ -173,9 +181,17 @@ class TunedRun:
         run = ExperimentRun.open(final, plain, self.folder, dataset=self.search.dataset)
         with only_process(self.folder, "A table"):
             self._write_openings(variants)
-            tables = run.run(jobs=jobs, progress=progress, report=report)
-            self.exit_code = run.exit_code
-            return self._write(tables, is_final=True)
+            try:
+                tables = run.run(jobs=jobs, progress=progress, report=report)
+            except KeyboardInterrupt:
+                self._write(self._final_tables(), is_final=True)
+                raise
+            self.exit_code = self.exit_code or run.exit_code
+            content = self._write(tables, is_final=True)
+            if not content.final_of_systems.means.empty:
+                figure = paper_figure(final, content.final_of_systems, width=self.request.figure_width)
+                figure.save(self.folder / "figure")
+            return content
 
     def _check_equal_trials(self, trials: SearchTables) -> None:
         """Refuse systems with more or fewer trials than asked for, or with one that could still succeed."""
@@ -222,17 +238,28 @@ class TunedRun:
         variants: dict[str, Variant] = {}
         if self.longer is None:
             return variants
-        times = self.longer.budget.seconds / self.search.budget.seconds
-        tables = self.longer.tables()
-        for system in self.experiment.systems():
-            winner, ended = trials.winner(system), tables.rows_of(system)
-            if winner is None or winner["trial"] not in set(ended.loc[ended["status"] == FINISHED, "trial"]):
-                continue
-            recipe = self.longer.recipe(system, int(winner["trial"]))
-            assert recipe is not None  # the tables name recipes that are there
-            variant = self.experiment.longer_variant(system, _settings(recipe), times)
-            variants[variant.name] = variant
+        systems = self.experiment.systems()
+        rows = system_rows(self.experiment, systems, trials, {}, {})
+        for system, index, _ in longer_trial(rows, systems, seed=self.search.budget.seed):
+            ended = self.longer.tables().rows_of(system)
+            if index in set(ended.loc[ended["status"] == FINISHED, "trial"]):
+                recipe = self.longer.recipe(system, index)
+                assert recipe is not None  # the tables name recipes that are there
+                times = self.longer.budget.seconds / self.search.budget.seconds
+                variant = self.experiment.longer_variant(system, _settings(recipe), times)
+                variants[variant.name] = variant
         return variants
+
+    def _without_stale(self, tables: ExperimentTables, trials: SearchTables) -> ExperimentTables:
+        """Leave out the test of a run with more time that is not the one that would be tested now."""
+        openings = self._openings()
+        current = {name: _digest(variant) for name, variant in self._longer_variants(trials).items()}
+        stale = {
+            name
+            for name in map(longer_name, (system.name for system in self.experiment.systems()))
+            if [current.get(name)] != openings.get(name, [])[-1:]
+        }
+        return tables.without(stale)
 
     def _write_openings(self, variants: dict[str, Variant]) -> None:
         """Note for which settings the test items are opened; the same settings again are no further opening."""
@@ -265,21 +292,22 @@ class TunedRun:
         chosen = {name: _digest(variant) for name, variant in self._chosen(trials).items()}
         rows = system_rows(self.experiment, self.experiment.systems(), trials, self._openings(), chosen)
         longer = SearchTables.empty() if self.longer is None else self.longer.tables()
-        content, width = SystemTables(rows, trials, tables, longer), self.request.figure_width
+        content = SystemTables(rows, trials, self._without_stale(tables, trials), longer)
+        width = self.request.figure_width
         with disk_errors(self.folder, next_step=NEXT_STEP):
             content.save(self.folder)
             text = system_page(self.experiment, content)
             write_text(self.folder / "table.md", text.rstrip("\n"))
             if not content.search.curves.empty:
                 learning_figure(self.experiment, content, width=width).save(self.folder / "curves")
-            if content.longer_rows():
+            if content.has_longer():
                 longer_figure(self.experiment, content, width=width).save(self.folder / "longer_curves")
             more = ["--trials", str(self.n_trials), "--seconds", f"{self.search.budget.seconds:g}"]
             command = command_of(
                 self.experiment.name, self.request, [*more, *self._longer_words(), *["--final"] * is_final]
             )
-            curves = tuned_curves(self.experiment, content)
-            page = experiment_page(text, content.final, curves, self.folder, command=command)
+            curves = tuned_curves(content)
+            page = experiment_page(text, content.final_of_systems, curves, self.folder, command=command)
             write_page(self.folder / "report.html", page)
         return content
 

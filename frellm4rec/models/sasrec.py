@@ -39,7 +39,7 @@ class SASRecConfig(RecommenderConfig):
     n_inner : int
         Width of the feed-forward part.
     dropout : float
-        Rate at the embeddings, attention weights and both branches of a block.
+        Rate at the embeddings, attention weights, the inner features and both branches of a block.
     loss : {"softmax", "bce", "gbce"}
         Softmax over the catalogue (full or sampled, as the training says); binary cross-entropy against one unseen
         item, as published; or gBCE of gSASRec, against many.

@@ -28,7 +28,8 @@ class Recommendation:
     items : (n,) int
         Best first; tied scores in the order of the catalogue.
     scores : (n,) float
-        Inner products with the user's last state, as ``model.score`` returns them; comparable within one user only.
+        As ``model.score`` returns them: of a model with an item table, inner products with the user's last state;
+        comparable within one user only.
     history : (n_history,) int
         Items given, oldest first.
     n_read : int

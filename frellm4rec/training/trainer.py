@@ -36,8 +36,9 @@ def train(
 
     Each user gives the most recent ``max_length + 1`` training items. With supervision ``every``, all but the last are
     read and each next one is predicted; with ``prefix``, one prefix per user and step is drawn and the item after it is
-    predicted; with ``all-prefixes``, each prefix is a sample of the epoch. Validation and test items are never read or
-    predicted in a training step; the validation items choose the epoch.
+    predicted; with ``all-prefixes``, each prefix is a sample of the epoch; with ``own``, all are read and the model
+    hides some of them, which it predicts. Validation and test items are never read or predicted in a training step; the
+    validation items choose the epoch.
 
     Parameters
     ----------

@@ -243,7 +243,10 @@ class Search:
     def run_trial(self, system: System, index: int, settings: dict[str, Any], *, progress: bool = False) -> None:
         """Train one trial to its end; an interrupted one goes on from its checkpoint."""
         self.recipe_path(system, index).with_suffix(".error.json").unlink(missing_ok=True)
-        recipe = self.recipe(system, index) or self._planned(system, index, settings)
+        recipe = self.recipe(system, index)
+        if recipe is None or recipe.to_dict() == self._resolved(system, index, settings).to_dict():
+            # The second is a trial that failed before its epochs were measured.
+            recipe = self._planned(system, index, settings)
         train_recipe(recipe, out=self.folder / RUNS_FOLDER, resume=True, dataset=self.dataset, progress=progress)
 
     def recipe_path(self, system: System, index: int) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -180,10 +180,17 @@ def _without_folders(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the dotted settings of model and training that are not at the default of the model."""
-    default = flatten(Recipe(model=recipe.model).to_dict())
-    values = flatten(recipe.to_dict()).items()
-    return {name: value for name, value in values if "." in name and value != default.get(name)}
+    """Return the dotted settings of model and training from which :meth:`Recipe.merged` makes the recipe again.
+
+    They are those that are not at the default of the model, or not at the default that other settings bring along.
+    """
+    plain = flatten(Recipe(model=recipe.model).to_dict())
+    dependent = flatten(replace(recipe, training=None).to_dict())
+    return {
+        name: value
+        for name, value in flatten(recipe.to_dict()).items()
+        if "." in name and (value != plain.get(name) or value != dependent.get(name))
+    }
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ class MAERecConfig(RecommenderConfig):
     n_inner : int or None
         Width of the feed-forward part; four times ``n_features`` when left out.
     dropout : float
-        At the embeddings, attention weights and both branches of a block.
+        At the embeddings, attention weights, the inner features and both branches of a block.
     loss : {"bce", "softmax"}
         Binary cross-entropy against one unseen item; or the softmax over the catalogue (full or sampled).
     mae_weight : float

@@ -45,7 +45,8 @@ class MoRecConfig(RecommenderConfig):
     n_inner : int or None
         Width of the feed-forward part; four times ``n_features`` when left out.
     dropout : float
-        Before the second linear map, at the embeddings, attention weights and both branches of a block.
+        Before the second linear map, at the embeddings, attention weights, the inner features and both branches of a
+        block.
     loss : {"bce", "in-batch", "softmax"}
         Binary cross-entropy against unseen items; cross-entropy against the items of the batch with the correction for
         their popularity; softmax over the catalogue (full or sampled, as the training says).

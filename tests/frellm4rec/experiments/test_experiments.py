@@ -253,6 +253,21 @@ def test_fewer_seeds_leave_the_other_cells_in_the_tables(finished, trainings, tm
     assert len(again.run().cells) == len(again_tables.cells) - 2
 
 
+def test_cells_of_an_earlier_definition_are_not_averaged_in(finished, trainings, tmp_path):
+    run, _, _ = finished
+    shutil.copytree(run.folder, tmp_path / "copy")
+    other = {**OWN["variants"][1], "overrides": {"architecture.cutoff": 0.4}}
+    content = {**OWN, "variants": [OWN["variants"][0], other]}
+    changed = ExperimentRun.open(
+        Experiment.from_dict(content, "tiny"), replace(run.request, n_seeds=1, baselines=()), tmp_path / "copy"
+    )
+    tables = changed.run()
+    assert trainings == ["1"]
+    seeds = tables.cells[tables.cells["ranking"] == "full"].groupby("variant")["seed"].agg(set)
+    assert seeds["1"] == {0}
+    assert seeds["full"] == {0, 1}
+
+
 def test_an_interrupted_cell_is_resumed_to_the_same_numbers(finished, trainings, tmp_path, monkeypatch):
     run, tables, _ = finished
     request = replace(run.request, n_seeds=1, variants=("full", "1"))
@@ -461,7 +476,7 @@ def test_tables_of_an_earlier_version_are_read(finished, trainings, tmp_path):
     assert "95 % bootstrap intervals are over users" in text
     assert "Families" not in text
     # What it says of itself is read from the stored evaluations again.
-    joined = join_folders([tmp_path / "old"], lambda _: "full")
+    joined = join_folders([tmp_path / "old"], lambda _: load_experiment("ablation"))
     pd.testing.assert_frame_equal(joined.differences, tables.differences)
     assert joined.cells["note"].tolist() == tables.cells["note"].tolist()
 

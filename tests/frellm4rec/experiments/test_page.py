@@ -30,7 +30,7 @@ def tuned(tmp_path_factory) -> Path:
     folder = shutil.copytree(FIGURES / "table2", tmp_path_factory.mktemp("page") / "table2")
     experiment, tables = load_definition("table2"), SystemTables.load(folder)
     command = command_of("table2", REQUEST, ["--trials", "3"])
-    curves = tuned_curves(experiment, tables)
+    curves = tuned_curves(tables)
     page = experiment_page(system_page(experiment, tables), tables.final, curves, folder, command=command)
     return write_page(folder / "report.html", page)
 

@@ -271,11 +271,45 @@ def test_a_system_that_cannot_be_trained_is_a_row_with_its_reason(opened, monkey
     monkeypatch.setattr(search, "train_recipe", broken)
     run = opened(n_trials=1, n_seeds=1)
     run.tune()
+    assert run.exit_code == 0
     tables = run.finish()
     row = tables.systems.set_index("variant").loc["gru4rec-own"]
     assert (row["n_failed"], row["n_trials"]) == (1, 1)
     assert "gru4rec-own" not in set(tables.final.cells["variant"])
     assert "no titles here" in (run.folder / "table.md").read_text()
+
+
+def test_a_search_without_any_finished_trial_ends_with_the_code_of_its_error(opened, monkeypatch):
+    from frellm4rec.tuning import search
+
+    def broken(recipe, **options):
+        raise ConfigError("k is too large")
+
+    monkeypatch.setattr(search, "train_recipe", broken)
+    run = opened(content={**TOY, "systems": TOY["systems"][:2]}, n_trials=1)
+    run.tune()
+    assert run.exit_code == ConfigError.exit_code
+    assert "k is too large" in (run.folder / "table.md").read_text()
+
+
+def test_an_interrupted_final_leaves_the_page_of_the_table(opened, monkeypatch):
+    run = opened(content={**TOY, "systems": TOY["systems"][1:2]}, n_trials=1, n_seeds=2)
+    run.tune()
+    evaluate, calls = runner.evaluate_trained, []
+
+    def stopped(*args, **options):
+        calls.append(1)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(runner, "evaluate_trained", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish()
+    text = (run.folder / "table.md").read_text()
+    assert "Validation, and what it cost" in text
+    assert "Test, full ranking" in text
+    assert "--final" in (run.folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -335,7 +369,12 @@ def test_the_command_plans_searches_and_opens(log, tmp_path, monkeypatch, capsys
     words += ["--ranking", "10+1", "--seeds", "1", "--figure-width", "85", "--out", str(out)]
     code, text, _ = command(monkeypatch, capsys, *words, "--dry-run")
     assert code == 0
-    assert "4 trials, 4 to run" in text
+    assert "4 trials, 4 to run, about 0.0 hours" in text
+    assert "the winner again" not in text
+    assert (
+        "then the winner again, with 0.2 seconds"
+        in command(monkeypatch, capsys, *words, "--longer", "2", "--dry-run")[1]
+    )
     assert not out.exists()
     code, text, err = command(monkeypatch, capsys, *words)
     assert (code, "have not been opened" in text) == (0, True), err
