@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from spectral_probe.errors import ConfigError, did_you_mean
+from spectral_probe.storage.plain_text import without_nan
 
 #: The panel of these options in the help of every command.
 PANEL = "Run"
@@ -86,10 +87,10 @@ def print_json(content: Any, fields: str | None = None, *, finished: Sequence[Pa
             raise
         runs, are = ("run", "is") if len(finished) == 1 else ("runs", "are")
         raise ConfigError(
-            f"{error} The {runs} {are} finished: {', '.join(map(str, finished))}. `spectral-probe report` shows an "
-            "analysis or a comparison; `spectral-probe runs` lists every run."
+            f"{error} The {runs} {are} finished: {', '.join(map(str, finished))}. report.html in the folder of a run "
+            "shows it; `spectral-probe runs` lists every run."
         ) from error
-    typer.echo(json.dumps(shown, indent=2, default=str))
+    typer.echo(json.dumps(without_nan(shown), indent=2, default=str, allow_nan=False))
 
 
 def chosen(content: Any, names: Iterable[str]) -> Any:
@@ -105,7 +106,8 @@ def chosen(content: Any, names: Iterable[str]) -> Any:
 
 
 def _unknown(name: str, known: Sequence[str]) -> ConfigError:
-    has = ", ".join(k for k in known if "." not in k)
+    top = [key for key in known if not any(key.startswith(f"{other}.") for other in known)]
+    has = ", ".join(top)
     return ConfigError(f"--fields has no field {name!r}; the result has {has}.{did_you_mean(name, known)}")
 
 

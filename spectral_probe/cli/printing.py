@@ -168,11 +168,15 @@ def _curve(profile: DecayProfile, all_layers: bool) -> tuple[str, list[Column], 
     if changes := changes_in_words(profile):
         title = f"{title}\n{changes}"
     if profile.component == "whole" or "taste" not in set(profile.table["component"]):
-        rows = select_curve(profile.table, null=profile.null).to_dict("records")
+        kinds = set(profile.table["nodes"]) if "nodes" in profile.table else set()
+        nodes = profile.protocol.get("options", {}).get("nodes", "carried")
+        chosen = nodes if nodes in kinds else None
+        rows = select_curve(profile.table, null=profile.null, nodes=chosen).to_dict("records")
         shown = _shown(rows, "share", all_layers)
         null = str(rows[0]["null"])
         columns = _share_columns([rows[i] for i in shown], null, profile.has_measurable_input("whole"))
-        return f"{title}\nLow-pass share of the energy; excess {UNIT}", columns, len(rows)
+        of = f", nodes that are {chosen}" if chosen is not None and len(kinds) > 1 else ""
+        return f"{title}\nLow-pass share of the energy{of}; excess {UNIT}", columns, len(rows)
     nodes = profile.protocol.get("options", {}).get("nodes", "carried")
     components = [profile.component, *(name for name in ("taste", "popularity") if name != profile.component)]
     curves: dict[str, Rows] = {name: profile.curve(name, nodes=nodes).to_dict("records") for name in components}

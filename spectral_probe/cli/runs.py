@@ -80,7 +80,7 @@ def _check_folder(folder: Path) -> None:
     """Raise DataError for what can hold no runs; ``runs/`` may be missing, as it is before the first run."""
     what = ""
     if (folder / "run.json").exists():
-        what = f"is a run itself. See it with `spectral-probe report {folder}`, or name the folder that holds it"
+        what = "is a run itself. Open report.html in it, or name the folder that holds it"
     elif folder.exists() and not folder.is_dir():
         what = "is a file. Name a folder with runs"
     elif not folder.exists() and folder != ROOT:

@@ -17,6 +17,7 @@ from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.tables import FIRST_VERSION, PUBLISHED_SHARE, TEXT_COLUMNS
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.storage.atomic import write_csv, write_text
+from spectral_probe.storage.plain_text import without_nan
 from spectral_probe.storage.reading import check_shape, read_json, refuse_special
 
 FORMAT = 2
@@ -67,7 +68,7 @@ def save_profile(profile: Any, directory: str | os.PathLike[str]) -> None:
             for name, control in profile.controls.items()
         },
     }
-    text = json.dumps(_without_nan({**profile.summary(), "profile": state}), indent=2, allow_nan=False)
+    text = json.dumps(without_nan({**profile.summary(), "profile": state}), indent=2, allow_nan=False)
     write_text(folder / "summary.json", text)
 
 
@@ -196,12 +197,3 @@ def _of_control(curves: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _interval(stored: dict[str, float | None]) -> Interval:
     return Interval(*(math.nan if stored[name] is None else float(stored[name]) for name in ("value", "low", "high")))  # type: ignore[arg-type]
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with NaN replaced by None, because JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -58,6 +58,12 @@ def select_curve(
     return rows.sort_values("layer")
 
 
+def tau_of(rows: pd.DataFrame) -> str:
+    """Return the diffusion time of some rows of a run's table as ``τ = 5``; of several, all of them."""
+    times = sorted({float(tau) for tau in rows["tau"].dropna()})
+    return f"τ = {', '.join(f'{time:g}' for time in times)}"
+
+
 def known_name(what: str, name: str, known: Mapping[str, ValueT]) -> ValueT:
     """Return the value of a name; ConfigError with the known names and the closest one if it is unknown."""
     check_choice(what, name, known, "Choose one of these, or measure it first.")

@@ -47,7 +47,7 @@ def explore_panels(
     if users is not None:
         panels.append(users[0])
         data |= users[1]
-    maps = {name: table for name, table in _maps(profiles, names, runs).items() if table is not None}
+    maps = _maps(profiles, names, runs)
     if maps:
         panel, heat = heat_panel(maps, profiles[0].null or "swap")
         panels.append(panel)
@@ -57,15 +57,21 @@ def explore_panels(
 
 def _maps(
     profiles: Sequence[DecayProfile], names: Sequence[str], runs: Sequence[AnalysisRun]
-) -> dict[str, pd.DataFrame | None]:
-    """Return the frequency table of each model: from its energies, or as its run has it beside the figure."""
-    maps: dict[str, pd.DataFrame | None] = {}
+) -> dict[str, pd.DataFrame]:
+    """Return the frequency table of each model: from its energies, or as its run has it beside the figure.
+
+    A map over another null than that of the first profile is left out, because the panel names one null for all.
+    """
+    maps: dict[str, pd.DataFrame] = {}
+    first = profiles[0].null or "swap"
     for number, (profile, name) in enumerate(zip(profiles, names, strict=True)):
-        null = profile.null or "swap"
+        null, table = profile.null or "swap", None
         if profile.energy is not None and null in profile.energy.null_energy:
-            maps[name] = frequency_table(profile.energy, null)
-        else:
-            maps[name] = _saved_map(runs[number]) if runs else None
+            table = frequency_table(profile.energy, null)
+        elif runs:
+            table = _saved_map(runs[number])
+        if table is not None and null == first and table.notna().any(axis=None):
+            maps[name] = table
     return maps
 
 

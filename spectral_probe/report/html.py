@@ -12,7 +12,7 @@ import pandas as pd
 from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.tables import select_curve
+from spectral_probe.profiles.tables import select_curve, tau_of
 from spectral_probe.report.columns import Data
 from spectral_probe.report.explore import explore_panels
 from spectral_probe.report.glossary import explanations
@@ -221,7 +221,8 @@ def _profile_section(profile: DecayProfile, origin: Origin | None) -> Section:
     ]
     head = ("control", "what it shows", "retention at the last block", "verdict it would give")
     users = _extreme_users(profile)
-    title = "Users with the largest and the smallest taste at the input"
+    of = "taste" if "taste" in profile.per_user else "whole excess"
+    title = f"Users with the largest and the smallest {of} at the input"
     blocks: list[Any] = [
         *caveats,
         *_curves(profile),
@@ -269,7 +270,7 @@ def _curves(profile: DecayProfile) -> list[Table]:
     ]
     null = str(whole["null"].iloc[0])
     head = ("layer", "low-pass share", f"{null} null", "excess")
-    curves.append(Table("whole: low-pass share of the energy (τ = 5)", head, layers, is_open=not curves))
+    curves.append(Table(f"whole: low-pass share of the energy ({tau_of(whole)})", head, layers, is_open=not curves))
     return curves
 
 

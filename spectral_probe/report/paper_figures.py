@@ -25,7 +25,7 @@ from spectral_probe.profiles.figures import (
     unmeasurable,
 )
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.tables import frequency_table, select_curve
+from spectral_probe.profiles.tables import frequency_table, select_curve, tau_of
 from spectral_probe.report.words import NOT_AVAILABLE
 
 _INTERVALS = "Shaded bands and bars: 95 % bootstrap intervals over users."
@@ -46,7 +46,9 @@ def run_figures(
     """
     table = pd.concat([profile.to_frame() for profile in profiles], ignore_index=True)
     null = next((profile.null for profile in profiles if profile.null is not None), "swap")
-    foreseen = {name_of(p): p.foreseen for p in profiles if p.foreseen is not None and len(p.foreseen)}
+    # Without a measurable taste at the input there is no unit in which it could be told.
+    has_unit = [p for p in profiles if p.has_measurable_input("taste")]
+    foreseen = {name_of(p): p.foreseen for p in has_unit if p.foreseen is not None and len(p.foreseen)}
     figures = curve_figures(table, foreseen, null=null, width=width)
     measured = {
         name_of(profile): frequency_table(profile.energy, null)
@@ -176,17 +178,17 @@ def _share(table: pd.DataFrame, null: str, width: int) -> PaperFigure:
 
 def _excess(table: pd.DataFrame, width: int) -> PaperFigure:
     nulls = nulls_of(table)
+    data = table[(table["control"] == "none") & (table["component"] == "whole") & (table["band"] == "low")]
     parts = "; ".join(f"over {null}: {NULLS_IN_WORDS[null]}" for null in nulls)
     caption = (
-        f"Whole excess of the low-pass share over each null (τ = 5; popularity, lag profile and taste together), over "
-        f"relative depth, on one scale; {parts}. {_ENDS} {_INTERVALS} {_data(table)}"
+        f"Whole excess of the low-pass share over each null ({tau_of(data)}; popularity, lag profile and taste "
+        f"together), over relative depth, on one scale; {parts}. {_ENDS} {_INTERVALS} {_data(table)}"
     )
     rows = [
         {"model": str(model), "null": null, **_first_and_last(select_curve(part, null=null), "excess")}
         for model, part in table.groupby("model", sort=False)
         for null in nulls
     ]
-    data = table[(table["control"] == "none") & (table["component"] == "whole") & (table["band"] == "low")]
     return PaperFigure(excess_figure(table, width=width), data, caption, pd.DataFrame(rows))
 
 

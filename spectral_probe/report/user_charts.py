@@ -76,7 +76,9 @@ def user_panel(
         Of the draw.
     """
     tables = [_carried(profile) for profile in profiles]
-    quantities = [name for name in _SHOWN_QUANTITIES if all(name in table for table in tables)]
+    quantities = [
+        name for name in _SHOWN_QUANTITIES if all(name in table and table[name].notna().any() for table in tables)
+    ]
     if not quantities or tables[0].empty:
         return None
     shown = _shown(tables[0], quantities[0], n_shown, seed)

@@ -87,6 +87,7 @@ CHANGE_SIGNS = (
     ("▼", "in a comparison: it carries less of it"),
     ("≈", "in a comparison: a higher low-pass share by smoothing alone"),
     ("▽", "in a comparison: a lower low-pass share, and no measurable change of what is carried"),
+    ("=", "in a comparison: no measurable change"),
 )
 
 

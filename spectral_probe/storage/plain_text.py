@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 #: Control characters but tab and newline, marks that reverse the direction of text, and halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,3 +31,12 @@ def markdown_text(text: object) -> str:
 def markdown_cell(text: object) -> str:
     """Return the content of a cell of a Markdown table: as :func:`markdown_text`, on one line, without a border."""
     return " ".join(markdown_text(text).split()).replace("|", r"\|")
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value with NaN and infinities replaced by None, because JSON has neither."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

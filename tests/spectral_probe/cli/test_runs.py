@@ -189,7 +189,7 @@ def test_the_fields_that_are_known_before_the_work_are_those_of_a_summary() -> N
 
 
 def test_a_field_that_is_refused_after_the_work_leaves_the_path_of_the_run() -> None:
-    with pytest.raises(ConfigError, match=r"The run is finished: runs/x.*`spectral-probe report`"):
+    with pytest.raises(ConfigError, match=r"The run is finished: runs/x. report.html in the folder"):
         print_json({"a": {"b": 1}}, "a.c", finished=[Path("runs/x")])
 
 
