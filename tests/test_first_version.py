@@ -97,6 +97,7 @@ def test_saved_grams_have_curves_of_the_new_measure_and_no_verdict(analysis, tmp
     code, _, err = run_probe(["compare", str(analysis), str(folder)], monkeypatch, capsys)
     assert code == 2
     assert "Only curves with the same options can be compared" in err
+    assert "Analyse its Grams again: spectral-probe analyze RUN." in " ".join(err.split())
 
 
 def test_an_analysis_it_began_is_not_finished_with_another_measure(analysis, monkeypatch, capsys) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ MEASURED = (
     *("treatment", "weights"),
     *("drop_first", "center", "normalize_rows"),
 )
+#: Of these, what no option of the command line sets.
+_WITHOUT_FLAG = ("whole_tau", "n_references", "treatment", "drop_first", "center", "normalize_rows")
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,21 @@ def check_comparable(profiles: Sequence[DecayProfile]) -> None:
             if other_settings.get(name) != settings[0].get(name):
                 raise ConfigError(
                     f"Only curves with the same options can be compared: {name} is {settings[0].get(name)!r} for "
-                    f"{name_of(profiles[0])} and {other_settings.get(name)!r} for {name_of(profile)}. Analyse one of "
-                    f"the two again with the --{name.replace('_', '-')} of the other."
+                    f"{name_of(profiles[0])} and {other_settings.get(name)!r} for {name_of(profile)}. "
+                    f"{_way_to_equal(name, settings[0], other_settings)}"
                 )
+
+
+def _way_to_equal(name: str, *settings: Mapping[str, Any]) -> str:
+    """Return what to do about an option in which two curves differ."""
+    if sum(options.get("n_pseudo") is None for options in settings) == 1:
+        return (
+            "One of the two runs is of the first version (0.1.0), which measured otherwise. Analyse its Grams again: "
+            "spectral-probe analyze RUN."
+        )
+    if name in _WITHOUT_FLAG:
+        return f"Analyse one of the two again in Python, with the {name} of the other."
+    return f"Analyse one of the two again with the --{name.replace('_', '-')} of the other."
 
 
 def with_distinct_names(profiles: Sequence[DecayProfile]) -> list[DecayProfile]:
