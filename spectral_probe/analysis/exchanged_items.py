@@ -7,7 +7,7 @@ are not independent and the z of many exchanges spreads more than 1. Where its s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
+from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.recording.pilot import popularity_bins
+from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.spectrum.components import component_excess
 from spectral_probe.types import FloatArray, IntArray
 
 N_EXCHANGES = 50
 TOLERATED_SD = 1.2
+#: Where the protocol of a profile has the numbers of :meth:`ExchangedItems.to_dict`.
+ENTRY = "exchanged_items"
 #: Exchanges whose Grams are held at once.
 _BATCH = 5
 
@@ -44,15 +48,32 @@ class ExchangedItems:
         """Standard deviation of z over the exchanges."""
         return float(self.exchanged.std(ddof=1))
 
-    @property
-    def embed_sd(self) -> float:
-        """What the test of ``embed`` divides by: the standard deviation where it exceeds 1.2, else 1."""
-        return self.sd if self.sd > TOLERATED_SD else 1.0
-
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers for the protocol."""
         numbers = {"z": self.real, "mean_z": float(self.exchanged.mean()), "sd_z": self.sd}
         return {**{name: round(value, 4) for name, value in numbers.items()}, "n_exchanges": len(self.exchanged)}
+
+
+def entry_of(run: AnalysisRun) -> dict[str, Any]:
+    """Return what the protocol of a run has of the control, ``{ENTRY: numbers}``.
+
+    Empty for a run without the control, and for a run that was never measured.
+
+    Raises
+    ------
+    DataError
+        If the profile of the run cannot be read.
+    """
+    if not (run.path / "summary.json").is_file():
+        return {}
+    protocol = DecayProfile.load(run.path).protocol
+    return {ENTRY: protocol[ENTRY]} if ENTRY in protocol else {}
+
+
+def embed_sd(protocol: Mapping[str, Any]) -> float:
+    """Return what the test of ``embed`` divides by: the standard deviation of z where it exceeds 1.2, else 1."""
+    sd = float(protocol.get(ENTRY, {}).get("sd_z", 1.0))
+    return sd if sd > TOLERATED_SD else 1.0
 
 
 def item_vectors(model: LayeredModel) -> npt.NDArray[np.float32]:

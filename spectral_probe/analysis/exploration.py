@@ -19,7 +19,7 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.bootstrap import Interval
-from spectral_probe.profiles.tables import excess_table, known_name
+from spectral_probe.profiles.tables import excess_table, known_name, null_of
 from spectral_probe.profiles.verdict import Verdict, judge
 from spectral_probe.progress import progress_bar
 from spectral_probe.recording.layer_grams import LayerGrams
@@ -176,14 +176,14 @@ class Exploration:
         """Return the diffusion times of a component, in order."""
         return sorted(known_name("component", component, self.excess))
 
-    def default(self) -> Setting:
-        """Return the setting of the analysis."""
+    def default(self, component: str | None = None) -> Setting:
+        """Return the setting of the analysis, of a component; default: that of its headline."""
         options = self.options
-        tau = options.whole_tau if options.component == "whole" else options.tau
+        component = component or options.component
         return Setting(
-            component=options.component,
-            tau=tau,
-            null=options.null,
+            component=component,
+            tau=options.whole_tau if component == "whole" else options.tau,
+            null=null_of(component, options.null),
             bands=str(Bands.parse(options.bands)),
             weights=options.weights,
         )
@@ -198,8 +198,9 @@ class Exploration:
         """
         values, w = self._excess(setting), self._weights(setting)
         if not (w > 0).any():
+            wanted = f"at least {setting.least}" if setting.most is None else f"{setting.least} to {setting.most}"
             raise ConfigError(
-                f"No user is measured on {setting.least} to {setting.most} nodes; the measured users have "
+                f"No user is measured on {wanted} nodes; the measured users have "
                 f"{self.energy.measured[self.energy.is_valid].min()} to {self.energy.measured.max()}. Widen the range."
             )
         options = self.options

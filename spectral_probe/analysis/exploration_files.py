@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spectral_probe.analysis.exchanged_items import TOLERATED_SD
+from spectral_probe.analysis.exchanged_items import ENTRY, embed_sd, entry_of
 from spectral_probe.analysis.exploration import TAUS, Exploration
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
 from spectral_probe.analysis.saved_options import saved_config
@@ -62,7 +62,7 @@ def explore_profile(
         See :meth:`Exploration.build`.
     """
     source = profile.source
-    settings: dict[str, Any] = {"taus": taus, "nodes": nodes, "embed_sd": _embed_sd(profile)}
+    settings: dict[str, Any] = {"taus": taus, "nodes": nodes, "embed_sd": embed_sd(profile.protocol)}
     if source is None:
         raise DataError(
             "This profile does not know where its Grams are: it was made from energies alone. Take the profile of "
@@ -77,8 +77,8 @@ def explore_profile(
     folder = grams_run.grams_path(MAIN)
     if not folder.is_dir():
         raise DataError(f"{folder} holds no saved Grams. Run the analysis again from the model.")
-    if run.path != grams_run.path:
-        settings["embed_sd"] = _embed_sd(DecayProfile.load(grams_run.path))
+    if ENTRY not in profile.protocol:  # a re-analysis of an earlier version: only its source has the entry
+        settings["embed_sd"] = embed_sd(entry_of(grams_run))
     files = sorted(path for path in folder.iterdir() if path.is_file())
     wanted = repr((_FORMAT, options, sorted({*map(float, taus)}), nodes))
     key = digest([wanted, *(f"{path.name} {file_hash(path)}" for path in (*files, grams_run.path / "graph.npz"))])
@@ -91,12 +91,6 @@ def explore_profile(
         with only_a_cache(path):
             write_npz(path, dict(_arrays(exploration)))
     return exploration
-
-
-def _embed_sd(profile: DecayProfile) -> float:
-    """Return what the test of ``embed`` divides by, from the control ``exchanged-items``."""
-    sd = float(profile.protocol.get("exchanged_items", {}).get("sd_z", 1.0))
-    return sd if sd > TOLERATED_SD else 1.0
 
 
 def _arrays(exploration: Exploration) -> Iterator[tuple[str, npt.NDArray[Any]]]:

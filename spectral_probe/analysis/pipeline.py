@@ -15,7 +15,7 @@ import pandas as pd
 from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
-from spectral_probe.analysis.exchanged_items import exchange_items, item_vectors
+from spectral_probe.analysis.exchanged_items import ENTRY, embed_sd, exchange_items, item_vectors
 from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import GivenInputs, give_inputs, resolve_model, revision_of
@@ -142,18 +142,15 @@ def run_analysis(
         vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
         captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
         cache_dir = cache_root() / "heat"
-        exchanged = None
         if vectors is not None and captures[MAIN].is_causal:
             stage("analysis: exchanged-items")
             exchanged = exchange_items(vectors, captures[MAIN], graph, options, cache_dir=cache_dir)
-        embed_sd = 1.0 if exchanged is None else exchanged.embed_sd
+            config[ENTRY] = exchanged.to_dict()
         stage("analysis")
-        profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd)
+        profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd(config))
         profile = _with_users(profile, captures, data)
         if inputs.is_by_position:
             profile = replace(profile, caveats=(*profile.caveats, BY_POSITION))
-        if exchanged is not None:
-            config["exchanged_items"] = exchanged.to_dict()
         source = Captured(captures[MAIN], graph) if run is None else run.path
         profile = replace(profile, protocol={**config, **profile.protocol}, source=source)
         if run is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spectral_probe.analysis.exchanged_items import TOLERATED_SD
+from spectral_probe.analysis.exchanged_items import embed_sd, entry_of
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
 from spectral_probe.analysis.origin import origin_of
@@ -75,7 +75,7 @@ def reanalyze(
     stage("saved Grams")
     captures = source.load_captures()
     _refuse_new_captures(before, options, captures)
-    graph = source.load_graph()
+    graph, exchanged = source.load_graph(), _exchanged(source, before, captures)
     _check_users(source, captures, graph)
     config = {**stored, "options": options.to_dict(), "grams_from": source.path.name}
     labels = {
@@ -90,15 +90,27 @@ def reanalyze(
         profile = measure(
             *(captures, graph, options, labels),
             cache_dir=cache_root() / "heat",
-            embed_sd=_embed_sd(source) if "exchanged-items" in before.controls else 1.0,
+            embed_sd=embed_sd(exchanged),
         )
         profile = _like_source(profile, source, captures, graph.user_items.shape[0], before, options)
         unsaved = Captured(captures[MAIN], graph) if run is None else run.path
-        profile = replace(profile, protocol={**config, **profile.protocol}, source=unsaved)
+        profile = replace(profile, protocol={**config, **exchanged, **profile.protocol}, source=unsaved)
         if run is not None:
             stage("figures and report")
             write_results(run, profile, origin_of(run), figure_width=figure_width)
     return Analysis(profile, run)
+
+
+def _exchanged(source: AnalysisRun, before: AnalysisOptions, captures: dict[str, LayerGrams]) -> dict[str, Any]:
+    """Return the entry of the control ``exchanged-items``; a line of the log says where it was never computed."""
+    entry = entry_of(source)
+    if not entry and "exchanged-items" in before.controls and MAIN in captures and captures[MAIN].is_causal:
+        logger.warning(
+            "%s was stopped before exchanged-items was computed, so the test of the input is not made stricter. "
+            "Finish it first (spectral-probe analyze %s --resume), or read the verdict without this control.",
+            *(source.path.name, source.path),
+        )
+    return entry
 
 
 def _check_users(source: AnalysisRun, captures: dict[str, LayerGrams], graph: ItemGraph) -> None:
@@ -156,13 +168,6 @@ def _like_source(
                 per_user, known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"]
             )
     return replace(profile, protocol=protocol, caveats=caveats, per_user=per_user)
-
-
-def _embed_sd(source: AnalysisRun) -> float:
-    """Return what the test of ``embed`` divides by, from the control ``exchanged-items`` of a run."""
-    stored = DecayProfile.load(source.path).protocol.get("exchanged_items", {})
-    sd = float(stored.get("sd_z", 1.0))
-    return sd if sd > TOLERATED_SD else 1.0
 
 
 def _refuse_new_captures(before: AnalysisOptions, after: AnalysisOptions, captures: dict[str, LayerGrams]) -> None:

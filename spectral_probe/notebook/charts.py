@@ -14,7 +14,7 @@ from spectral_probe.figure_style import NULL_GREY, PALETTE
 from spectral_probe.notebook.requirements import require
 from spectral_probe.profiles.drawing import COMPONENT_TITLES
 from spectral_probe.profiles.profile import DecayProfile
-from spectral_probe.profiles.tables import known_name
+from spectral_probe.profiles.tables import known_name, null_of
 
 _WIDTH, _HEIGHT = 300, 240
 #: The menu of the chart: save as SVG or PNG; no link to a page outside.
@@ -52,7 +52,8 @@ def chart_rows(profile: DecayProfile, components: Sequence[str]) -> pd.DataFrame
     ConfigError
         If a component is unknown, or none was measured.
     """
-    measured = {name: profile.curve(name, null=profile.null or "swap") for name in reversed(COMPONENT_TITLES)}
+    nulls = {name: null_of(name, profile.null or "swap") for name in reversed(COMPONENT_TITLES)}
+    measured = {name: profile.curve(name, null=null) for name, null in nulls.items()}
     measured = {name: curve for name, curve in measured.items() if not curve.empty}
     frames = []
     for component in dict.fromkeys(components):
@@ -61,8 +62,9 @@ def chart_rows(profile: DecayProfile, components: Sequence[str]) -> pd.DataFrame
             curve = curve.assign(retention=float("nan"), retention_low=float("nan"), retention_high=float("nan"))
         frames.append(curve.assign(states="the model"))
         random = profile.controls.get("random-weights")
-        if random is not None and not random.curve(component).empty:
-            frames.append(random.curve(component).assign(states="random weights"))
+        reference = None if random is None else random.curve(component, null=nulls[component])
+        if reference is not None and not reference.empty:
+            frames.append(reference.assign(states="random weights"))
     if not frames:
         raise ConfigError(f"components must name at least one of {list(measured)}; got none.")
     columns = ["component", "states", "layer", "layer_name", "state", "n_users"]

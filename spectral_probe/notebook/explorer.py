@@ -147,14 +147,15 @@ class Explorer:
         if changed is controls["component"]:
             times, tau = self._times(controls["component"].value), controls["tau"].value
             is_whole = controls["component"].value == "whole"
-            options = self.exploration.options
+            analysed = self.exploration.default(controls["component"].value)
             # A diffusion time of the whole means another share, so the slider goes to that of the analysis.
             if is_whole or tau not in [value for _, value in times]:
-                tau = options.whole_tau if is_whole else options.tau
+                tau = analysed.tau
             controls["tau"].options = times
             controls["tau"].value = tau
+            controls["null"].value = analysed.null
             if not is_whole:
-                controls["null"].value, controls["band"].value = "swap", "low"
+                controls["band"].value = "low"
         if changed is controls["bands"]:
             controls["band"].options = _band_menu(controls["bands"].value)
             controls["band"].value = "low"
@@ -175,7 +176,7 @@ class Explorer:
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """Return in what the setting differs from that of the analysis: {name: (analysis, setting)}."""
-        default = self._default_of(self.setting.component)
+        default = self.exploration.default(self.setting.component)
         pairs = {
             field.name: (getattr(default, field.name), getattr(self.setting, field.name)) for field in fields(default)
         }
@@ -192,12 +193,6 @@ class Explorer:
         if self.setting.most is not None:
             words.append(f"users ({self.setting.least} to {self.setting.most} nodes)")
         return ", ".join(words)
-
-    def _default_of(self, component: str) -> Setting:
-        options = self.exploration.options
-        tau = options.whole_tau if component == "whole" else options.tau
-        null = options.null if component == "whole" else "swap"
-        return replace(self.exploration.default(), component=component, tau=tau, null=null)
 
     def command(self) -> str:
         """Return the command that analyses the saved Grams with this setting.

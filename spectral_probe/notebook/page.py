@@ -13,6 +13,7 @@ from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.figures import pair_of_curves
 from spectral_probe.profiles.profile import JUDGED, DecayProfile
 from spectral_probe.profiles.shown import thousandths
+from spectral_probe.profiles.tables import null_of
 from spectral_probe.profiles.verdict import NOT_MEASURABLE
 from spectral_probe.report.words import (
     NOT_AVAILABLE,
@@ -107,7 +108,8 @@ def _rows(profile: DecayProfile, components: list[str]) -> list[dict[str, Any]]:
     layers: dict[str, list[str]] = {}
     for component in components:
         is_measurable = profile.has_measurable_input(component)
-        curve = profile.curve(component, null=profile.null or "swap", nodes=_nodes(profile, component))
+        null = null_of(component, profile.null or "swap")
+        curve = profile.curve(component, null=null, nodes=_nodes(profile, component))
         for row in curve.to_dict("records"):
             interval = Interval(*(row[name] for name in ("excess", "excess_low", "excess_high")))
             excess = thousandths(interval).removesuffix(" × 10⁻³")

@@ -17,7 +17,7 @@ from spectral_probe.profiles.drawing import share_curve
 from spectral_probe.profiles.figures import pair_of_curves
 from spectral_probe.profiles.files import load_profile, save_profile
 from spectral_probe.profiles.shown import Captured, Shown
-from spectral_probe.profiles.tables import curve_table, known_name, select_curve, user_table, wide_users
+from spectral_probe.profiles.tables import curve_table, known_name, null_of, select_curve, user_table, wide_users
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS
@@ -187,8 +187,7 @@ class DecayProfile(Shown):
         embed_excess, retention, verdicts = {}, {}, {}
         last_layer = ""
         for component in self.verdicts:
-            null = self.null if component == "whole" else "swap"
-            curve = select_curve(self.table, component=component, null=null, control=self._control)
+            curve = self._curve_of_verdict(component)
             embed, blocks = curve[curve["state"] == "embed"], curve[curve["state"] == "block"]
             if embed.empty or blocks.empty:
                 return self
@@ -227,6 +226,10 @@ class DecayProfile(Shown):
         return select_curve(
             self.table, component=component or self.component, nodes=nodes, null=null, control=self._control
         )
+
+    def _curve_of_verdict(self, component: str) -> pd.DataFrame:
+        null = null_of(component, self.null or "swap")
+        return select_curve(self.table, component=component, null=null, control=self._control)
 
     def to_frame(self, control: str | None = None) -> pd.DataFrame:
         """Return the tidy table: the rows of this profile, then those of every control; of one control if it is named.
@@ -310,8 +313,7 @@ class DecayProfile(Shown):
             return False
         if component in self.embed_excess:
             return self.embed_excess[component].low > ROUNDING
-        null = self.null or "swap" if component == "whole" else "swap"
-        curve = select_curve(self.table, component=component, null=null, control=self._control)
+        curve = self._curve_of_verdict(component)
         embed = curve.loc[curve["state"] == "embed", "excess_low"]
         return bool(len(embed) and embed.iloc[0] > ROUNDING)
 

@@ -64,6 +64,11 @@ def tau_of(rows: pd.DataFrame) -> str:
     return f"τ = {', '.join(f'{time:g}' for time in times)}"
 
 
+def null_of(component: str, null: str) -> str:
+    """Return the null of the rows of a component: ``null`` is that of the whole, the others have swap alone."""
+    return null if component == "whole" else "swap"
+
+
 def known_name(what: str, name: str, known: Mapping[str, ValueT]) -> ValueT:
     """Return the value of a name; ConfigError with the known names and the closest one if it is unknown."""
     check_choice(what, name, known, "Choose one of these, or measure it first.")

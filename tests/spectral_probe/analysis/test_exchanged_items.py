@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from spectral_probe.analysis.exchanged_items import ExchangedItems, _within, exchange_items, item_vectors
+from spectral_probe.analysis.exchanged_items import (
+    ENTRY,
+    ExchangedItems,
+    _within,
+    embed_sd,
+    exchange_items,
+    item_vectors,
+)
+from spectral_probe.analysis.exploration_files import explore_profile
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.analysis.pipeline import analyze
+from spectral_probe.analysis.pipeline import analyze, run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.errors import ConfigError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.graph.popularity import PopularityMatch
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.log import Interactions
 from spectral_probe.interactions.sequences import probe_sequences
+from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.recording.pilot import popularity_bins
 from spectral_probe.spectrum.energy import spectral_energy
@@ -92,9 +104,10 @@ def test_the_real_z_is_that_of_the_measure_at_embed(world) -> None:
 
 def test_only_a_spread_above_its_tolerance_makes_the_test_stricter() -> None:
     narrow = ExchangedItems(5.0, np.array([-1.0, 0.0, 1.0]))
-    assert (narrow.sd, narrow.embed_sd) == (1.0, 1.0)
+    assert (narrow.sd, embed_sd({ENTRY: narrow.to_dict()})) == (1.0, 1.0)
     wide = ExchangedItems(5.0, np.array([-2.0, 0.0, 2.0]))
-    assert (wide.sd, wide.embed_sd) == (2.0, 2.0)
+    assert (wide.sd, embed_sd({ENTRY: wide.to_dict()})) == (2.0, 2.0)
+    assert embed_sd({}) == 1.0
     assert wide.to_dict() == {"z": 5.0, "mean_z": 0.0, "sd_z": 2.0, "n_exchanges": 3}
 
 
@@ -112,6 +125,41 @@ def test_through_analyze_the_numbers_are_in_the_protocol(world, monkeypatch) -> 
     assert numbers["z"] > 6
     with pytest.raises(ConfigError, match="has no item_embeddings"):
         item_vectors(MixingModel(100))
+
+
+@pytest.fixture
+def strict_run(world, monkeypatch, tmp_path):
+    """A finished run whose exchanges spread so much that no taste is measurable."""
+
+    class Known(MixingModel):
+        item_embeddings = torch.from_numpy(world[3])
+
+    wide = ExchangedItems(5.0, np.array([-99.0, 0.0, 99.0]))
+    monkeypatch.setattr("spectral_probe.analysis.pipeline.exchange_items", lambda *_, **__: wide)
+    options = AnalysisOptions(controls=("exchanged-items",), n_bootstrap=100, n_pseudo=4)
+    done = run_analysis(Known(100), world[0], options, out=tmp_path)
+    assert done.profile.verdicts["taste"].label == "no measurable taste"
+    return done.run
+
+
+def test_a_re_analysis_is_as_strict_as_its_source_and_says_why(strict_run, tmp_path) -> None:
+    again = reanalyze(strict_run.path, {"tau": 0.5}, out=tmp_path)
+    assert again.profile.verdicts["taste"].label == "no measurable taste"
+    assert again.profile.protocol[ENTRY] == DecayProfile.load(strict_run.path).protocol[ENTRY]
+    assert "exchanged_items.sd_z" in (again.run.path / "report.html").read_text(encoding="utf-8")
+    assert explore_profile(DecayProfile.load(again.run.path), taus=()).embed_sd == 99.0
+    for profile in (again.profile, DecayProfile.load(again.run.path)):
+        earlier = {name: value for name, value in profile.protocol.items() if name != ENTRY}
+        assert explore_profile(replace(profile, protocol=earlier), taus=()).embed_sd == 99.0
+
+
+def test_a_run_that_was_stopped_before_it_was_measured_is_analysed_again(strict_run, tmp_path, caplog) -> None:
+    (strict_run.path / "summary.json").unlink()
+    again = reanalyze(strict_run.path, {}, out=tmp_path)
+    assert "was stopped before exchanged-items was computed" in caplog.text
+    assert ENTRY not in again.profile.protocol
+    assert again.profile.verdicts["taste"].label != "no measurable taste"
+    assert explore_profile(again.profile, taus=()).embed_sd == 1.0
 
 
 def test_a_model_without_item_vectors_is_refused_before_it_runs(world, monkeypatch) -> None:

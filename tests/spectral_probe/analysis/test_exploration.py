@@ -113,6 +113,7 @@ def test_what_has_no_verdict_gets_none(exploration) -> None:
         ({"component": "whole", "band": "9"}, "band must be one of"),
         ({"component": "whole", "bands": "third"}, "bands must be"),
         ({"least": 90, "most": 99}, "No user is measured on 90 to 99 nodes"),
+        ({"least": 90}, "No user is measured on at least 90 nodes; the measured users have"),
     ],
 )
 def test_a_choice_that_is_in_no_menu_is_refused(exploration, change, message) -> None:

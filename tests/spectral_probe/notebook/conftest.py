@@ -6,6 +6,8 @@ import pytest
 
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import Analysis, run_analysis
+from spectral_probe.analysis.reanalysis import reanalyze
+from spectral_probe.profiles.profile import DecayProfile
 from tests.spectral_probe.tiny_models import knowing
 from tests.spectral_probe.worlds import tastes
 
@@ -18,3 +20,9 @@ def run(tmp_path_factory) -> Analysis:
         dataset, taste = tastes([8 + user % 7 for user in range(90)])
         options = AnalysisOptions(n_bootstrap=200, n_pseudo=4)
         yield run_analysis(knowing(dataset, taste, 4.0), dataset, options, out=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="package")
+def cyclic(run) -> DecayProfile:
+    """The same Grams with another null of the whole than that of its components."""
+    return reanalyze(run.run.path, {"null": "cyclic"}).profile

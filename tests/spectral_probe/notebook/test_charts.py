@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,20 @@ def test_the_rows_of_the_chart_are_those_of_the_curve(run) -> None:
             assert part["retention_high"].tolist() == pytest.approx(curve["retention_high"].tolist())
         else:
             assert part["retention_high"].isna().all()
+
+
+def test_a_null_of_positions_is_that_of_the_whole_alone(run, cyclic) -> None:
+    rows, before = (chart_rows(profile, ("taste", "whole")) for profile in (cyclic, run.profile))
+    for component, is_same in (("taste", True), ("whole", False)):
+        excess, swap = (part.loc[part["component"] == component, "excess"].tolist() for part in (rows, before))
+        assert len(excess) == len(swap) > 0
+        assert (excess == pytest.approx(swap)) is is_same
+
+
+def test_random_weights_are_drawn_over_the_null_of_the_model(cyclic) -> None:
+    swap_alone = replace(cyclic, null="swap", table=cyclic.table[cyclic.table["null"] == "swap"])
+    rows = chart_rows(replace(cyclic, controls={"random-weights": swap_alone}), ("taste", "whole"))
+    assert set(rows.query("states == 'random weights'")["component"]) == {"taste"}
 
 
 def test_every_number_is_in_the_tooltip_and_the_quantity_can_be_chosen(run) -> None:

@@ -64,6 +64,17 @@ def test_what_has_no_effect_is_switched_off(explorer) -> None:
     assert (explorer.setting.null, explorer.setting.band, explorer.setting.tau) == ("swap", "low", 1.0)
 
 
+def test_a_null_of_positions_is_that_of_the_whole_alone(cyclic) -> None:
+    explorer = cyclic.explore(taus=())
+    assert explorer.setting.null == "swap"
+    assert explorer.changes() == {}
+    explorer.controls["component"].value = "whole"
+    assert explorer.setting.null == "cyclic"
+    assert explorer.changes() == {}
+    expected = cyclic.curve("whole", null="cyclic")["excess"].tolist()
+    assert explorer.outcome.curve["excess"].tolist() == pytest.approx(expected)
+
+
 def test_the_quantity_is_drawn(explorer) -> None:
     for quantity in ("excess", "retention"):
         explorer.controls["quantity"].value = quantity

@@ -79,6 +79,12 @@ def test_the_page_shows_the_verdicts_the_table_and_the_chart(run) -> None:
     assert "-0.000" not in page.text
 
 
+def test_a_null_of_positions_leaves_the_table_of_layers(run, cyclic) -> None:
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", p._repr_html_()) for p in (run.profile, cyclic)]
+    assert len(rows[1]) > 10
+    assert rows[1] == rows[0]
+
+
 def test_the_page_needs_nothing_from_outside_and_runs_nothing(run) -> None:
     html = run.profile._repr_html_()
     page = Page(html)
