@@ -19,7 +19,7 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.report.words import caveat_in_words, users_in_words
+from spectral_probe.report.words import caveat_in_words, users_in_words, verdict_in_words
 from tests.spectral_probe.tiny_models import knowing
 from tests.spectral_probe.worlds import tastes
 
@@ -201,3 +201,21 @@ def test_a_control_that_nobody_is_long_enough_for_is_left_out_and_named() -> Non
     assert "long-histories" not in profile.controls
     assert "no-long-histories" in profile.caveats
     assert profile.verdict.label != "none"
+
+
+def test_a_stricter_test_of_the_input_holds_for_every_choice_and_is_said(long_alone) -> None:
+    dataset, taste = long_alone
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    known = {"users": probe.users, "targets": probe.targets, "item_counts": graph.item_counts}
+    captures = {MAIN: capture(knowing(dataset, taste), probe.inputs, probe.lengths, **known)}
+    options = AnalysisOptions(**FAST, controls=("split-graph",))
+    profiles = [measure(captures, graph, options, {}, embed_sd=sd) for sd in (1.0, 1000.0)]
+    controls = ("plain", "normalized-rows", "equal-weights", "split-graph")
+    labels = [{profile.controls[name].verdicts["taste"].label for name in controls} for profile in profiles]
+    assert labels[0] != {"no measurable taste"}
+    assert labels[1] == {"no measurable taste"}
+    assert profiles[1].verdicts["taste"].depends_on == ()
+    assert profiles[1].verdicts["popularity"] == profiles[0].verdicts["popularity"]  # the test is of taste alone
+    assert "it divides by 1000.00, the standard deviation of z" in verdict_in_words(profiles[1])
+    assert "it divides by" not in verdict_in_words(profiles[0])
