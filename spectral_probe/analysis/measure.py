@@ -78,7 +78,7 @@ class Measurement:
         stage("analysis: controls")
         energies, controls = self._controls(graphs, carried)
         stage("analysis: intervals")
-        draws: dict[str, Any] = {"n_bootstrap": self.options.n_bootstrap, "seed": self.options.seed}
+        draws: dict[str, Any] = {name: getattr(self.options, name) for name in ("n_bootstrap", "seed", "weights")}
         headline = replace(
             headline,
             table=_joined(headline.table, beside.table),

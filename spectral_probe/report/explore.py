@@ -63,7 +63,7 @@ def _maps(
     for number, (profile, name) in enumerate(zip(profiles, names, strict=True)):
         null = profile.null or "swap"
         if profile.energy is not None and null in profile.energy.null_energy:
-            maps[name] = frequency_table(profile.energy, null)
+            maps[name] = frequency_table(profile.energy, null, weights=profile.protocol["weights"])
         else:
             maps[name] = _saved_map(runs[number]) if runs else None
     return maps
