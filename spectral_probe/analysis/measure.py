@@ -42,9 +42,10 @@ class Measurement:
         options: AnalysisOptions,
         labels: Mapping[str, str],
         cache_dir: Path | None,
+        embed_sd: float = 1.0,
     ) -> None:
         self.captures, self.graph, self.options, self.labels = captures, graph, options, labels
-        self.cache_dir = cache_dir
+        self.cache_dir, self.embed_sd = cache_dir, embed_sd
         self.main = captures[MAIN]
 
     def profile(self, energy: SpectralEnergy, control: str, **changes: Any) -> DecayProfile:
@@ -60,22 +61,24 @@ class Measurement:
             "seed": options.seed,
             "labels": self.labels,
             "control": control,
+            # Of every curve alike: a word that changes with a choice must come from that choice.
+            "embed_sd": self.embed_sd,
         }
         return DecayProfile.from_energy(energy, **{**settings, **changes})
 
-    def with_components(self, embed_sd: float) -> DecayProfile:
+    def with_components(self) -> DecayProfile:
         """Return the headline of states whose rows know no later item, with all controls."""
         stage("analysis: what is carried")
         graphs = self.graphs_of(self.main, "carried")
         carried = graphs.energy(self.main)
         stage("analysis: what is foreseen")
         foreseen = self.graphs_of(self.main, "foreseen").energy(self.main)
-        headline = self.profile(carried, "none", embed_sd=embed_sd)
+        headline = self.profile(carried, "none")
         beside = self.profile(foreseen, "none", nodes="foreseen", null=self.options.null)
         stage("analysis: controls")
         energies, controls = self._controls(graphs, carried)
         stage("analysis: intervals")
-        draws: dict[str, Any] = {"n_bootstrap": self.options.n_bootstrap, "seed": self.options.seed}
+        draws: dict[str, Any] = {name: getattr(self.options, name) for name in ("n_bootstrap", "seed", "weights")}
         headline = replace(
             headline,
             table=_joined(headline.table, beside.table),
@@ -193,8 +196,8 @@ def measure(
         See :meth:`DecayProfile.from_energy`; from the control ``exchanged-items``.
     """
     main = captures[MAIN]
-    measurement = Measurement(captures, graph, options, labels, cache_dir)
-    headline = measurement.with_components(embed_sd) if main.is_causal else measurement.without_components()
+    measurement = Measurement(captures, graph, options, labels, cache_dir, embed_sd)
+    headline = measurement.with_components() if main.is_causal else measurement.without_components()
     controls = dict(headline.controls)
     if "paper" in captures:
         controls["paper"] = published(captures["paper"], main, graph, options, labels, headline.energy)
@@ -206,6 +209,7 @@ def measure(
         **{name: main.settings[name] for name in ("number_format",) if name in main.settings},
         "massive_positions": massive,
         "positions": n_positions,
+        **({"embed_sd": round(embed_sd, 4)} if embed_sd > 1 else {}),
         **_pilot_protocol(main),
     }
     caveats = _caveats(headline, controls["raw"], main, massive, options)

@@ -17,7 +17,15 @@ from spectral_probe.profiles.drawing import share_curve
 from spectral_probe.profiles.figures import pair_of_curves
 from spectral_probe.profiles.files import load_profile, save_profile
 from spectral_probe.profiles.shown import Captured, Shown
-from spectral_probe.profiles.tables import curve_table, known_name, null_of, select_curve, user_table, wide_users
+from spectral_probe.profiles.tables import (
+    curve_table,
+    known_name,
+    null_of,
+    select_curve,
+    user_table,
+    user_weights,
+    wide_users,
+)
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
 from spectral_probe.spectrum.bands import Bands
 from spectral_probe.spectrum.components import COMPONENTS
@@ -175,8 +183,8 @@ class DecayProfile(Shown):
             component=component,
             null=null,
             n_users=n_users,
-            user_counts=_users(energy),
-            per_user=user_table(energy, nodes),
+            user_counts=_users(energy, weights),
+            per_user=user_table(energy, nodes, weights=weights),
             protocol=protocol,
             energy=energy,
         )
@@ -382,7 +390,7 @@ def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, nul
         check_choice("null", null, sorted(energy.null_low), "The others were not computed.")
 
 
-def _users(energy: SpectralEnergy) -> dict[str, Any]:
+def _users(energy: SpectralEnergy, weights: str) -> dict[str, Any]:
     shortened = energy.is_valid & (energy.n_nodes > energy.lengths) if energy.split else np.zeros(1, dtype=bool)
     return {
         "probed": len(energy.lengths),
@@ -390,5 +398,5 @@ def _users(energy: SpectralEnergy) -> dict[str, Any]:
         "shortened": int(shortened.sum()),
         "skipped": dict(energy.skipped),
         # Weighted: where retention varies with length, it describes histories of about this length.
-        "mean_length": round(float(np.average(energy.measured, weights=energy.weights)), 2),
+        "mean_length": round(float(np.average(energy.measured, weights=user_weights(energy, weights))), 2),
     }

@@ -13,7 +13,9 @@ from spectral_probe.profiles.tables import user_weights
 from spectral_probe.spectrum.energy import SpectralEnergy
 
 
-def foreseen_curves(carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
+def foreseen_curves(
+    carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_bootstrap: int, seed: int, weights: str = "graph"
+) -> pd.DataFrame:
     """Return what is foreseen in units of the excess carried at ``embed``, one row per layer of taste and popularity.
 
     Never a ratio to its own ``embed`` value: at the input nothing of the next item is known. Columns ``component``,
@@ -26,7 +28,7 @@ def foreseen_curves(carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_boot
     for component in JUDGED:
         known, unit = (
             WeightedMeans.of(
-                energy.component_excess[component], user_weights(energy, "graph"), n_bootstrap=n_bootstrap, seed=seed
+                energy.component_excess[component], user_weights(energy, weights), n_bootstrap=n_bootstrap, seed=seed
             )
             for energy in (foreseen, carried)
         )
@@ -39,7 +41,13 @@ def foreseen_curves(carried: SpectralEnergy, foreseen: SpectralEnergy, *, n_boot
 
 
 def paired_retention(
-    base: SpectralEnergy, other: SpectralEnergy, *, n_bootstrap: int, seed: int, components: Sequence[str] = JUDGED
+    base: SpectralEnergy,
+    other: SpectralEnergy,
+    *,
+    n_bootstrap: int,
+    seed: int,
+    weights: str = "graph",
+    components: Sequence[str] = JUDGED,
 ) -> dict[str, dict[str, Interval]]:
     """Return the retention at the last block of two captures of one probe, and the paired difference other − base.
 
@@ -47,13 +55,13 @@ def paired_retention(
     """
     result = {}
     both = base.is_valid & other.is_valid
-    weights = np.where(both, (user_weights(base, "graph") + user_weights(other, "graph")) / 2, 0.0)
+    w = np.where(both, (user_weights(base, weights) + user_weights(other, weights)) / 2, 0.0)
     for component in components:
         ratios = []
         for energy in (base, other):
             last = len(energy.layer_states) - 1 - energy.layer_states[::-1].index("block")
             values = energy.component_excess[component][:, [energy.layer_states.index("embed"), last]]
-            means = WeightedMeans.of(values, weights, n_bootstrap=n_bootstrap, seed=seed)
+            means = WeightedMeans.of(values, w, n_bootstrap=n_bootstrap, seed=seed)
             ratios.append(means[1].ratio_to(means[0]))
         difference = WeightedMeans(ratios[1].mean - ratios[0].mean, ratios[1].resampled - ratios[0].resampled)
         result[component] = {

@@ -270,18 +270,18 @@ def _layer_rows(
     )
 
 
-def frequency_table(energy: SpectralEnergy, null: str, n_bands: int = 16) -> pd.DataFrame:
+def frequency_table(energy: SpectralEnergy, null: str, n_bands: int = 16, *, weights: str = "graph") -> pd.DataFrame:
     """Return the mean excess share over the null by layer (rows) and rank band (columns), for a heat map."""
     on_curve = energy.is_valid
     rule = Bands("rank", n_bands)
-    weights = rule.weights(energy.eigenvalues[on_curve])
+    in_band = rule.weights(energy.eigenvalues[on_curve])
     excess = (energy.energy[on_curve] - energy.null_energy[null][on_curve]) / energy.total[on_curve][..., None]
-    values = _mean(np.einsum("nlk,nkb->nlb", excess, weights), energy.weights[on_curve])
+    values = _mean(np.einsum("nlk,nkb->nlb", excess, in_band), user_weights(energy, weights)[on_curve])
     columns = [f"{(low + high) / 2:.2f}" for low, high in rule.edges]
     return pd.DataFrame(values, index=list(energy.layer_names), columns=columns)
 
 
-def user_table(energy: SpectralEnergy, nodes: str = "carried") -> pd.DataFrame:
+def user_table(energy: SpectralEnergy, nodes: str = "carried", *, weights: str = "graph") -> pd.DataFrame:
     """Return one row per user on the curve and layer: low share, its excess over each null, and the components.
 
     ``sequence`` is the row of the Grams. ``taste_rows`` is taste on states of unit norm, without residuals.
@@ -292,7 +292,7 @@ def user_table(energy: SpectralEnergy, nodes: str = "carried") -> pd.DataFrame:
         "sequence": np.repeat(rows, n_layers),
         "nodes": nodes,
         "measured": np.repeat(energy.measured[rows], n_layers),
-        "weight": np.repeat(energy.weights[rows], n_layers),
+        "weight": np.repeat(user_weights(energy, weights)[rows], n_layers),
         "layer_name": np.tile(energy.layer_names, len(rows)),
         "share": energy.low[rows].ravel(),
         **{f"excess_{name}": (energy.low[rows] - null[rows]).ravel() for name, null in energy.null_low.items()},

@@ -67,7 +67,7 @@ def _maps(
     for number, (profile, name) in enumerate(zip(profiles, names, strict=True)):
         null, table = profile.null or "swap", None
         if profile.energy is not None and null in profile.energy.null_energy:
-            table = frequency_table(profile.energy, null)
+            table = frequency_table(profile.energy, null, weights=profile.protocol["weights"])
         elif runs:
             table = _saved_map(runs[number])
         if table is not None and null == first and table.notna().any(axis=None):

@@ -51,7 +51,7 @@ def run_figures(
     foreseen = {name_of(p): p.foreseen for p in has_unit if p.foreseen is not None and len(p.foreseen)}
     figures = curve_figures(table, foreseen, null=null, width=width)
     measured = {
-        name_of(profile): frequency_table(profile.energy, null)
+        name_of(profile): frequency_table(profile.energy, null, weights=profile.protocol["weights"])
         for profile in profiles
         if profile.energy is not None and null in profile.energy.null_energy
     }

@@ -135,7 +135,7 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
         excess = per_mille(profile.embed_excess[component])
         return (
             f"The inputs of {model} carry no measurable {name}: their excess is {excess}. "
-            "What the layers keep of it cannot be measured."
+            f"{_stricter(profile, component)}What the layers keep of it cannot be measured."
         )
     if component not in profile.retention or (verdict.label == "inconclusive" and not _is_known(profile, component)):
         return f"On {component} the verdict is {verdict}."
@@ -148,6 +148,17 @@ def _component_in_words(profile: DecayProfile, model: str, component: str) -> st
     depends = f" This word depends on: {', '.join(verdict.depends_on)}." if verdict.depends_on else ""
     note = f", {verdict.note}" if verdict.note else ""
     return f"{beginning}: {verdict.label}{note}.{depends}"
+
+
+def _stricter(profile: DecayProfile, component: str) -> str:
+    """Return that the test of ``embed`` is stricter than the interval, where it is; else nothing."""
+    sd = float(profile.protocol.get("embed_sd", 1.0))
+    if component != "taste" or sd <= 1:
+        return ""
+    return (
+        f"The test is stricter than this interval: it divides by {sd:.2f}, the standard deviation of z where items are "
+        "exchanged. "
+    )
 
 
 def _amount_in_words(profile: DecayProfile, model: str, component: str) -> str:

@@ -16,10 +16,12 @@ from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.interactions.sequences import probe_sequences
 from spectral_probe.profiles.bootstrap import Interval
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.profiles.verdict import Verdict
 from spectral_probe.recording.capture import capture
 from spectral_probe.recording.layer_grams import LayerGrams
-from spectral_probe.report.words import caveat_in_words, users_in_words
+from spectral_probe.report.paper_figures import run_figures
+from spectral_probe.report.words import caveat_in_words, users_in_words, verdict_in_words
 from tests.spectral_probe.tiny_models import knowing
 from tests.spectral_probe.worlds import tastes
 
@@ -201,3 +203,49 @@ def test_a_control_that_nobody_is_long_enough_for_is_left_out_and_named() -> Non
     assert "long-histories" not in profile.controls
     assert "no-long-histories" in profile.caveats
     assert profile.verdict.label != "none"
+
+
+def test_a_stricter_test_of_the_input_holds_for_every_choice_and_is_said(long_alone) -> None:
+    dataset, taste = long_alone
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    known = {"users": probe.users, "targets": probe.targets, "item_counts": graph.item_counts}
+    captures = {MAIN: capture(knowing(dataset, taste), probe.inputs, probe.lengths, **known)}
+    options = AnalysisOptions(**FAST, controls=("split-graph",))
+    profiles = [measure(captures, graph, options, {}, embed_sd=sd) for sd in (1.0, 1000.0)]
+    controls = ("plain", "normalized-rows", "equal-weights", "split-graph")
+    labels = [{profile.controls[name].verdicts["taste"].label for name in controls} for profile in profiles]
+    assert labels[0] != {"no measurable taste"}
+    assert labels[1] == {"no measurable taste"}
+    assert profiles[1].verdicts["taste"].depends_on == ()
+    assert profiles[1].verdicts["popularity"] == profiles[0].verdicts["popularity"]  # the test is of taste alone
+    assert "it divides by 1000.00, the standard deviation of z" in verdict_in_words(profiles[1])
+    assert "it divides by" not in verdict_in_words(profiles[0])
+
+
+def test_equal_weights_are_those_of_every_number(long_alone) -> None:
+    dataset, taste = long_alone
+    probe = probe_sequences(dataset)
+    graph = ItemGraph.from_interactions(dataset.train.user_items)
+    known = {"users": probe.users, "targets": probe.targets, "item_counts": graph.item_counts}
+    main = capture(knowing(dataset, taste), probe.inputs, probe.lengths, **known)
+    options = AnalysisOptions(**FAST, weights="equal", controls=("random-weights",))
+    profile = measure({MAIN: main, "random-weights": main}, graph, options, {})
+    for nodes in ("carried", "foreseen"):
+        users = profile.users("taste", nodes=nodes)
+        assert set(users["weight"]) == {1.0}
+        means = profile.curve("taste", nodes=nodes).set_index("layer_name")["excess"]
+        for layer in means.index:
+            assert np.average(users[layer], weights=users["weight"]) == pytest.approx(means[layer])
+    paired = profile.paired["random-weights"]
+    for component in ("taste", "popularity"):
+        assert paired[component]["base"].value == pytest.approx(profile.retention[component].value)
+        foreseen = profile.foreseen.query("component == @component").set_index("layer_name")["value"]
+        excess = profile.curve(component, nodes="foreseen").set_index("layer_name")["excess"]
+        np.testing.assert_allclose(foreseen, excess / profile.embed_excess[component].value)
+    energy = profile.energy
+    assert profile.user_counts["mean_length"] == round(float(energy.measured[energy.is_valid].mean()), 2)
+    alike = replace(energy, weights=energy.is_valid.astype(float))
+    drawn = run_figures([profile])["heatmap"].data.drop(columns="model").set_index("layer")
+    np.testing.assert_allclose(drawn, frequency_table(alike, "swap"))
+    assert not np.allclose(drawn, frequency_table(energy, "swap"))
