@@ -61,7 +61,8 @@ FINDINGS = (
     Finding(
         "Both filters of FreLLM4Rec raise NDCG@10 by "
         f"{{{_BASE} & ranking=99+1 | minus difference | [.4f]}} where 99+1 candidates are ranked, and not "
-        f"detectably in the full ranking ({{{_BASE} & ranking=full | minus difference | [+.4f]}}; over `stories260K`, mode causal).",
+        f"detectably in the full ranking ({{{_BASE} & ranking=full | minus difference | [+.4f]}}; over `stories260K`, "
+        "mode causal).",
         f"{{{_BASE} & ranking=99+1 | high}} < 0; {{{_BASE} & ranking=99+1 | p_holm}} < 0.05; "
         f"{{{_BASE} & ranking=full | low}} < 0; {{{_BASE} & ranking=full | high}} > 0",
     ),
