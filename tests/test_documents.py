@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.main import get_command
 
+from benchmarks.pages import readme
+from frellm4rec.cli.main import app as recommender
 from spectral_probe.analysis.cost import IN_WORDS, plan_analysis
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.backbones.packaged import SMOLLM2
+from spectral_probe.cli.main import app as instrument
+from spectral_probe.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,6 +113,31 @@ def test_every_command_of_the_readme_runs(cache, tmp_path_factory) -> None:
     assert_says(" ".join(compared.split()), " ".join(quoted.replace("> ", "").split()))
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/data.md"])
+def test_every_command_of_a_page_exists_with_its_options(page) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", _read(page), re.S)
+    programs = {"spectral-probe": get_command(instrument), "frellm4rec": get_command(recommender)}
+    checked = 0
+    for command, _ in (pair for block in blocks for pair in _commands(block)):
+        program, *words = shlex.split(command)
+        if program in programs:
+            name, *arguments = words
+            known = programs[program].commands[name].params
+            options = {text for parameter in known for text in (*parameter.opts, *parameter.secondary_opts)}
+            assert {word.partition("=")[0] for word in arguments if word.startswith("-")} <= options, command
+            checked += 1
+    assert checked >= 3
+
+
+def test_the_tutorial_names_files_that_a_run_holds() -> None:
+    table = _read("docs/architecture.md").partition("## What a run holds")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `([^`]+)` \|", _read("docs/tutorial.md"), re.M)
+    assert len(named) >= 5
+    for name in named:
+        folder, _, file = name.rpartition("/")
+        assert f"`{folder}/`" in table and f"`{Path(file).stem}`" in table if folder else f"`{file}`" in table, name
+
+
 #: A number with its sign.
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 
@@ -171,6 +202,27 @@ def test_the_plan_of_the_readme_is_the_plan() -> None:
     shown = re.search(r"<!-- plan:begin -->\n(.*?)\n<!-- plan:end -->", _read("README.md"), re.S)
     assert shown is not None
     assert shown.group(1) == plan_rows()
+
+
+def test_what_the_readme_says_of_results_follows_from_the_committed_tables() -> None:
+    text = _read("README.md")
+    assert readme.readme(text) == text
+    with pytest.raises(DataError, match="findings:begin"):
+        readme.readme(text.replace("<!-- findings:begin -->", ""))
+
+
+def test_what_the_readme_says_of_the_cost_is_what_was_measured() -> None:
+    cost = re.search(
+        r"at\nmost (\d+) % from width (\d+) on .*?took ([\d.]+) times.*?and (\d+) times", _read("README.md"), re.S
+    )
+    most, width, ratio, treated = map(float, cost.groups())
+    by_width = re.search(r"forward \+ plain and treated Grams.*", _read("docs/benchmarks.md")).group(0)
+    ratios = {float(w): float(value) for w, value in re.findall(r"(\d+): ([\d.]+)×", by_width)}
+    assert max(value for w, value in ratios.items() if w >= width) <= 1 + most / 100 + 0.005
+    capture = re.search(r"capture of LastFM / bare forward passes.*", _read("docs/benchmarks_gpu.md")).group(0)
+    bare, treated_seconds = re.search(r"s / ([\d.]+) s.*treated Grams ([\d.]+) s", capture).groups()
+    assert float(re.search(r"([\d.]+)×", capture).group(1)) == pytest.approx(ratio, abs=0.05)
+    assert float(treated_seconds) / float(bare) == pytest.approx(treated, abs=0.5)
 
 
 def test_every_relative_link_leads_somewhere() -> None:
