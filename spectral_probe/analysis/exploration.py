@@ -19,8 +19,9 @@ from spectral_probe.errors import ConfigError
 from spectral_probe.graph.filters import heat_kernel
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.profiles.bootstrap import Interval
+from spectral_probe.profiles.drawing import has_input
 from spectral_probe.profiles.tables import excess_table, known_name, null_of
-from spectral_probe.profiles.verdict import Verdict, judge
+from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
 from spectral_probe.progress import progress_bar
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.spectrum.bands import Bands
@@ -74,17 +75,21 @@ class Outcome:
     Attributes
     ----------
     curve : DataFrame
-        One row per layer: ``excess`` and ``retention`` with their 95 % intervals, ``n_users``, ``n_effective``.
+        One row per layer: ``excess`` and ``retention`` with their 95 % intervals, ``n_users``, ``n_effective``. What
+        is foreseen has no retention: NaN.
     users : (n_users,) float
         Excess of each user at the last block.
     verdict : Verdict
-        Label ``none`` for what has no verdict: the lag profile, and single bands.
+        Label ``none`` for what has no verdict: the lag profile, single bands, and what is foreseen.
+    has_retention : bool
+        Whether a retention has a denominator: the input measurably carries the component.
     """
 
     setting: Setting
     curve: pd.DataFrame
     users: FloatArray
     verdict: Verdict
+    has_retention: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,8 @@ class Exploration:
     options : AnalysisOptions
     embed_sd : float
         See :meth:`DecayProfile.from_energy`.
+    nodes : {"carried", "foreseen"}
+        What the nodes of the graphs are: the items that a row reads, or those that it should predict.
     """
 
     energy: SpectralEnergy
@@ -109,6 +116,7 @@ class Exploration:
     weights: dict[float, FloatArray]
     options: AnalysisOptions
     embed_sd: float = 1.0
+    nodes: Nodes = "carried"
 
     @classmethod
     def build(
@@ -170,7 +178,7 @@ class Exploration:
                     excess["whole"][tau] = _whole(selected, graphs.operators, energy, tau)
             bar.update()
         weights = {tau: np.where(energy.is_valid, operators[tau].weights, 0.0) for tau in times}
-        return cls(energy, excess, weights, options, embed_sd)
+        return cls(energy, excess, weights, options, embed_sd, nodes)
 
     def taus(self, component: str) -> list[float]:
         """Return the diffusion times of a component, in order."""
@@ -205,8 +213,12 @@ class Exploration:
             )
         options = self.options
         curve = excess_table(self.energy, values, w, n_bootstrap=options.n_bootstrap, seed=options.seed)
+        if self.nodes == "foreseen":
+            curve = curve.assign(**dict.fromkeys(("retention", "retention_low", "retention_high"), np.nan))
         last = len(curve) - 1 - list(curve["state"])[::-1].index("block")
-        return Outcome(setting, curve, values[w > 0, last], self._verdict(setting, curve, last))
+        verdict = self._verdict(setting, curve, last)
+        has_retention = has_input(curve) and not verdict.label.startswith(NOT_MEASURABLE)
+        return Outcome(setting, curve, values[w > 0, last], verdict, has_retention)
 
     def _excess(self, setting: Setting) -> FloatArray:
         """Return the excess of each user at each layer, (n, n_layers)."""
@@ -251,7 +263,7 @@ class Exploration:
     def _verdict(self, setting: Setting, curve: pd.DataFrame, last: int) -> Verdict:
         first, end = curve.iloc[list(curve["state"]).index("embed")], curve.iloc[last]
         n_users = int(end["n_users"])
-        if setting.component == "lag" or setting.band != LOW:
+        if setting.component == "lag" or setting.band != LOW or self.nodes == "foreseen":
             return Verdict("none", n_users)
         embed = Interval(*(float(first[name]) for name in ("excess", "excess_low", "excess_high")))
         if setting.component == "taste" and self.embed_sd > 1:

@@ -83,7 +83,7 @@ def explore_profile(
     wanted = repr((_FORMAT, options, sorted({*map(float, taus)}), nodes))
     key = digest([wanted, *(f"{path.name} {file_hash(path)}" for path in (*files, grams_run.path / "graph.npz"))])
     path = cache_root() / "explore" / f"explore-{key[:32]}.npz"
-    exploration = _read(path, options, settings["embed_sd"])
+    exploration = _read(path, options, settings["embed_sd"], nodes)
     if exploration is None:
         grams, graph = LayerGrams.load(folder), grams_run.load_graph()
         cache_dir = cache_root() / "heat"
@@ -109,7 +109,7 @@ def _arrays(exploration: Exploration) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         yield f"excess.{name}", np.stack(list(by_tau.values()))
 
 
-def _read(path: Path, options: AnalysisOptions, embed_sd: float) -> Exploration | None:
+def _read(path: Path, options: AnalysisOptions, embed_sd: float, nodes: Nodes) -> Exploration | None:
     """Return a stored exploration; None if there is none that can be read."""
     try:
         stored = read_npz(path, _ARRAYS)
@@ -132,4 +132,4 @@ def _read(path: Path, options: AnalysisOptions, embed_sd: float) -> Exploration 
         name: dict(zip(whole_times if name == "whole" else times, stored[f"excess.{name}"], strict=True))
         for name in COMPONENTS
     }
-    return Exploration(energy, excess, dict(zip(times, stored["weights"], strict=True)), options, embed_sd)
+    return Exploration(energy, excess, dict(zip(times, stored["weights"], strict=True)), options, embed_sd, nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from spectral_probe.analysis.options import AnalysisOptions
@@ -51,7 +52,13 @@ def _command(state: dict[str, Any], source: str | None, changed: dict[str, tuple
     elif request is not None:
         parts += ["--model", request["model"], "--dataset", request["dataset"]]
         parts += ["--from-dir", request["from_dir"]] if request.get("from_dir") else []
+    return shlex.join([*parts, *flags_of(values)])
+
+
+def flags_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a command line that set options."""
+    parts: list[str] = []
     for name, value in values.items():
         flag = f"--{name.replace('_', '-')}"
         parts += [flag] if value is True else [flag, ",".join(value) if isinstance(value, list) else str(value)]
-    return shlex.join(parts)
+    return parts

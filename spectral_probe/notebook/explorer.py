@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectral_probe.errors import ConfigError
 from spectral_probe.figure_style import NULL_GREY, PALETTE
 from spectral_probe.notebook.drawing import svg_source
 from spectral_probe.notebook.page import mark_of
@@ -16,15 +18,17 @@ from spectral_probe.profiles.drawing import COMPONENT_TITLES, Look, curve_with_r
 from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import known_name
 from spectral_probe.profiles.verdict import COMPONENT_NAMES
+from spectral_probe.report.words import NOT_AVAILABLE
 from spectral_probe.spectrum.energy import NULLS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from spectral_probe.analysis.exploration import Exploration, Outcome, Setting
+    from spectral_probe.analysis.options import AnalysisOptions
 
-#: The quantities of the curve: relative to the input, or as it is.
-QUANTITIES = ("retention", "excess")
+#: The quantities of the curve, by what the nodes are: relative to the input, or as it is.
+QUANTITIES = {"carried": ("retention", "excess"), "foreseen": ("excess",)}
 
 
 def explore(
@@ -46,6 +50,7 @@ def explore(
     taus : sequence of float, optional
         Diffusion times of the slider; default: 0.25 to 4, doubling.
     nodes : {"carried", "foreseen"}
+        What is foreseen has neither verdict nor retention.
     progress : bool, optional
         Show a progress bar; default: in a notebook.
 
@@ -67,7 +72,7 @@ def explore(
     )
     run = profile.source if isinstance(profile.source, Path) else None
     title = f"{profile.table['model'].iloc[0]} on {profile.table['dataset'].iloc[0]}"
-    return Explorer(exploration, widgets, title=title, run=run)
+    return Explorer(exploration, widgets, title=title, run=run, base=None if run is None else _base_options(run))
 
 
 class Explorer:
@@ -87,8 +92,19 @@ class Explorer:
         Menus and curve.
     """
 
-    def __init__(self, exploration: Exploration, widgets: Any, *, title: str = "", run: Path | None = None) -> None:
+    def __init__(
+        self,
+        exploration: Exploration,
+        widgets: Any,
+        *,
+        title: str = "",
+        run: Path | None = None,
+        base: AnalysisOptions | None = None,
+    ) -> None:
         self.exploration, self.title, self.run = exploration, title, run
+        self._base = (base or exploration.options).to_dict()
+        measured = exploration.energy.measured[exploration.energy.is_valid]
+        self._range = int(measured.min()), int(measured.max())
         self.setting: Setting = exploration.default()
         self._analysed = exploration.outcome(self.setting)
         self.outcome: Outcome = self._analysed
@@ -104,8 +120,7 @@ class Explorer:
     def _make_controls(self, widgets: Any) -> dict[str, Any]:
         from spectral_probe.analysis.exploration import BANDS
 
-        start, measured = self.setting, self.exploration.energy.measured[self.exploration.energy.is_valid]
-        low, high = int(measured.min()), int(measured.max())
+        start, (low, high) = self.setting, self._range
         style: dict[str, Any] = {"style": {"description_width": "7em"}}
         components = [(COMPONENT_NAMES[name], name) for name in ("taste", "popularity", "lag", "whole")]
         bands = list(dict.fromkeys([start.bands, *BANDS]))
@@ -124,8 +139,11 @@ class Explorer:
             "nodes": widgets.IntRangeSlider(
                 **{"min": low, "max": max(high, low + 1), "value": (low, high), "description": "users' nodes", **style},
                 continuous_update=False,
+                disabled=low == high,
             ),
-            "quantity": widgets.ToggleButtons(options=list(QUANTITIES), description="quantity", **style),
+            "quantity": widgets.ToggleButtons(
+                options=list(QUANTITIES[self.exploration.nodes]), description="quantity", **style
+            ),
         }
 
     def _times(self, component: str) -> list[tuple[str, float]]:
@@ -169,9 +187,14 @@ class Explorer:
         controls["tau"].disabled = controls["band"].value != "low"
         least, most = controls["nodes"].value
         chosen = {name: controls[name].value for name in ("component", "tau", "null", "bands", "band", "weights")}
-        is_all = (least, most) == (controls["nodes"].min, controls["nodes"].max)
-        self.setting = replace(self.setting, **chosen, least=0 if is_all else least, most=None if is_all else most)
-        self.outcome = self.exploration.outcome(self.setting)
+        is_all = least <= self._range[0] and most >= self._range[1]
+        setting = replace(self.setting, **chosen, least=0 if is_all else least, most=None if is_all else most)
+        try:
+            self.outcome = self.exploration.outcome(setting)
+        except ConfigError as error:  # nobody is in the range
+            self._shown.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        self.setting = setting
         self._shown.value = self.page()
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
@@ -197,42 +220,64 @@ class Explorer:
     def command(self) -> str:
         """Return the command that analyses the saved Grams with this setting.
 
-        Empty without a run folder, and for a diffusion time of the whole, which has no option. Nor has the range of
-        the users' nodes, which only chooses who is shown.
+        Empty without a run folder, and where an option has no flag, such as the diffusion time of the whole. The range
+        of the users' nodes is no option: it only chooses who is shown.
         """
+        from spectral_probe.analysis.origin import WITHOUT_FLAG, flags_of
+
         setting, changes = self.setting, self.changes()
         if self.run is None or (setting.component == "whole" and "tau" in changes):
             return ""
-        names = ("tau", "null", "bands", "weights")
-        flags = {"component": setting.component, **{name: changes[name][1] for name in names if name in changes}}
-        return " ".join(["spectral-probe analyze", str(self.run), *(f"--{k} {_plain(v)}" for k, v in flags.items())])
+        wanted = {**self.exploration.options.to_dict(), "nodes": self.exploration.nodes}
+        wanted |= {name: changes[name][1] for name in ("tau", "null", "bands", "weights") if name in changes}
+        # The command starts from the options of the run that has the Grams; controls change no curve that is drawn.
+        fixed = ("component", "controls")
+        differing = {name: value for name, value in wanted.items() if value != self._base[name] and name not in fixed}
+        if any(name in WITHOUT_FLAG for name in differing):
+            return ""
+        flags = flags_of({"component": setting.component, **differing})
+        return shlex.join(["spectral-probe", "analyze", str(self.run), *flags])
 
     def page(self) -> str:
         """Return verdict and curve of the setting as HTML; every text is escaped."""
         setting, curve = self.setting, self.outcome.curve
-        glyph, color = mark_of(self.outcome.verdict.label)
+        nodes = self.exploration.nodes
         last = curve[curve["state"] == "block"].iloc[-1]
-        amount = "; ".join(filter(None, (_amount(last, name) for name in QUANTITIES)))
+        amount = "; ".join(filter(None, (self._amount(last, name) for name in QUANTITIES[nodes])))
         differs = self.changes_in_words()
         lines = [
-            f"<b>{html.escape(self.title)}</b>: {html.escape(COMPONENT_TITLES[setting.component])}, "
+            f"<b>{html.escape(self.title)}</b>: {html.escape(COMPONENT_TITLES[setting.component])}, {nodes}, "
             f"{int(last['n_users']):,} users",
-            f'<span style="background: {color}; color: #fff; padding: .1em .6em; border-radius: .3em">{glyph} '
-            f"{html.escape(str(self.outcome.verdict))}</span>",
+            *([self._badge()] if nodes == "carried" else []),
             html.escape(f"At {last['layer_name']}: {amount}"),
             f'<img alt="{html.escape(self._described(), quote=True)}" src="{svg_source(self.figure())}" '
             'style="max-width: 100%; background: #fff">',
         ]
         if differs:
             lines.append(
-                f"<i>Differs from the analysis in {html.escape(differs)}.</i> The verdict to report is that of the "
-                "analysis: one that was chosen among many settings has too narrow an interval."
+                f"<i>Differs from the analysis in {html.escape(differs)}.</i> The "
+                f"{'verdict' if nodes == 'carried' else 'curve'} to report is that of the analysis: one that was "
+                "chosen among many settings has too narrow an interval."
             )
         if command := self.command():
             lines.append(f"<code>{html.escape(command)}</code>")
         return '<div style="line-height: 1.6; max-width: 50em">' + "<br>".join(lines) + "</div>"
 
+    def _badge(self) -> str:
+        glyph, color = mark_of(self.outcome.verdict.label)
+        style = f"background: {color}; color: #fff; padding: .1em .6em; border-radius: .3em"
+        return f'<span style="{style}">{glyph} {html.escape(str(self.outcome.verdict))}</span>'
+
+    def _amount(self, row: Any, name: str) -> str:
+        if name == "retention" and not self.outcome.has_retention:
+            return f"{name} {NOT_AVAILABLE}"
+        digits = 2 if name == "retention" else 5
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        return f"{name} {row[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if row[name] == row[name] else ""
+
     def _described(self) -> str:
+        if self.quantity == "retention" and not self.outcome.has_retention:
+            return f"{self.quantity}: {NOT_AVAILABLE}"
         rows = self.outcome.curve[["layer_name", self.quantity]].to_dict("records")
         return f"{self.quantity} by layer: " + ", ".join(
             f"{row['layer_name']} {row[self.quantity]:.2g}" for row in rows
@@ -251,15 +296,22 @@ class Explorer:
         ax, beside = figure.subplots(1, 2, width_ratios=(2, 1))
         quantity, curve = self.quantity, self.outcome.curve
         ax.axhline(0.0, color=NULL_GREY, linewidth=1)
-        if self.changes() and self.setting.component == self._analysed.setting.component:
+        of_same = self._analysed if self.setting.component == self._analysed.setting.component else None
+        if self.changes() and of_same is not None and (quantity == "excess" or of_same.has_retention):
             before = self._analysed.curve
             blocks = before["state"] == "block"
             depth = relative_depth(before)[blocks]
             ax.plot(depth, before.loc[blocks, quantity], color=NULL_GREY, linestyle="--", label="as analysed")
             ax.legend(frameon=False, fontsize=8)
-        curve_with_ribbon(curve, Look("", PALETTE[0]), value=quantity, ax=ax)
+        if quantity == "excess" or self.outcome.has_retention:
+            curve_with_ribbon(curve, Look("", PALETTE[0]), value=quantity, ax=ax)
+        else:
+            words = f"{NOT_AVAILABLE}: the input carries\nno measurable {COMPONENT_NAMES[self.setting.component]}"
+            ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center")
         ax.set_xlabel("relative depth (block / number of blocks)")
-        ax.set_ylabel("carried / carried at the input" if quantity == "retention" else "excess")
+        ax.set_ylabel(
+            "carried / carried at the input" if quantity == "retention" else f"excess, {self.exploration.nodes}"
+        )
         users = self.outcome.users
         beside.hist(users[abs(users) < float("inf")], bins=30, color=PALETTE[0], alpha=0.7)
         beside.axvline(0.0, color=NULL_GREY, linewidth=1)
@@ -275,7 +327,7 @@ class Explorer:
 
     def __repr__(self) -> str:
         setting = ", ".join(f"{field.name}={getattr(self.setting, field.name)!r}" for field in fields(self.setting))
-        return f"Explorer({setting}): {self.outcome.verdict}"
+        return f"Explorer({setting}, nodes={self.exploration.nodes!r}): {self.outcome.verdict}"
 
 
 def _band_menu(rule: str) -> list[tuple[str, str]]:
@@ -286,10 +338,13 @@ def _band_menu(rule: str) -> list[tuple[str, str]]:
     return [("heat kernel at τ", "low"), *((names.get(band, str(band)), str(band)) for band in range(1, n_bands + 1))]
 
 
-def _amount(row: Any, name: str) -> str:
-    digits = 2 if name == "retention" else 5
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{name} {row[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if row[name] == row[name] else ""
+def _base_options(run: Path) -> AnalysisOptions:
+    """Return the options that a re-analysis of a run starts from: those of the run that has its Grams."""
+    from spectral_probe.analysis.options import AnalysisOptions
+    from spectral_probe.analysis.saved_options import saved_config
+    from spectral_probe.runs.analysis_run import AnalysisRun
+
+    return AnalysisOptions.from_saved(saved_config(AnalysisRun.open(run).grams_run())["options"])
 
 
 def _plain(value: Any) -> str:

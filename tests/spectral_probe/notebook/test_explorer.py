@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 
 from spectral_probe.analysis.exploration import Exploration
 from spectral_probe.analysis.options import AnalysisOptions
+from spectral_probe.analysis.reanalysis import reanalyze
 from spectral_probe.errors import ConfigError, MissingDependencyError
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.sequences import probe_sequences
@@ -89,10 +92,71 @@ def test_the_page_says_what_differs_and_how_to_get_it(explorer, run) -> None:
     explorer.controls["tau"].value = 2.0
     explorer.controls["weights"].value = "equal"
     assert "Differs from the analysis in τ (1 → 2), weights (graph → equal)" in explorer.page()
-    assert explorer.command() == f"spectral-probe analyze {run.run.path} --component taste --tau 2 --weights equal"
+    assert explorer.command() == f"spectral-probe analyze {run.run.path} --component taste --tau 2.0 --weights equal"
     explorer.controls["component"].value = "whole"
     explorer.controls["tau"].value = 1.0
     assert explorer.command() == ""
+
+
+def test_the_command_can_be_pasted_and_starts_from_the_options_of_the_grams(run, tmp_path) -> None:
+    again = reanalyze(run.run.path, {"tau": 2.0, "seed": 3}, out=tmp_path / "my runs").run
+    (again.path / "run.json").write_text(json.dumps({**again.state(), "grams_from": str(run.run.path)}))
+    explorer = DecayProfile.load(again.path).explore(taus=(1, 2))
+    wanted = ["spectral-probe", "analyze", str(again.path), "--component", "taste", "--tau", "2.0", "--seed", "3"]
+    assert explorer.changes() == {}
+    assert shlex.split(explorer.command()) == wanted
+    explorer.controls["tau"].value = 1.0
+    assert shlex.split(explorer.command()) == [*wanted[:5], "--seed", "3"]
+
+
+def test_what_is_foreseen_has_an_excess_and_neither_ratio_nor_verdict(run) -> None:
+    explorer = DecayProfile.load(run.run.path).explore(taus=(), nodes="foreseen")
+    assert explorer.controls["quantity"].options == ("excess",)
+    assert explorer.outcome.verdict.label == "none"
+    assert explorer.outcome.curve["retention"].isna().all()
+    expected = run.profile.curve("taste", nodes="foreseen")["excess"].tolist()
+    assert explorer.outcome.curve["excess"].tolist() == pytest.approx(expected)
+    assert explorer.figure().axes[0].get_ylabel() == "excess, foreseen"
+    assert ", foreseen, " in explorer.page()
+    assert not re.search("retention|<span", explorer.page())
+    assert explorer.command().endswith(" --component taste --nodes foreseen")
+    stored = DecayProfile.load(run.run.path).explore(taus=(), nodes="foreseen")
+    assert stored.page() == explorer.page()
+
+
+def test_without_a_measurable_input_no_retention_is_printed_or_drawn(explorer) -> None:
+    explorer.controls["component"].value = "popularity"
+    assert explorer.outcome.verdict.label == "no measurable popularity"
+    assert "retention n/a; excess " in explorer.page()
+    assert 'alt="retention: n/a"' in explorer.page()
+    (level,) = explorer.figure().axes[0].lines
+    assert list(level.get_ydata()) == [0.0, 0.0]
+    assert "no measurable popularity" in explorer.figure().axes[0].texts[0].get_text()
+    explorer.controls["quantity"].value = "excess"
+    assert len(explorer.figure().axes[0].lines) > 1
+
+
+def test_users_with_as_many_nodes_are_all_users(explorer) -> None:
+    import ipywidgets
+
+    exploration, energy = explorer.exploration, explorer.exploration.energy
+    is_valid = energy.is_valid & (energy.measured == 9)
+    weights = {tau: np.where(is_valid, w, 0.0) for tau, w in exploration.weights.items()}
+    same = module.Explorer(replace(exploration, energy=replace(energy, is_valid=is_valid), weights=weights), ipywidgets)
+    assert (same.setting.least, same.setting.most) == (0, None)
+    assert "Differs" not in same.page()
+    assert same.controls["nodes"].disabled
+
+
+def test_a_range_without_a_user_says_so(explorer) -> None:
+    energy = explorer.exploration.energy
+    energy.is_valid[energy.measured == 9] = False
+    for w in explorer.exploration.weights.values():
+        w[energy.measured == 9] = 0.0
+    explorer.controls["nodes"].value = (9, 9)
+    assert "No user is measured on 9 to 9 nodes" in explorer.view.children[1].value
+    explorer.controls["nodes"].value = (10, 11)
+    assert (explorer.setting.least, explorer.setting.most) == (10, 11)
 
 
 def test_a_page_without_a_kernel_has_the_curve(explorer) -> None:
