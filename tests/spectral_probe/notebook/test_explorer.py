@@ -155,8 +155,8 @@ def test_a_range_without_a_user_says_so(explorer) -> None:
         w[energy.measured == 9] = 0.0
     explorer.controls["nodes"].value = (9, 9)
     assert "No user is measured on 9 to 9 nodes" in explorer.view.children[1].value
-    explorer.controls["nodes"].value = (10, 11)
-    assert (explorer.setting.least, explorer.setting.most) == (10, 11)
+    explorer.controls["nodes"].value = (10, 10)
+    assert (explorer.setting.least, explorer.setting.most) == (10, 10)
 
 
 def test_a_page_without_a_kernel_has_the_curve(explorer) -> None:
