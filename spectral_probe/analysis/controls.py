@@ -45,36 +45,50 @@ def random_weights(module: ModelT, seed: int = 0) -> ModelT:
     -----
     Source: none in the paper; the control tests whether a curve needs the trained weights.
     """
+    control = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(seed)
+    for weight in redrawn_weights(control):
+        values = weight.detach().float()
+        mean, std = values.mean().item(), values.std(correction=0).item()
+        weight.copy_(torch.empty(weight.shape).normal_(mean, std, generator=generator))
+    return control
+
+
+def redrawn_weights(module: object) -> list[nn.Parameter]:
+    """Return the weight matrices that :func:`random_weights` redraws, in the order of their names.
+
+    Raises
+    ------
+    ConfigError
+        If ``module`` is not a module, or has none.
+    """
     if not isinstance(module, nn.Module):
         raise ConfigError(
             f"random-weights redraws the parameters of an nn.Module; got a {type(module).__name__}. Leave out this "
             "control, or make the model an nn.Module."
         )
-    control = copy.deepcopy(module)
     unchanged = {
         id(parameter)
-        for part in control.modules()
+        for part in module.modules()
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) or "norm" in type(part).__name__.lower()
         for parameter in part.parameters(recurse=False)
     }
-    input_modules: Callable[[], Iterable[nn.Module]] = getattr(control, "input_modules", lambda: ())
+    input_modules: Callable[[], Iterable[nn.Module]] = getattr(module, "input_modules", lambda: ())
     unchanged |= {id(parameter) for part in input_modules() for parameter in part.parameters()}
-    generator = torch.Generator().manual_seed(seed)
-    n_redrawn = 0
-    for name, weight in sorted(control.named_parameters()):
-        is_unchanged = id(weight) in unchanged or _POSITION_TABLE.match(name.rpartition(".")[2]) is not None
-        if weight.ndim < 2 or is_unchanged or not weight.is_floating_point():
-            continue
-        values = weight.detach().float()
-        mean, std = values.mean().item(), values.std(correction=0).item()
-        weight.copy_(torch.empty(weight.shape).normal_(mean, std, generator=generator))
-        n_redrawn += 1
-    if not n_redrawn:
+    redrawn = [
+        weight
+        for name, weight in sorted(module.named_parameters())
+        if weight.ndim >= 2
+        and id(weight) not in unchanged
+        and weight.is_floating_point()
+        and _POSITION_TABLE.match(name.rpartition(".")[2]) is None
+    ]
+    if not redrawn:
         raise ConfigError(
             f"random-weights needs weight matrices to redraw; {type(module).__name__} has none among its parameters. "
             "Leave out this control."
         )
-    return control
+    return redrawn
 
 
 def shuffle_history(probe: ProbeSequences, seed: int = 0) -> ProbeSequences:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from spectral_probe.analysis.captures import capture_names, check_memory
+from spectral_probe.analysis.captures import analysis_bytes, capture_names, check_memory
+from spectral_probe.analysis.captures import n_treated as treated_of
 from spectral_probe.analysis.measurable import check_measurable, probe_of
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.requests import (
@@ -20,6 +21,7 @@ from spectral_probe.analysis.requests import (
     check_saved,
     has_own_code,
 )
+from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.aliases import TINY_CONFIG, Alias, known_aliases
 from spectral_probe.backbones.architectures import KNOWN_CONFIGS, Architecture
 from spectral_probe.backbones.devices import parse_device, parse_dtype
@@ -27,6 +29,8 @@ from spectral_probe.backbones.hub import locate
 from spectral_probe.backbones.hub_access import HubAccess
 from spectral_probe.backbones.hub_errors import failure
 from spectral_probe.errors import ConfigError, ModelError
+from spectral_probe.interactions.dataset import Dataset
+from spectral_probe.interactions.sequences import ProbeSequences
 from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.plugins.registry import plugin_names
 from spectral_probe.plugins.saved_models import find_saved_model
@@ -189,7 +193,7 @@ def plan(
     n_grams = (n_captures + n_treated) * n_users * n_states * max_length**2
     n_forwards = n_captures * n_users + n_treated * _pilot_users(n_users, max_length)
     activations = _activations(sizes, batch_size, max_length, size, n_states)
-    analysis = 6 * 8 * n_users * max_length**2
+    analysis = analysis_bytes(n_users, max_length)
     device_bytes = weights + activations + n_items * sizes.width * size
     return CapturePlan(
         model=label,
@@ -323,6 +327,8 @@ def plan_analysis(
 ) -> list[dict[str, Any]]:
     """Return the cost of an analysis, without running or loading a language model; what the run refuses is refused.
 
+    A saved recommender is loaded where its layers, or what a control needs of it, must be looked up.
+
     Returns
     -------
     list of {"quantity", "value", "text"}
@@ -340,18 +346,18 @@ def plan_analysis(
     probe = probe_of(data, options)
     check_measurable(probe, data.train.user_items, options)
     captures = capture_names(options)
-    rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(captures))]
-    head = [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]
     if model in plugin_names("models"):
+        rows, planned = check_plugin(model, data, options)
         text = f"{model} (plug-in, made for the data set before it is probed)"
-        row = {"quantity": "model", "value": model, "text": text}
-        return [*head, row, *check_plugin(model, data, options)]
+        return [*_head(data, probe, options, planned), {"quantity": "model", "value": model, "text": text}, *rows]
     if (saved := find_saved_model(model)) is not None:
-        check_saved(saved, data, options, probe.inputs.shape[1])
-        return [*head, {"quantity": "model", "value": model, "text": f"{model} (saved {saved.name} model)"}]
+        loaded = check_saved(saved, data, options)
+        row = {"quantity": "model", "value": model, "text": f"{model} (saved {saved.name} model)"}
+        return [*_head(data, probe, options, loaded), row]
+    head = _head(data, probe, options)
     if options.trust_remote_code and has_own_code(model):
         return [*head, {"quantity": "model", "value": model, "text": f"{model} (its sizes are known to its own code)"}]
-    n_treated = sum(name != "paper" for name in captures)
+    n_treated = treated_of(captures)
     sizes = plan(
         model,
         len(probe),
@@ -371,3 +377,12 @@ def plan_analysis(
     if options.embeddings is None and options.inputs != "text":
         head += check_id_inputs(data, options, sizes.width)
     return [*head, *(row for row in sizes.to_frame().to_dict("records") if row["quantity"] != "n_users")]
+
+
+def _head(
+    data: Dataset, probe: ProbeSequences, options: AnalysisOptions, model: LayeredModel | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows that every plan begins with; a model that was looked at tells whether it has its own graph."""
+    names = capture_names(options, has_graph=getattr(model, "has_graph", False))
+    rows = [("dataset", data.name), ("n_users", len(probe)), ("captures", ", ".join(names))]
+    return [{"quantity": name, "value": value, "text": str(value)} for name, value in rows]

@@ -8,10 +8,13 @@ from scipy.sparse import csc_array, sparray
 from spectral_probe.analysis.node_graphs import N_DROPPED
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.interactions.dataset import Dataset
-from spectral_probe.interactions.sequences import ProbeSequences, SequencePart, probe_sequences
+from spectral_probe.interactions.sequences import HELD_OUT, ProbeSequences, SequencePart, probe_sequences
 from spectral_probe.spectrum.energy import EDGELESS, nobody_measured, too_short
 from spectral_probe.spectrum.nodes import MeasuredNodes
 from spectral_probe.types import IntArray
+
+#: Most items of a history that are held out; nothing is of a shorter one.
+MOST_HELD_OUT = max(HELD_OUT.values())
 
 
 def probe_of(dataset: Dataset, options: AnalysisOptions, part: SequencePart | None = None) -> ProbeSequences:
@@ -23,6 +26,16 @@ def probe_of(dataset: Dataset, options: AnalysisOptions, part: SequencePart | No
         max_users=options.users,
         seed=options.seed,
     )
+
+
+def n_drawable(dataset: Dataset) -> int:
+    """Return the number of users that :func:`probe_sequences` draws from: those with held-out items."""
+    return sum(len(sequence) > MOST_HELD_OUT for sequence in dataset.sequences)
+
+
+def truncated(options: AnalysisOptions, n: int) -> tuple[str, ...]:
+    """Return the caveat ``truncated-users`` where the options draw fewer than the ``n`` users that could be drawn."""
+    return ("truncated-users",) if options.users is not None and options.users < n else ()
 
 
 def check_measurable(probe: ProbeSequences, user_items: sparray, options: AnalysisOptions) -> None:

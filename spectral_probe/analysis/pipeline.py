@@ -16,7 +16,7 @@ from torch import nn
 
 from spectral_probe.analysis.captures import plan_captures, run_captures
 from spectral_probe.analysis.exchanged_items import ENTRY, embed_sd, exchange_items, item_vectors
-from spectral_probe.analysis.measurable import check_measurable, probe_of
+from spectral_probe.analysis.measurable import check_measurable, n_drawable, probe_of, truncated
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.model import GivenInputs, give_inputs, resolve_model, revision_of
 from spectral_probe.analysis.options import MAIN, AnalysisOptions
@@ -24,7 +24,7 @@ from spectral_probe.analysis.origin import origin_of
 from spectral_probe.analysis.requests import check_options
 from spectral_probe.backbones import LayeredModel
 from spectral_probe.backbones.protocol import check_has_layers
-from spectral_probe.errors import DataError
+from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.graph.item_graph import ItemGraph
 from spectral_probe.interactions.dataset import Dataset
@@ -34,11 +34,13 @@ from spectral_probe.profiles.shown import Captured
 from spectral_probe.progress import stage
 from spectral_probe.recording.layer_grams import LayerGrams
 from spectral_probe.report.folder import write_results
+from spectral_probe.report.origin import flat
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.folder import try_root
 from spectral_probe.runs.references import ANALYSIS
 from spectral_probe.storage.atomic import disk_errors
 from spectral_probe.storage.cache import cache_root
+from spectral_probe.storage.hashing import settings_hash
 
 logger = logging.getLogger("spectral_probe")
 #: Caveat of a run whose item vectors came without ids.
@@ -107,13 +109,17 @@ def run_analysis(
     options: AnalysisOptions,
     *,
     out: Path | None,
-    resume: bool = False,
+    resume: bool | AnalysisRun = False,
     from_dir: Path | None = None,
     progress: bool | None = False,
     figure_width: int = DEFAULT_WIDTH,
     run_name: str = "",
 ) -> Analysis:
-    """Do the work of :func:`analyze`; return the profile with its run, which gets a name if there is one."""
+    """Do the work of :func:`analyze`; return the profile with its run, which gets a name if there is one.
+
+    With a run as ``resume`` that one is finished, if it began with the same configuration; a finished one is measured
+    again, and only its missing or damaged shards are captured anew.
+    """
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if out is not None:
@@ -129,18 +135,19 @@ def run_analysis(
     inputs = give_inputs(layered, data, options)
     labels, config = _identity(layered, data, options, inputs.name)
     tasks = plan_captures(layered, data, options)
-    if resume and out is not None and (finished := _finished(out, config)) is not None:
-        return finished
-    run = run_folder(out, layered.name, data.name, config, resume)
+    begun = _begun(out, config, resume)
+    if isinstance(begun, Analysis):
+        return begun
+    run = begun or run_folder(out, layered.name, data.name, config)
     facts = _request(model, dataset, from_dir) | _noted(layered, inputs) | ({"name": run_name} if run_name else {})
+    facts |= {"n_drawable": n_drawable(data)}
     with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
         logger.info("model %s (%s), data set %s, inputs %s", layered.name, labels["revision"], data.name, inputs.name)
         stage("graph")
         graph = ItemGraph.from_interactions(data.train.user_items)
         _save_data(run, data, graph)
-        # Asked for before the model runs: a model without them is refused at once.
         vectors = item_vectors(layered) if "exchanged-items" in options.controls else None
-        captures = run_captures(tasks, options, graph.item_counts, run, resume=resume, progress=progress)
+        captures = run_captures(tasks, options, graph.item_counts, run, resume=bool(resume), progress=progress)
         cache_dir = cache_root() / "heat"
         if vectors is not None and captures[MAIN].is_causal:
             stage("analysis: exchanged-items")
@@ -148,7 +155,7 @@ def run_analysis(
             config[ENTRY] = exchanged.to_dict()
         stage("analysis")
         profile = measure(captures, graph, options, labels, cache_dir=cache_dir, embed_sd=embed_sd(config))
-        profile = _with_users(profile, captures, data)
+        profile = _with_users(profile, captures, data, options)
         if inputs.is_by_position:
             profile = replace(profile, caveats=(*profile.caveats, BY_POSITION))
         source = Captured(captures[MAIN], graph) if run is None else run.path
@@ -211,36 +218,51 @@ def named_users(per_user: pd.DataFrame, names: pd.Series[Any]) -> pd.DataFrame:
     return table
 
 
-def _finished(out: Path, config: dict[str, Any]) -> Analysis | None:
-    """Return the finished run of a configuration if there is no unfinished one; None if its results are damaged."""
-    if AnalysisRun.newest_unfinished(out, config) is not None:
+def _begun(out: Path | None, config: dict[str, Any], resume: bool | AnalysisRun) -> AnalysisRun | Analysis | None:
+    """Return the run to go on with, a finished one with its results, or None if a new one is to be made.
+
+    Nothing is written: the status of a run changes once its work begins.
+    """
+    if isinstance(resume, AnalysisRun):
+        _check_same(resume, config)
+        return resume
+    if not resume or out is None:
         return None
-    run = AnalysisRun.newest_finished(out, config)
-    if run is None:
-        return None
-    try:
-        profile = DecayProfile.load(run.path)
-    except DataError as error:
-        logger.warning("%s is finished, but its results cannot be read (%s); they are computed again.", run.path, error)
-        run.write_state("running")
-        return None
-    logger.warning("%s is finished already; nothing is computed again.", run.path)
-    return Analysis(profile, run)
+    if (run := AnalysisRun.newest_unfinished(out, config)) is not None:
+        logger.info("resuming %s", run.path)
+        return run
+    if (run := AnalysisRun.newest_finished(out, config)) is not None:
+        try:
+            profile = DecayProfile.load(run.path)
+        except DataError as error:
+            text = "%s is finished, but its results cannot be read (%s); they are computed again."
+            logger.warning(text, run.path, error)
+            return run
+        logger.warning("%s is finished already; nothing is computed again.", run.path)
+        return Analysis(profile, run)
+    logger.warning(
+        "--resume: %s holds no unfinished run of %s on %s with these options; a new one is begun.",
+        *(out, config["model"], config["dataset"]),
+    )
+    return None
 
 
-def run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any], resume: bool) -> AnalysisRun | None:
-    """Return the folder to write into: with ``resume``, that of an unfinished run of the configuration, if any."""
+def _check_same(run: AnalysisRun, config: dict[str, Any]) -> None:
+    """Raise ConfigError unless a run began with this configuration."""
+    if settings_hash(config) == run.state()["config_hash"]:
+        return
+    before, now = (dict(flat(settings)) for settings in (run.config(), config))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    raise ConfigError(
+        f"{run.path} is finished with what it began with; {', '.join(changed) or 'its configuration'} would change. "
+        "Restore the model and the data set as they were, or begin a new run with --model and --dataset."
+    )
+
+
+def run_folder(out: Path | None, model: str, dataset: str, config: dict[str, Any]) -> AnalysisRun | None:
+    """Return a new folder to write into; None without ``out``."""
     if out is None:
         return None
-    if resume:
-        run = AnalysisRun.newest_unfinished(out, config)
-        if run is not None:
-            logger.info("resuming %s", run.path)
-            return run
-        logger.warning(
-            "--resume: %s holds no unfinished run of %s on %s with these options; a new one is begun.",
-            *(out, model, dataset),
-        )
     return AnalysisRun.create(out, kind=ANALYSIS, model=model, dataset=dataset, config=config)
 
 
@@ -255,13 +277,14 @@ def with_published_users(
     return replace(profile, controls={**profile.controls, "paper": replace(paper, per_user=named)})
 
 
-def _with_users(profile: DecayProfile, captures: dict[str, LayerGrams], dataset: Dataset) -> DecayProfile:
-    """Add the column ``user_id`` to the per-user tables, and a caveat if not all users are probed."""
+def _with_users(
+    profile: DecayProfile, captures: dict[str, LayerGrams], dataset: Dataset, options: AnalysisOptions
+) -> DecayProfile:
+    """Add the column ``user_id`` to the per-user tables, and a caveat if only a draw of the users is probed."""
     grams = captures[MAIN]
     assert grams.users is not None
     labels = dataset.user_ids[grams.users[profile.per_user["sequence"].to_numpy()]]
     table = profile.per_user.copy()
     table.insert(0, "user_id", labels)
-    n_probeable = sum(len(sequence) >= 3 for sequence in dataset.sequences)
-    caveats = profile.caveats + (("truncated-users",) if len(grams) < n_probeable else ())
+    caveats = profile.caveats + truncated(options, n_drawable(dataset))
     return with_published_users(replace(profile, per_user=table, caveats=caveats), captures, dataset.user_ids)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spectral_probe.analysis.exchanged_items import embed_sd, entry_of
+from spectral_probe.analysis.measurable import truncated
 from spectral_probe.analysis.measure import measure
 from spectral_probe.analysis.options import CAPTURE_OPTIONS, CAPTURED_CONTROLS, MAIN, VECTOR_CONTROLS, AnalysisOptions
 from spectral_probe.analysis.origin import origin_of
@@ -82,7 +83,7 @@ def reanalyze(
         **{name: stored[name] for name in ("model", "revision", "dataset", "inputs")},
         "own_user": options.own_user,
     }
-    run = run_folder(out, labels["model"], labels["dataset"], config, resume=False)
+    run = run_folder(out, labels["model"], labels["dataset"], config)
     facts = {} if run is None else {"grams_from": os.path.relpath(source.path, run.path)}
     facts |= {"name": run_name} if run_name else {}
     with nullcontext() if run is None else run.at_work(logger, "An analysis", **facts):
@@ -154,15 +155,11 @@ def _like_source(
     if names is not None and users is not None:
         per_user = named_users(per_user, pd.Series(names[users], index=np.arange(len(users))))
         profile = with_published_users(profile, captures, names)
-    if not (source.path / "summary.json").is_file():
-        # The source was never measured: only the number of users that it asked for tells.
-        n_known = 0 if names is None else len(names)
-        caveats += ("truncated-users",) if before.users is not None and len(captures[MAIN]) < n_known else ()
-    else:
+    # Of the caveats, only this one is about the probe and not about the measure. Older runs name no number: all users.
+    caveats += truncated(before, source.state().get("n_drawable") or n_users)
+    if names is None and (source.path / "summary.json").is_file():
         known = DecayProfile.load(source.path)
-        # Of the caveats, only this one is about the probe and not about the measure.
-        caveats += tuple(code for code in known.caveats if code == "truncated-users")
-        if names is None and "user_id" in known.per_user:
+        if "user_id" in known.per_user:
             # An older run names the users on its own curve only.
             per_user = named_users(
                 per_user, known.per_user.drop_duplicates("sequence").set_index("sequence")["user_id"]

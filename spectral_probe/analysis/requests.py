@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectral_probe.analysis.captures import check_captures
 from spectral_probe.analysis.measurable import probe_of
 from spectral_probe.analysis.options import AnalysisOptions
-from spectral_probe.backbones import HFDecoder
+from spectral_probe.backbones import HFDecoder, LayeredModel
 from spectral_probe.backbones.adapters import check_adapter
 from spectral_probe.backbones.aliases import known_aliases
 from spectral_probe.backbones.architectures import meta_body
@@ -31,7 +32,6 @@ from spectral_probe.inputs.vector_files import load_embeddings
 from spectral_probe.interactions.dataset import Dataset
 from spectral_probe.plugins.registry import load_plugin, plugin_names
 from spectral_probe.plugins.saved_models import SavedModel, find_saved_model
-from spectral_probe.recording.capture import selected_layers
 from spectral_probe.storage.reading import read_json
 
 _ANY = ("inputs", "embeddings", "dtype", "adapter")
@@ -49,6 +49,8 @@ TAKES: dict[str, tuple[str, ...]] = {
     "a folder": (*_ANY, *_SPREAD, *_FILES),
     "a repository": (*_ANY, *_SPREAD, *_FILES, "revision"),
 }
+#: Controls that some models cannot be run for, or that run those with a graph of their own again.
+OF_THE_MODEL = ("random-weights", "exchanged-items", "split-graph")
 NOT_FOR_ALL = TAKES["a repository"]
 
 
@@ -212,27 +214,30 @@ def _training_plan(
     return [{"quantity": "training", "value": text, "text": text}] if text else [], plan
 
 
-def check_plugin(name: str, dataset: Dataset, options: AnalysisOptions) -> list[dict[str, Any]]:
-    """Refuse, before a plug-in trains, layers that it does not have and histories that it cannot read.
+def check_plugin(
+    name: str, dataset: Dataset, options: AnalysisOptions
+) -> tuple[list[dict[str, Any]], LayeredModel | None]:
+    """Refuse, before a plug-in trains, layers and controls that it does not have and histories that it cannot read.
 
     Returns
     -------
     list of {"quantity", "value", "text"}
         The row of its training, if it will train.
+    LayeredModel or None
+        The model before its training, if the plug-in shows it.
 
     Raises
     ------
-    ConfigError
+    ConfigError, ResourceError
     """
     rows, plan = _training_plan(load_plugin("models", name), dataset, options)
     model = plan.get("model")
     parse_device(options.device)
     if model is not None:
-        layers = model.layers()
-        selected_layers(model.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
-        longest = probe_of(dataset, options).inputs.shape[1]
-        _check_length(model.name, getattr(model.config, "max_length", None), longest)
-    return rows
+        probe = probe_of(dataset, options)
+        check_captures(model, probe, options)
+        _check_length(model.name, getattr(model.config, "max_length", None), probe.inputs.shape[1])
+    return rows, model
 
 
 def _check_length(name: str, longest: int | None, max_length: int) -> None:
@@ -242,22 +247,27 @@ def _check_length(name: str, longest: int | None, max_length: int) -> None:
         )
 
 
-def check_saved(saved: SavedModel, dataset: Dataset, options: AnalysisOptions, max_length: int) -> None:
-    """Refuse a saved model that cannot be probed on these data; it is loaded only to look up the names of layers.
+def check_saved(saved: SavedModel, dataset: Dataset, options: AnalysisOptions) -> LayeredModel | None:
+    """Refuse a saved model that cannot be probed on these data.
+
+    It is loaded, and returned, only where the names of its layers or what its controls need must be looked up.
 
     Raises
     ------
-    ConfigError, DataError, ModelError, MissingDependencyError
+    ConfigError, DataError, ModelError, MissingDependencyError, ResourceError
         See :class:`spectral_probe.plugins.saved_models.SavedModel`.
     """
     if reason := saved.why_no_layers():
         raise without_layers(saved.name, reason)
     saved.check_trained_on(dataset)
-    _check_length(saved.name, saved.max_length, max_length)
+    probe = probe_of(dataset, options)
+    _check_length(saved.name, saved.max_length, probe.inputs.shape[1])
     device = str(parse_device(options.device))
-    if options.layers is not None:
-        layers = saved.load(dataset, device).layers()
-        selected_layers(saved.name, [name for name, _, _ in layers], [state for _, state, _ in layers], options.layers)
+    if options.layers is None and not set(options.controls) & set(OF_THE_MODEL):
+        return None
+    model = saved.load(dataset, device)
+    check_captures(model, probe, options)
+    return model
 
 
 def titles_of(dataset: Dataset) -> list[str]:

@@ -225,16 +225,16 @@ def _run(request: _Request, run: Path | None, written: Written, resume: bool) ->
     from spectral_probe.runs.analysis_run import AnalysisRun
     from spectral_probe.storage.lock import only_process
 
-    if run is not None:  # a finished run is opened again: only its missing or damaged shards are captured anew
-        with only_process(run, "An analysis"):
-            AnalysisRun.open(run).write_state("running")
+    if run is not None:
+        with only_process(run, "An analysis"):  # refused before a model is loaded
+            pass
     return [
         run_analysis(
             model,
             request.dataset,
             options,
             out=request.out,
-            resume=resume,
+            resume=resume if run is None else AnalysisRun.open(run),
             from_dir=request.from_dir,
             figure_width=written.figure_width,
             run_name=written.name,

@@ -44,6 +44,7 @@ _STATE = {
     "dataset?": _TEXT_OR_NONE,
     "result?": _TEXT_OR_NONE,
     "n_users?": (int, None),
+    "n_drawable?": (int, None),
     "request?": (
         {
             "kind?": _TEXT_OR_NONE,

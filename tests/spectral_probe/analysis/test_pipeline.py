@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,9 @@ import torch
 from torch import nn
 
 from spectral_probe.analysis import pipeline
+from spectral_probe.analysis.captures import N_ARRAYS, capture_names, plan_captures
+from spectral_probe.analysis.cost import plan
+from spectral_probe.analysis.measurable import n_drawable, truncated
 from spectral_probe.analysis.options import AnalysisOptions
 from spectral_probe.analysis.pipeline import analyze, run_analysis
 from spectral_probe.analysis.reanalysis import reanalyze
@@ -341,6 +346,91 @@ def test_too_much_memory_is_refused_before_the_model_runs(dataset: Dataset, monk
     monkeypatch.setattr("spectral_probe.analysis.captures.os.sysconf", lambda name: 100)
     with pytest.raises(ResourceError, match="--users"):
         analyze(MixingModel(dataset.n_items), dataset)
+
+
+def test_only_layers_that_are_recorded_count_in_the_memory(dataset: Dataset, monkeypatch) -> None:
+    sizes = []
+    monkeypatch.setattr("spectral_probe.analysis.captures.check_memory", lambda *size: sizes.append(size))
+    model = MixingModel(dataset.n_items)
+    for layers in (None, ["block 1"]):
+        tasks = plan_captures(model, dataset, AnalysisOptions(layers=layers, preset="paper"))
+        n, T = tasks[0].sequences.inputs.shape
+        assert sizes.pop() == (n, T, 4 if layers is None else 3, 2 + 1)  # the input and the last block always are
+    cost = plan("tiny-random:llama", 10, 8)
+    needed = cost.gram_bytes + cost.analysis_bytes  # the refusal and the plan count alike
+    assert needed == 10 * 8 * 8 * (4 * cost.n_states + 8 * N_ARRAYS)
+
+
+def test_the_names_of_the_captures_are_those_that_are_planned(dataset: Dataset) -> None:
+    class WithGraph(MixingModel):
+        has_graph = True
+
+        def on_graph(self, other, training):
+            return self
+
+    options = AnalysisOptions(controls=["split-graph", "random-weights", "shuffled-history"], preset="paper")
+    for kind in (MixingModel, WithGraph):
+        model = kind(dataset.n_items)
+        planned = [task.name for task in plan_captures(model, dataset, options)]
+        assert planned == capture_names(options, has_graph=kind is WithGraph)
+    assert planned[-2:] == ["split-graph-1", "split-graph-2"]
+
+
+@pytest.mark.parametrize("control", ["exchanged-items", "random-weights"])
+def test_a_control_that_a_model_cannot_be_run_for_leaves_no_run(dataset: Dataset, tmp_path, control) -> None:
+    model = MixingModel(dataset.n_items)
+    if control == "random-weights":  # an object that is no module
+        model = SimpleNamespace(
+            name="x", is_causal=True, layers=model.layers, forward_sequences=model.forward_sequences
+        )
+    with pytest.raises(ConfigError, match=control):
+        run_analysis(model, dataset, AnalysisOptions(controls=[control]), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draw_of_the_users_is_one_by_the_option_alone(dataset: Dataset) -> None:
+    n = n_drawable(dataset)
+    assert n == 90
+    for users, caveats in ((None, ()), (n + 10, ()), (n, ()), (n - 1, ("truncated-users",))):
+        assert truncated(AnalysisOptions(users=users), n) == caveats
+    short = [s[:3] if u % 2 else s for u, s in enumerate(dataset.sequences)]
+    some_short = Dataset.from_interactions(Interactions.from_sequences(short, n_items=dataset.n_items))
+    profile = analyze(MixingModel(dataset.n_items), some_short, sequence="train", **FAST)
+    assert profile.user_counts["probed"] < n
+    assert "truncated-users" not in profile.caveats
+
+
+def test_an_unmeasured_run_of_all_users_is_analysed_again_without_a_caveat(
+    dataset: Dataset, tmp_path, monkeypatch
+) -> None:
+    for part in ("write_figures", "write_report"):
+        monkeypatch.setattr(f"spectral_probe.report.folder.{part}", lambda *_, **__: None)
+    options = AnalysisOptions(**FAST, users=200)
+    run = run_analysis(MixingModel(dataset.n_items), dataset, options, out=tmp_path).run
+    (run.path / "summary.json").unlink()
+    # A user with two interactions is in the graph, and cannot be drawn.
+    run.write_state("interrupted", n_drawable=200)
+    assert "truncated-users" not in reanalyze(run.path, {"tau": 2.0}).profile.caveats
+    run.write_state("interrupted", n_drawable=201)
+    assert "truncated-users" in reanalyze(run.path, {"tau": 2.0}).profile.caveats
+
+
+def test_the_run_that_is_named_is_finished_and_no_other(dataset: Dataset, tmp_path, monkeypatch) -> None:
+    for part in ("write_figures", "write_report"):
+        monkeypatch.setattr(f"spectral_probe.report.folder.{part}", lambda *_, **__: None)
+    model, options = MixingModel(dataset.n_items), AnalysisOptions(**FAST)
+    first = run_analysis(model, dataset, options, out=tmp_path).run
+    twin = AnalysisRun(shutil.copytree(first.path, first.path.with_name(f"3{first.path.name[1:]}")))
+    for run in (first, twin):
+        run.write_state("interrupted")
+    assert run_analysis(model, dataset, options, out=tmp_path, resume=first).run == first
+    assert [run.state()["status"] for run in (first, twin)] == ["finished", "interrupted"]
+    before = (first.path / "run.json").read_bytes()
+    other = make_world(2, n_users=90).dataset
+    with pytest.raises(ConfigError, match="dataset_fingerprint would change"):
+        run_analysis(MixingModel(other.n_items), other, options, out=tmp_path, resume=first)
+    assert (first.path / "run.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_unknown_names_are_refused_with_a_suggestion(dataset: Dataset) -> None:

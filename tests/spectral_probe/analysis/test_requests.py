@@ -210,6 +210,8 @@ def test_a_run_is_resumed_with_its_own_options(inputs, tmp_path, monkeypatch, ca
     code, err = run(["analyze", "--resume", str(folder), "--tau", "2"], monkeypatch, capsys)
     assert code == 2
     assert "tau would change" in err
+    monkeypatch.chdir(tmp_path)  # where neither the data set nor the vectors can be read
+    assert run(["analyze", "--resume", str(folder)], monkeypatch, capsys)[0] == 3
     assert (folder / "run.json").read_bytes() == before
     assert list(tmp_path.iterdir()) == [folder]
 
