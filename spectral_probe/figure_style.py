@@ -57,7 +57,10 @@ _MM = 1 / 25.4
 _LABEL_GAP = 5.0
 _PNG_DPI = 200
 #: Signs that a plain LaTeX has no letter for.
-_LATEX = {"−": "$-$", "τ": r"$\tau$", "λ": r"$\lambda$", "α": r"$\alpha$", "×": r"$\times$", "±": r"$\pm$", "–": "--"}
+_LATEX = {
+    **{"−": "$-$", "τ": r"$\tau$", "λ": r"$\lambda$", "α": r"$\alpha$", "×": r"$\times$", "±": r"$\pm$"},
+    **{"–": "--", "↑": r"$\uparrow$"},
+}
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def make_all(
                 continue
             content = MAKERS[item.name](figures / data.folder, data, width)
             if content is not None:
-                words = f"{item.title}; {data.title}. {content.caption}".strip()
+                words = f"{item.title}; {data.caption}. {content.caption}".strip()
                 content = replace(content, caption=f"{words} The paper: {published(item, claims)}")
             yield Made(item, data, content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,16 @@ _TITLES = {
     "taste": "Taste carried\npart of that at the input",
     "popularity": "Popularity carried\npart of that at the input",
 }
-_CAPTION = (
+_PUBLISHED = (
     "As published: share of raw energy in the lowest tenth of the graph frequencies, as a part of that at the first "
-    "entry. Beside it what is carried of the items that the rows read, beyond what other users' states carry. Bands "
-    "and bars: 95 % bootstrap intervals over users."
+    "entry."
 )
+_CARRIED = "Beside it what is carried of the items that the rows read, beyond what other users' states carry."
+_WHOLE = (
+    "Beside it the whole excess of the items that the rows predict (heat kernel τ = {tau}, every user with equal "
+    "weight), beyond what other users' states have: the measure of the first version (0.1.0)."
+)
+_INTERVALS = "Bands and bars: 95 % bootstrap intervals over users."
 SASREC = "sasrec"
 #: The language model of Fig. 1a: the first of these that was probed.
 _FIRST_CHOICE = ("qwen2.5-7b", "smollm2", "minilm")
@@ -64,12 +70,13 @@ def fig4(folder: Path, width: int = DEFAULT_WIDTH) -> PaperFigure | None:
     if not tables:
         return None
     drawn: dict[str, Callable[[Axes], Any]] = {}
-    titles, thousandfold, has_random = {}, set(), False
+    titles, thousandfold, has_random, beside = {}, set(), False, []
     for label, table in tables.items():
         drawn[f"published {label}"] = _published(table)
         titles[f"published {label}"] = f"{label}\n{_TITLES['published']}"
         if (table["component"] == "taste").any():
             has_random |= bool((table["control"] == "random-weights").any())
+            beside.append(_CARRIED)
             for component in ("taste", "popularity"):
                 drawn[f"{component} {label}"] = _retention(table, component)
                 titles[f"{component} {label}"] = f"{label}\n{_TITLES[component]}"
@@ -77,6 +84,8 @@ def fig4(folder: Path, width: int = DEFAULT_WIDTH) -> PaperFigure | None:
             drawn[f"whole {label}"] = _whole(table)
             titles[f"whole {label}"] = f"{label}\nWhole excess over swap × 1000\n(taste and popularity together)"
             thousandfold.add(f"whole {label}")
+            settings = json.loads((folder / "reprobe" / label / "settings.json").read_text(encoding="utf-8"))
+            beside.append(_WHOLE.format(tau=f"{settings['probed']['tau']:g}"))
     data = pd.concat(tables, names=["comparison", None]).reset_index(0)
     figure = panels_figure(
         drawn,
@@ -93,7 +102,8 @@ def fig4(folder: Path, width: int = DEFAULT_WIDTH) -> PaperFigure | None:
         for label, table in tables.items()
         for row in published_rows(table, models_of(table))
     ]
-    return PaperFigure(figure, data, _CAPTION, pd.DataFrame(rows))
+    caption = " ".join([_PUBLISHED, *dict.fromkeys(beside), _INTERVALS])
+    return PaperFigure(figure, data, caption, pd.DataFrame(rows))
 
 
 def comparison_curves(path: Path) -> pd.DataFrame:
@@ -150,8 +160,15 @@ def _spectral(folder: Path, models: list[str], width: int, *, is_language_model:
     )
     is_shown = (table["control"] == "paper") | table["component"].isin(["taste", "popularity"])
     data = table[is_shown & ((table["nodes"] == "carried") | (table["control"] == "paper"))]
-    users = int(table["n_users"].max())
-    return PaperFigure(figure, data, f"{_CAPTION} {users:,} users.", pd.DataFrame(published_rows(table, models)))
+    caption = f"{_PUBLISHED} {_CARRIED} {_INTERVALS} {_users(data)}"
+    return PaperFigure(figure, data, caption, pd.DataFrame(published_rows(table, models)))
+
+
+def _users(drawn: pd.DataFrame) -> str:
+    """Return how many users are on the curves of the trained models."""
+    counts = drawn.loc[drawn["control"].isin(["none", "paper"]), "n_users"].astype(int)
+    fewest, most = counts.min(), counts.max()
+    return f"{most:,} users." if fewest == most else f"{fewest:,} to {most:,} users."
 
 
 def _published(table: pd.DataFrame, *, is_language_model: bool = True) -> Callable[[Axes], Any]:

@@ -21,18 +21,27 @@ class DataSet:
     name : str
         Name on the command line, and in tables of experiments.
     is_of_paper : bool
+    note : str
+        In what our data differ from the paper's; empty if in nothing.
     """
 
     folder: str
     title: str
     name: str
     is_of_paper: bool = True
+    note: str = ""
+
+    @property
+    def caption(self) -> str:
+        """Its name in print, with the note."""
+        return f"{self.title} ({self.note})" if self.note else self.title
 
 
+_OWNERS_CORE = "not the paper's data: the 5-core of the data's owner, without titles"
 #: Those of the paper, and one more.
 DATASETS = (
     DataSet("lastfm", "LastFM", "lastfm"),
-    DataSet("luxury-beauty", "Luxury Beauty", "amazon:Luxury_Beauty"),
+    DataSet("luxury-beauty", "Luxury Beauty", "amazon:Luxury_Beauty", note=_OWNERS_CORE),
     DataSet("all-beauty", "All Beauty", "amazon:All_Beauty"),
     DataSet("movies-and-tv", "Movies and TV", "amazon:Movies_and_TV"),
     DataSet("ml-100k", "MovieLens-100K", "movielens:100k", is_of_paper=False),

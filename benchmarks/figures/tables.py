@@ -25,6 +25,8 @@ from spectral_probe.plugins.datasets import resolve_dataset
 from spectral_probe.storage.atomic import write_csv
 
 ABSENT = "–"
+#: Marks a system whose training was not finished.
+RISING = "↑"
 #: The protocol of the paper: the held-out item among 99 others.
 RANKING = "99+1"
 
@@ -76,12 +78,28 @@ def table2(folder: Path, data: DataSet) -> PaperTable | None:
         selection = definition.row(row["model"]).printed
         printed_models.add(selection["model"])
         rows = means[means["variant"] == row["variant"]]
-        lines.append({"system": row["label"], **_beside(rows, selection, data.name)})
+        mark = f" {RISING}" if row["is_still_rising"] is True else ""
+        lines.append({"system": f"{row['label']}{mark}", **_beside(rows, selection, data.name)})
     printed = paper_numbers()
     others = printed[(printed["table"].astype(int) == 2) & (printed["dataset"] == paper_dataset(data.name))]
     for model in others.loc[~others["model"].isin(printed_models), "model"].unique():
         lines.append({"system": model, **_beside(means.iloc[:0], {"table": 2, "model": model}, data.name)})
-    return PaperTable(pd.DataFrame(lines), _conditions(means))
+    return PaperTable(pd.DataFrame(lines), f"{_conditions(means)} {_budget(tables)}{_other_users(means, data)}")
+
+
+def _budget(tables: SystemTables) -> str:
+    """Return what every trained system had, and what the arrow means."""
+    rows = tables.systems[tables.systems["is_trained"].astype(bool)]
+    return (
+        f"Every trained system had {int(rows['n_trials'].max())} trials of about {rows['budget_seconds'].iloc[0]:g} "
+        f"seconds. {RISING}: the training was not finished; the best validation was among the last two."
+    )
+
+
+def _other_users(means: pd.DataFrame, data: DataSet) -> str:
+    """Return the number of the paper's users where it is another one than ours."""
+    printed, ours = PAPER_TABLE_1.get(data.name), int(means["n_users"].max())
+    return f" The paper has {printed.users:,} users." if printed and printed.users != ours else ""
 
 
 def table3(folder: Path, data: DataSet) -> PaperTable | None:

@@ -118,13 +118,27 @@ def page(path: Path = TABLE) -> str:
     lines = [*_opening(), *_overview(table), ""]
     for claim in CLAIMS:
         lines += [*_claim(table[table["id"] == claim], commands), ""]
-    lines += ["## Commands", "", *(f"{n}. `{command}`" for n, command in enumerate(commands, start=1)), ""]
+    lines += [
+        "## Commands",
+        "",
+        *_WORDS_OF_COMMANDS,
+        *(f"{n}. `{command}`" for n, command in enumerate(commands, start=1)),
+        "",
+    ]
     return "\n".join(lines)
 
 
 def commands_of(text: str) -> list[str]:
     """Return the commands of a row, which are joined by ``&&``."""
     return [command.strip() for command in text.split("&&") if command.strip()]
+
+
+_WORDS_OF_COMMANDS = (
+    "`DIR` is a folder with the raw data of the data set that the command names, and with the folder `stories260K`, a "
+    "small language model ([README](../README.md#models)). `RUN` is a run folder; the run of a training or an analysis "
+    "prints it.",
+    "",
+)
 
 
 def _opening() -> list[str]:
@@ -140,7 +154,7 @@ def _opening() -> list[str]:
         "energy that grows makes them smaller. *Retention* is the value at the last block as a part of that at the "
         "input. A step leads from one block to the next; the intervals of two blocks are *apart* if they do not "
         "overlap. Brackets are 95 % intervals over users; differences are paired. Language models read ID embeddings "
-        "unless *id+text* says otherwise. MiniLM is an encoder that is run causally.",
+        "unless *id+text* says otherwise. MiniLM is an encoder that is run causally. The first version is version 0.1.0.",
         "",
         *(f"- **{start.strip(' :')}**: {meaning}." for start, meaning in VERDICTS.items()),
         "",

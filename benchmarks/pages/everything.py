@@ -64,10 +64,13 @@ def backbone_of(run: Path) -> str:
 
 
 def rows_of(profile: DecayProfile, backbone: str = "") -> pd.DataFrame:
-    """Return the carried components of a profile at every layer, with the relative depth of the layer."""
+    """Return the carried components of a profile at the input and every block, with the relative depth.
+
+    The state after the final norm is left out: retention is never read there.
+    """
     table = profile.to_frame()
     is_shown = (table["nodes"] == "carried") & (table["band"] == "low") & (table["null"] == "swap")
-    is_shown &= table["control"].isin(["none", "random-weights"])
+    is_shown &= table["control"].isin(["none", "random-weights"]) & (table["state"] != "final_norm")
     is_component = pd.Series(False, index=table.index)
     for component, (treatment, _) in COMPONENTS.items():
         is_component |= (table["component"] == component) & (table["treatment"] == treatment)
@@ -102,19 +105,19 @@ def figure(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> Figure:
             ax.set_title(f"{title.capitalize()} carried\nas a part of that at the input")
             ax.set_xticks([0, 0.5, 1], ["input", "0.5", "1"])
         for ax in axes if shape[0] == 1 else axes[-1:]:
-            ax.set_xlabel("relative depth (1: last layer)")
+            ax.set_xlabel("relative depth (1: last block)")
         drawn.legend([band_proxy()], ["95 % interval over users"], loc="outside lower center")
         return finish(drawn)
 
 
 def draw(table: pd.DataFrame, *, width: int = DEFAULT_WIDTH) -> PaperFigure:
-    """Return the figure with its caption and a table of the last layers."""
+    """Return the figure with its caption and a table of the last blocks."""
     caption = (
         "Taste and popularity that every probed recommender carries, as a part of that at its input, over relative "
         f"depth. Bands: 95 % bootstrap intervals over users. {int(table['n_users'].max()):,} users; one training each."
     )
     rows = []
-    for model, cells in last_layers(table):
+    for model, cells in last_blocks(table):
         rows.append(dict(zip(("model", *_LAST_COLUMNS), (model, *cells), strict=True)))
     return PaperFigure(figure(table, width=width), table, caption, pd.DataFrame(rows))
 
@@ -131,19 +134,19 @@ def section(folder: Path) -> list[str]:
         "![Taste and popularity carried, over relative depth](../figures/lastfm/everything.png)",
         "",
         "Each recommender has the settings of its recipe and its published loss, the first trial in "
-        "[table2.md](table2.md), and is probed on histories without the test item. A value of 1 means that the last "
-        "layer's states carry as much as the input of the first block. Models that see later items are probed prefix "
-        "by prefix. The layers of BERT4Rec are states of the mask behind a prefix, not of an item. The input of "
+        "[table2.md](table2.md), and is probed on histories without the test item. A value of 1 means that the states "
+        "of the last block carry as much as the input of the first block. Models that see later items are probed "
+        "prefix by prefix. The layers of BERT4Rec are states of the mask behind a prefix, not of an item. The input of "
         "FreLLM4Rec is behind its graph filter. Caser and SR-GNN have no states of items. Intervals are over users, of "
         "one training each.",
         "",
-        *_last_layers(table),
+        *_last_blocks(table),
         "",
     ]
 
 
-def last_layers(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Return each model with what is left of taste and popularity at its last layer, trained and random."""
+def last_blocks(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return each model with what is left of taste and popularity at its last block, trained and random."""
     rows = []
     for model, part in table.groupby("model", sort=False):
         last = part[part["layer"] == part["layer"].max()].set_index(["component", "control"])
@@ -156,12 +159,12 @@ def last_layers(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _last_layers(table: pd.DataFrame) -> list[str]:
+def _last_blocks(table: pd.DataFrame) -> list[str]:
     lines = [f"| model | {' | '.join(_LAST_COLUMNS)} | users |", "|---|---|---|---|---|---|"]
     users = table.groupby("model", sort=False)["n_users"].first()
     return [
         *lines,
-        *(f"| {model} | {' | '.join(cells)} | {int(users[model]):,} |" for model, cells in last_layers(table)),
+        *(f"| {model} | {' | '.join(cells)} | {int(users[model]):,} |" for model, cells in last_blocks(table)),
     ]
 
 

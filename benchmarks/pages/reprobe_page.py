@@ -107,10 +107,10 @@ def _of_first_version(parts: Sequence[_Part]) -> list[str]:
         return []
     tau = old[0].settings["probed"]["tau"]
     return [
-        "**These numbers are of the first version's measure**: the whole excess on the graph of the items that the "
-        f"rows predict, heat kernel τ = {tau:g}, plain states, every user with equal weight. That excess is mostly "
-        "popularity and lag profile, so it does not say whether taste is kept. The trainings have not been repeated "
-        "for the new measure; `spectral-probe analyze` and `compare` on the trained models give it.",
+        "**These numbers are of the measure of the first version (0.1.0)**: the whole excess on the graph of the items "
+        f"that the rows predict, heat kernel τ = {tau:g}, plain states, every user with equal weight. That excess is "
+        "mostly popularity and lag profile, so it does not say whether taste is kept. Base and full have not been "
+        "compared under the new measure. One FreLLM4Rec has been probed with it: see *Which architecture keeps taste*.",
         "",
     ]
 

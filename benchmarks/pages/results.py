@@ -47,6 +47,9 @@ def page(figures: Path = FIGURES) -> str:
         *floors.section(lastfm / "floors"),
         *everything.section(lastfm),
         *recommender.section(lastfm / "recommender"),
+        "Table 5 of the paper, the ID embeddings of several networks, is in [paper_figures.md](paper_figures.md); its "
+        "verdicts are in [claims.md](claims.md#table-5).",
+        "",
         *reprobe_page.section(lastfm / "reprobe"),
         *questions.notes(figures),
         "",

@@ -5,7 +5,7 @@
     frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN
     frellm4rec experiment table2 --dataset lastfm --from-dir DIR --trials 3 --seconds 300 --out RUN --longer 4 --final
     python -m benchmarks.pages.table2 lastfm RUN        # copy the tables of a run, and write the page
-    python -m benchmarks.pages.table2 --log lastfm=lastfm@DIR    # what the log alone gives away
+    python -m benchmarks.pages.table2 --log lastfm=lastfm@DIR    # which test items are known from the log alone
     python -m benchmarks.pages.table2                   # the page alone, from the tables
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.pages import questions
 from frellm4rec.experiments.system_figure import learning_figure, longer_figure
 from frellm4rec.experiments.system_page import system_page
 from frellm4rec.experiments.system_tables import SystemTables
@@ -32,6 +33,12 @@ FIGURES = ROOT / "figures"
 PAGE = ROOT / "docs" / "table2.md"
 DATASETS = ("lastfm", "ml-100k", "luxury-beauty")
 FOLDER = "table2"
+LEGEND = (
+    "This page has the tables of several data sets, one after the other. ↑ and *still rising*: the best validation was "
+    "among the last two; more time may raise the number. Loss `own` is the loss of the model's paper (`--column own`), "
+    "`softmax` the softmax over all items, which is the same for every model (`--column same`). `stories260K` is a "
+    "very small language model ([README](../README.md#models)). MiniLM is an encoder."
+)
 
 
 def experiment(tables: SystemTables) -> TunedExperiment:
@@ -42,7 +49,7 @@ def experiment(tables: SystemTables) -> TunedExperiment:
     return definition.labelled(dict(zip(rows["model"], rows["label"], strict=True)))
 
 
-def given_away(dataset: Dataset) -> dict[str, float]:
+def known_from_log(dataset: Dataset) -> dict[str, float]:
     """Return for which share of the users the test item is known from the log alone.
 
     ``follower``: it is the item that most often follows the item before it, in the training parts and the validation
@@ -60,11 +67,11 @@ def given_away(dataset: Dataset) -> dict[str, float]:
 
 
 def collect_log(text: str) -> None:
-    """Write what the log of ``NAME=DATA`` or ``NAME=DATA@FOLDER`` gives away."""
+    """Write which test items are known from the log alone of ``NAME=DATA`` or ``NAME=DATA@FOLDER``."""
     name, _, source = text.partition("=")
     dataset, _, folder = source.partition("@")
     data = resolve_dataset(dataset, Path(folder) if folder else None)
-    write_csv(FIGURES / name / FOLDER / "log.csv", pd.DataFrame([{"dataset": data.name, **given_away(data)}]))
+    write_csv(FIGURES / name / FOLDER / "log.csv", pd.DataFrame([{"dataset": data.name, **known_from_log(data)}]))
 
 
 def collect(dataset: str, run: Path) -> None:
@@ -84,19 +91,21 @@ def page(figures: Path = FIGURES) -> str:
         "",
         "<!-- Written by `python -m benchmarks.pages.table2` from figures/; do not edit by hand. -->",
         "",
+        LEGEND,
+        "",
     ]
     for dataset in DATASETS:
         folder = figures / dataset / FOLDER
         if not (folder / "systems.csv").exists():
             continue
         tables = SystemTables.load(folder)
-        lines += [system_page(experiment(tables), tables, level=2), ""]
+        lines += [*_of_dataset(system_page(experiment(tables), tables, level=2), questions.DATASETS[dataset]), ""]
         if (folder / "log.csv").exists():
             log = pd.read_csv(folder / "log.csv").iloc[0]
             lines += [
-                f"What the log gives away: for {100 * log['follower']:.1f} % of the users the test item is the one "
-                f"that most often follows the item before it, and {100 * log['earlier']:.1f} % had it before. The "
-                "higher, the more a count of transitions knows.",
+                "Share of users whose test item is the item that most often follows the item before it: "
+                f"{100 * log['follower']:.1f} %; whose test item was in the history before: "
+                f"{100 * log['earlier']:.1f} %.",
                 "",
             ]
         lines += [f"![Learning curves of the chosen trials](../figures/{dataset}/{FOLDER}/curves.png)", ""]
@@ -104,6 +113,11 @@ def page(figures: Path = FIGURES) -> str:
             lines += [f"![Learning curves with more time](../figures/{dataset}/{FOLDER}/longer_curves.png)", ""]
         lines += _all_trials(tables)
     return "\n".join(lines).rstrip("\n")
+
+
+def _of_dataset(page: str, title: str) -> list[str]:
+    """Return the lines of the page of a data set, which is named in every heading."""
+    return [f"{line}: {title}" if line.startswith("#") else line for line in page.splitlines()]
 
 
 def _all_trials(tables: SystemTables) -> list[str]:

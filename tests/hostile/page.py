@@ -18,11 +18,11 @@ _PROMISES = """# Reliability
 ## What is promised
 
 - **A wrong input ends with one message**: what failed, the value that was seen, the next step. No traceback.
-- **The exit code says whose turn it is**: 2 an option or a setting, 3 the data or a damaged run, 4 the model, 5
+- **The exit code names the cause**: 2 an option or a setting, 3 the data or a damaged run, 4 the model, 5
   a missing package, 6 memory or disk, 129, 130 and 143 a signal. A reader of the output that goes away, as in
   `| head`, is no error.
 - **What is doubtful is refused, not guessed**: weights that no module takes, vectors whose items are not known,
-  labels that are missing, a quote that would swallow rows. What is merged or left out is counted in a note.
+  labels that are missing, an unclosed quote that would join rows. What is merged or left out is counted in a note.
 - **What is finished stays.** Every file is written whole or not at all. A run that was killed goes on with
   `--resume` and ends with the same results to the byte; only times, memory and the names of folders differ.
 - **One process works in a run folder at a time.** A second one is refused, and told which one is there.

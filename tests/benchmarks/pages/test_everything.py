@@ -14,14 +14,15 @@ class Profile:
 
     def __init__(self, model, retention):
         rows = []
-        for layer in range(3):
+        for layer in range(4):  # the input, two blocks, and the state after the final norm
             for component, treatment in (("taste", "residual"), ("popularity", "rows"), ("taste", "rows")):
                 for control in ("none", "random-weights", "raw"):
                     for nodes, null in (("carried", "swap"), ("foreseen", "swap"), ("carried", "cyclic")):
                         rows.append(
                             {
                                 **{"model": model, "component": component, "treatment": treatment, "control": control},
-                                **{"nodes": nodes, "null": null, "band": "low", "layer": layer, "state": "block"},
+                                **{"nodes": nodes, "null": null, "band": "low", "layer": layer},
+                                "state": ("embed", "block", "block", "final_norm")[layer],
                                 **{"layer_name": f"block {layer}", "n_users": 40, "n_effective": 21.5},
                                 **dict.fromkeys(("excess", "excess_low", "excess_high"), 0.1),
                                 "retention": retention**layer * (1.0 if component == "taste" else 2.0),
@@ -60,7 +61,7 @@ def test_a_curve_per_model_in_either_panel(table):
     assert_print_ready(drawn, 178)
 
 
-def test_the_section_states_the_last_layer(table, tmp_path):
+def test_the_section_states_the_last_block(table, tmp_path):
     assert everything.section(tmp_path) == []
     table.to_csv(tmp_path / "everything.csv", index=False)
     text = "\n".join(everything.section(tmp_path))

@@ -51,10 +51,10 @@ def test_the_committed_tables_name_no_machine(folder):
         assert "/work/" not in path.read_text(encoding="utf-8"), path
 
 
-def test_what_a_log_gives_away():
+def test_what_is_known_from_a_log_alone():
     histories = [[0, 1, 2, 3], [0, 1, 2, 3], [2, 3, 0, 1], [3, 3, 1, 3]]
     log = Interactions.from_sequences([np.array(items) for items in histories], n_items=4)
-    shares = table2.given_away(Dataset.from_interactions(log))
+    shares = table2.known_from_log(Dataset.from_interactions(log))
     # After 2 came 3; after 0 came 1 twice; after 1 came 2, not 3.
     assert shares == {"follower": 0.75, "earlier": 0.25}
 
@@ -88,6 +88,10 @@ def test_a_run_is_copied_with_its_labels(tmp_path, monkeypatch):
     table2.collect("lastfm", tmp_path / "run")
     text = table2.page(tmp_path / "figures")
     assert "| SASRec of a run ↑ | own | 0.2000 |" in text
+    headings = [line for line in text.splitlines() if line.startswith("##")]
+    assert all("LastFM" in line for line in headings)
+    assert len(set(headings)) == len(headings) > 1
+    assert text.index(table2.LEGEND) < text.index(headings[0])
     assert "The test items have not been opened." in text
     assert "| 0 | 0.2000 | 2 of 2 | 2 | out of time, still rising | b 1 |" in text
     assert (tmp_path / "figures" / "lastfm" / "table2" / "curves.png").exists()
