@@ -15,9 +15,11 @@ from spectral_probe.cli.flags import (
     MODEL,
     RUN,
     Columns,
+    DryRun,
     FigureWidth,
     Flag,
     FromDir,
+    RunName,
     examples,
     given,
     split,
@@ -30,7 +32,7 @@ from spectral_probe.cli.tables import print_rows
 from spectral_probe.cli.terminal import say_wrapped
 from spectral_probe.errors import ConfigError
 from spectral_probe.progress import stage
-from spectral_probe.runs.references import ANALYSIS, TRAINING, check_name, is_reference, resolve_run, runs_in
+from spectral_probe.runs.references import ANALYSIS, TRAINING, check_name, is_reference, names_of, resolve_run, runs_in
 
 if TYPE_CHECKING:
     from spectral_probe.analysis.options import AnalysisOptions
@@ -118,16 +120,9 @@ OutOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-LabelOption = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", help="Name of the run; it stands for the run.", rich_help_panel=RUN),
-]
 ResumeOption = Annotated[
     bool,
     typer.Option("--resume", help="Finish RUN, or the newest run that matches.", rich_help_panel=RUN),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what it would take, and stop.", rich_help_panel=RUN)
 ]
 AllLayersOption = Annotated[
     bool, typer.Option("--all-layers", help="Print every layer of a deep model.", rich_help_panel=RUN)
@@ -147,10 +142,10 @@ def analyze(
     from_dir: FromDir = None,
     columns: Columns = None,
     out: OutOption = None,
-    label: LabelOption = None,
+    label: RunName = None,
     figure_width: FigureWidth = 178,
     resume: ResumeOption = False,
-    dry_run: DryRunOption = False,
+    dry_run: DryRun = False,
     all_layers: AllLayersOption = False,
     as_json: AsJson = False,
     fields: Fields = None,
@@ -170,7 +165,8 @@ def analyze(
     if resume:  # the name of the run that is finished
         check_name(label, None if run is None else run.parent, resumed=run)
     else:
-        check_name(label, out or DEFAULT_OUT)
+        is_one = run is not None or len(model or ()) == 1  # else each run has a name of its own, checked below
+        check_name(label, out or DEFAULT_OUT if is_one else None)
     if fields and not dry_run:
         from spectral_probe.profiles.profile import SUMMARY_FIELDS
 
@@ -185,8 +181,9 @@ def analyze(
             if run is not None
             else _requested(model, dataset, from_dir, columns, out or DEFAULT_OUT, settings)
         )
+        names = names_of(label, request.models, None if resume else request.out)
         plans = _plans(request) if dry_run else None
-        results = [] if dry_run else _run(request, run, written, resume)
+        results = [] if dry_run else _run(request, run, names, figure_width, resume)
         overlay = _overlay(results, request.out, figure_width)
     if plans is not None:
         _print_plans(plans, shown)
@@ -219,7 +216,7 @@ def _analyze_again(run: Path, settings: dict[str, Any], out: Path, written: Writ
     _print(results, None, shown)
 
 
-def _run(request: _Request, run: Path | None, written: Written, resume: bool) -> list[Analysis]:
+def _run(request: _Request, run: Path | None, names: list[str], figure_width: int, resume: bool) -> list[Analysis]:
     """Return the analyses of a request, one for each model."""
     from spectral_probe.analysis.pipeline import run_analysis
     from spectral_probe.runs.analysis_run import AnalysisRun
@@ -236,10 +233,10 @@ def _run(request: _Request, run: Path | None, written: Written, resume: bool) ->
             out=request.out,
             resume=resume if run is None else AnalysisRun.open(run),
             from_dir=request.from_dir,
-            figure_width=written.figure_width,
-            run_name=written.name,
+            figure_width=figure_width,
+            run_name=name,
         )
-        for model, options in zip(request.models, request.options, strict=True)
+        for model, options, name in zip(request.models, request.options, names, strict=True)
     ]
 
 

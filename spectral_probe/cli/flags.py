@@ -119,6 +119,11 @@ def _figure_width(value: int) -> int:
 
 
 #: The option of every command that draws figures.
+RunName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Name of the run; of several, NAME-MODEL.", rich_help_panel=RUN),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.", rich_help_panel=RUN)]
 FigureWidth = Annotated[
     int,
     typer.Option(

@@ -11,6 +11,7 @@ from spectral_probe.profiles.profile import DecayProfile
 from spectral_probe.profiles.tables import frequency_table
 from spectral_probe.report.columns import Data
 from spectral_probe.report.heat_chart import heat_panel
+from spectral_probe.report.heatmap_file import read_heatmap
 from spectral_probe.report.layer_chart import layer_panel
 from spectral_probe.report.page import Panel
 from spectral_probe.report.user_charts import user_panel
@@ -76,12 +77,8 @@ def _maps(
 
 
 def _saved_map(run: AnalysisRun) -> pd.DataFrame | None:
-    path = run.path / "figures" / "heatmap.csv"
-    try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": "string", "layer": "string"})
-        return table.drop(columns="model").set_index("layer").astype(float)
-    except (OSError, ValueError, KeyError):
-        return None
+    table = read_heatmap(run.path / "figures" / "heatmap.csv")
+    return None if table is None else table.drop(columns="model").set_index("layer")
 
 
 def _histories(profile: DecayProfile, run: AnalysisRun) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pandas as pd
 from spectral_probe.comparison.comparison import ProfileComparison, name_of, with_distinct_names
 from spectral_probe.figure_style import DEFAULT_WIDTH
 from spectral_probe.profiles.profile import DecayProfile
+from spectral_probe.report.heatmap_file import read_heatmap
 from spectral_probe.report.html import write_report
 from spectral_probe.report.origin import Origin
 from spectral_probe.report.paper_figures import compared_figure, run_figures
@@ -20,6 +22,8 @@ from spectral_probe.report.words import verdict_in_short
 from spectral_probe.runs.analysis_run import AnalysisRun
 from spectral_probe.runs.references import COMPARISON
 from spectral_probe.storage.atomic import disk_errors, write_csv, write_text
+
+logger = logging.getLogger("spectral_probe")
 
 
 def write_results(
@@ -53,25 +57,21 @@ def write_overlay(
     config = {"compared": [profile.protocol for profile in profiles]}
     dataset = str(profiles[0].table["dataset"].iloc[0])
     run = AnalysisRun.create(out, kind=COMPARISON, model=names, dataset=dataset, config=config)
-    with disk_errors(run.path):
+    compared = [AnalysisRun.open(path) for path in runs]
+    facts = {"compared_runs": [os.path.relpath(path, run.path) for path in runs]} if runs else {}
+    command = shlex.join(["spectral-probe", "compare", *(r.path.name for r in compared)])
+    with run.at_work(logger, "A comparison", **facts), disk_errors(run.path):
         write_csv(run.path / "bands.csv", pd.concat([profile.to_frame() for profile in profiles]))
         write_figures(run.path, profiles, width=figure_width)
         if comparisons is not None:
             _write_comparisons(run.path, profiles, comparisons, figure_width)
-        compared = [AnalysisRun.open(path) for path in runs]
-        command = (
-            "" if comparisons is None else shlex.join(["spectral-probe", "compare", *(r.path.name for r in compared)])
-        )
-        versions = run.state().get("versions")
         write_report(
-            *(run.path, profiles, versions, comparisons or ()),
+            *(run.path, profiles, run.state().get("versions"), comparisons or ()),
             runs=compared,
             origins=origins,
-            command=command if compared else "",
+            command=command if compared and comparisons is not None else "",
         )
-    if runs:
-        run.write_state("running", compared_runs=[os.path.relpath(path, run.path) for path in runs])
-    run.finish(result="; ".join(comparison.label for comparison in comparisons or ()))
+        run.finish(result="; ".join(comparison.label for comparison in comparisons or ()))
     return run
 
 
@@ -95,10 +95,10 @@ def write_figures(folder: Path, profiles: Sequence[DecayProfile], *, width: int 
 
 
 def _saved_maps(path: Path) -> dict[str, pd.DataFrame]:
-    """Return the maps of a heat map that was written before, by model; none if there is no such file."""
-    if not path.is_file():
+    """Return the maps of a heat map that was written before, by model; none if it is not there or damaged."""
+    table = read_heatmap(path)
+    if table is None:
         return {}
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": str, "layer": str})
     return {
         str(model): rows.drop(columns="model").set_index("layer") for model, rows in table.groupby("model", sort=False)
     }

@@ -133,6 +133,37 @@ def check_name(name: str | None, root: Path | None = None, *, resumed: Path | No
             )
 
 
+def names_of(name: str | None, models: Sequence[str], root: Path | None) -> list[str]:
+    """Return the name of the run of each model: ``NAME-MODEL`` where there are several, as a name stands for one run.
+
+    Parameters
+    ----------
+    name : str or None
+        What ``--name`` gives; without it no run has a name.
+    models : sequence of str
+        As they were asked for; of a path or a repository the last part counts.
+    root : Path or None
+        As in :func:`check_name`, which checks every name.
+
+    Raises
+    ------
+    ConfigError
+        If a name could not stand for a run, or two models would have the same.
+    """
+    if not name or len(models) == 1:
+        return [name or ""] * len(models)
+    ends = [re.sub(r"[^A-Za-z0-9.]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.") for model in models]
+    names = [f"{name}-{end or number}" for number, end in enumerate(ends, start=1)]
+    for number, (model, every) in enumerate(zip(models, names, strict=True)):
+        check_name(every, root)
+        if every in names[:number]:
+            raise ConfigError(
+                f"--name gives two of the models the name {every!r}, the second is {model!r}, and a name is of one "
+                "run. Analyse them one after another, each with a name."
+            )
+    return names
+
+
 def _why_no_name(name: str) -> str:
     """Return which rule a name breaks; empty if none."""
     if not name.strip():

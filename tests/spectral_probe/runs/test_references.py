@@ -8,7 +8,7 @@ import pytest
 
 from spectral_probe.errors import ConfigError, DataError
 from spectral_probe.runs.folder import RunFolder
-from spectral_probe.runs.references import ANALYSIS, TRAINING, is_reference, reference, resolve_run, runs_in
+from spectral_probe.runs.references import ANALYSIS, TRAINING, is_reference, names_of, reference, resolve_run, runs_in
 
 
 def made(root: Path, folder: str, kind: str = ANALYSIS, **state: object) -> Path:
@@ -115,3 +115,20 @@ def test_what_can_be_nothing_but_a_run() -> None:
     assert [is_reference(text) for text in ("@last", "@-3", "20260101T", "runs/20260101T1")] == [True] * 4
     assert [is_reference(text) for text in ("sasrec", "org/model", "@x", "2026")] == [False] * 4
     assert [reference(0), reference(1)] == ["@last", "@-2"]
+
+
+def test_of_several_models_each_run_has_a_name_that_means_it(root) -> None:
+    assert names_of(None, ["sasrec", "smollm2"], root) == ["", ""]
+    assert names_of("base", ["sasrec"], root) == ["base"]
+    names = names_of("base", ["sasrec", "smollm2", "./my model/", "owner/tiny:1"], root)
+    assert names == ["base-sasrec", "base-smollm2", "base-my-model", "base-tiny-1"]
+    for number, name in enumerate(names):
+        path = made(root, f"2026040{number + 1}T000000Z-m-d-0000ffff", name=name)
+        assert resolve_run(name) == path
+    with pytest.raises(ConfigError, match="has the name 'base-sasrec' already"):
+        names_of("base", ["minilm", "sasrec"], root)
+    assert names_of("base", ["minilm", "sasrec"], None)[1] == "base-sasrec"  # resumed
+    with pytest.raises(ConfigError, match="two of the models the name 'new-a'"):
+        names_of("new", ["x/a", "y/a"], root)
+    with pytest.raises(ConfigError, match="at most 80 letters"):
+        names_of("n" * 78, ["sasrec", "minilm"], root)
