@@ -154,7 +154,8 @@ def _opening() -> list[str]:
         "energy that grows makes them smaller. *Retention* is the value at the last block as a part of that at the "
         "input. A step leads from one block to the next; the intervals of two blocks are *apart* if they do not "
         "overlap. Brackets are 95 % intervals over users; differences are paired. Language models read ID embeddings "
-        "unless *id+text* says otherwise. MiniLM is an encoder that is run causally. The first version is version 0.1.0.",
+        "unless *id+text* says otherwise. MiniLM is an encoder that is run causally. The first version is "
+        "version 0.1.0.",
         "",
         *(f"- **{start.strip(' :')}**: {meaning}." for start, meaning in VERDICTS.items()),
         "",
