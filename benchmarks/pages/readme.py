@@ -20,7 +20,7 @@ from spectral_probe.storage.atomic import write_text
 
 README = ROOT / "README.md"
 WIDTH = 132
-_CURVES, _KEPT = "figures/lastfm/curves.csv", "figures/lastfm/retention.csv"
+_CURVES, _RETENTION = "figures/lastfm/curves.csv", "figures/lastfm/retention.csv"
 _COMPARED = "figures/lastfm/reprobe/stories260K-causal"
 _ABLATION = "figures/lastfm/recommender/differences.csv | experiment=ablation & backbone=stories260K & mode=causal"
 _BASE = f"{_ABLATION} & variant=base & against=full & metric=ndcg"
@@ -46,17 +46,17 @@ FINDINGS = (
     ),
     Finding(
         "The carried taste does fall: of that at the input SmolLM2 has "
-        f"{{{_KEPT} | model=smollm2 & component=taste | retention | [.2f]}} at the last block, MiniLM "
-        f"{{{_KEPT} | model=minilm & component=taste | retention | [.2f]}}.",
-        f"{{{_KEPT} | model=smollm2 & component=taste | retention_high}} < 1; "
-        f"{{{_KEPT} | model=minilm & component=taste | retention_high}} < 1",
+        f"{{{_RETENTION} | model=smollm2 & component=taste | retention | [.2f]}} at the last block, MiniLM "
+        f"{{{_RETENTION} | model=minilm & component=taste | retention | [.2f]}}.",
+        f"{{{_RETENTION} | model=smollm2 & component=taste | retention_high}} < 1; "
+        f"{{{_RETENTION} | model=minilm & component=taste | retention_high}} < 1",
     ),
     Finding(
         "It falls in SASRec too, which was trained for recommendation: "
-        f"{{{_KEPT} | model=sasrec & component=taste | retention | [.2f]}}, with random weights "
-        f"{{{_KEPT} | model=sasrec & component=taste | random | .2f}}.",
-        f"{{{_KEPT} | model=sasrec & component=taste | retention_high}} < 1; "
-        f"{{{_KEPT} | model=sasrec & component=taste | difference_high}} < 0",
+        f"{{{_RETENTION} | model=sasrec & component=taste | retention | [.2f]}}, with random weights "
+        f"{{{_RETENTION} | model=sasrec & component=taste | random | .2f}}.",
+        f"{{{_RETENTION} | model=sasrec & component=taste | retention_high}} < 1; "
+        f"{{{_RETENTION} | model=sasrec & component=taste | difference_high}} < 0",
     ),
     Finding(
         "Both filters of FreLLM4Rec raise NDCG@10 by "
