@@ -22,8 +22,8 @@ from spectral_probe.profiles.tables import (
     known_name,
     null_of,
     select_curve,
+    user_counts,
     user_table,
-    user_weights,
     wide_users,
 )
 from spectral_probe.profiles.verdict import NOT_MEASURABLE, Verdict, judge
@@ -183,7 +183,7 @@ class DecayProfile(Shown):
             component=component,
             null=null,
             n_users=n_users,
-            user_counts=_users(energy, weights),
+            user_counts=user_counts(energy, weights),
             per_user=user_table(energy, nodes, weights=weights),
             protocol=protocol,
             energy=energy,
@@ -388,15 +388,3 @@ def _check(energy: SpectralEnergy, nodes: str, component: str, weights: str, nul
         )
     if null is not None:
         check_choice("null", null, sorted(energy.null_low), "The others were not computed.")
-
-
-def _users(energy: SpectralEnergy, weights: str) -> dict[str, Any]:
-    shortened = energy.is_valid & (energy.n_nodes > energy.lengths) if energy.split else np.zeros(1, dtype=bool)
-    return {
-        "probed": len(energy.lengths),
-        "measured": int(energy.is_valid.sum()),
-        "shortened": int(shortened.sum()),
-        "skipped": dict(energy.skipped),
-        # Weighted: where retention varies with length, it describes histories of about this length.
-        "mean_length": round(float(np.average(energy.measured, weights=user_weights(energy, weights))), 2),
-    }

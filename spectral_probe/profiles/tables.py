@@ -281,6 +281,19 @@ def frequency_table(energy: SpectralEnergy, null: str, n_bands: int = 16, *, wei
     return pd.DataFrame(values, index=list(energy.layer_names), columns=columns)
 
 
+def user_counts(energy: SpectralEnergy, weights: str) -> dict[str, Any]:
+    """Return how many users were probed and measured, why others were not, and the mean length of their histories."""
+    shortened = energy.is_valid & (energy.n_nodes > energy.lengths) if energy.split else np.zeros(1, dtype=bool)
+    return {
+        "probed": len(energy.lengths),
+        "measured": int(energy.is_valid.sum()),
+        "shortened": int(shortened.sum()),
+        "skipped": dict(energy.skipped),
+        # Weighted: where retention varies with length, it describes histories of about this length.
+        "mean_length": round(float(np.average(energy.measured, weights=user_weights(energy, weights))), 2),
+    }
+
+
 def user_table(energy: SpectralEnergy, nodes: str = "carried", *, weights: str = "graph") -> pd.DataFrame:
     """Return one row per user on the curve and layer: low share, its excess over each null, and the components.
 
