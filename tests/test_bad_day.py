@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spectral_probe.cli import main as cli
@@ -276,6 +276,8 @@ def test_kill_9_in_the_middle_of_capture_and_resume_give_the_same_bytes(log, vec
     ),
     suffix=st.sampled_from([".csv", ".csv.gz", ".tsv", ".txt", ".inter", ".parquet"]),
 )
+@example(content=b"\xef\xbb\xbf", suffix=".csv")  # a byte order mark alone
+@example(content=b"\x1c\n\xc2\xa0", suffix=".tsv")  # spaces of other kinds
 def test_any_bytes_are_a_data_set_or_an_error_to_act_on(content, suffix, tmp_path) -> None:
     path = tmp_path / f"log{suffix}"
     path.write_bytes(content)

@@ -163,13 +163,14 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
         If the file cannot be read, is empty, or is not UTF-8; line and byte are named.
     """
     content = read_bytes(path)
-    if not content.strip():
-        raise DataError(f"{path} is empty; its first line should hold data or a header. Check that it is whole.")
     try:
-        return content.decode("utf-8-sig", errors)
+        text = content.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise not_utf8(path, line, content[error.start]) from None
+    if not text.strip():  # after the mark of the byte order, and with every kind of space, is nothing
+        raise DataError(f"{path} is empty; its first line should hold data or a header. Check that it is whole.")
+    return text
 
 
 def not_utf8(path: Path, line: int, byte: int) -> DataError:

@@ -115,7 +115,7 @@ def test_compare_of_one_run_says_that_it_needs_two(two_runs, monkeypatch, capsys
     ],
 )
 def test_a_name_that_could_not_stand_for_a_run_is_refused(name, why, two_runs, monkeypatch, capsys) -> None:
-    code, out, err = run_probe(["analyze", f"--name={name}"], monkeypatch, capsys)
+    code, out, err = run_probe(["analyze", "-m", "sasrec", f"--name={name}"], monkeypatch, capsys)
     assert (code, out) == (2, "")
     assert why in " ".join(err.split())
 

@@ -328,7 +328,7 @@ def test_a_draw_of_users_is_fixed_by_the_seed_and_without_repeats():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"part": "vaild"}, r"one of \['full', 'train', 'valid'\]; got 'vaild'\. Did you mean 'valid'\?"),
+        ({"part": "vaild"}, r"one of full, train, valid; got 'vaild'\. Did you mean 'valid'\?"),
         ({"max_length": 0}, r"max_length must be at least 1; got 0"),
         ({"max_users": 0}, r"users must be at least 1; got 0"),
     ],
