@@ -31,7 +31,7 @@ def tuned(tmp_path_factory) -> Path:
     experiment, tables = load_definition("table2"), SystemTables.load(folder)
     command = command_of("table2", REQUEST, ["--trials", "3"])
     curves = tuned_curves(tables)
-    page = experiment_page(system_page(experiment, tables), tables.final, curves, folder, command=command)
+    page = experiment_page(system_page(experiment, tables), tables.final_of_systems, curves, folder, command=command)
     return write_page(folder / "report.html", page)
 
 
@@ -92,7 +92,9 @@ def test_the_page_holds_the_text_files_and_command(browser, tuned) -> None:
         for part in re.split(r"[|`*#]|\\", line):
             assert part.strip(" -") in words, line
     links = {a.get_attribute("href").removeprefix(tuned.parent.as_uri() + "/") for a in browser.all(".files a")}
-    tables = {f"{name}.csv" for name in ("cells", "means", "differences", "systems", "trials", "curves")}
+    tables = {
+        f"{name}.csv" for name in ("cells", "means", "differences", "systems", "trials", "curves", "longer_trials")
+    }
     assert links == {*tables, "curves.pdf"}
     assert browser.texts("pre") == [
         "frellm4rec experiment table2 --dataset lastfm --ranking 99+1 --ranking full --set training.patience=null "
