@@ -118,12 +118,12 @@ def _figure_width(value: int) -> int:
     return check_width(value)
 
 
-#: The option of every command that draws figures.
 RunName = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Name of the run; of several, NAME-MODEL.", rich_help_panel=RUN),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and stop.", rich_help_panel=RUN)]
+#: The option of every command that draws figures.
 FigureWidth = Annotated[
     int,
     typer.Option(
