@@ -154,6 +154,7 @@ class TunedRun:
             self.exit_code = exit_code_of(rows["error"].iloc[0])
         planned = longer_trial(rows, self.systems, seed=self.search.budget.seed)
         if self.longer is not None and self.runs_longer and planned:
+            self._write(self._final_tables())  # a call that is stopped in the longer run leaves the table
             ended = self.longer.run_trials(planned, **how).row(*planned[0][:2])
             self.exit_code = self.exit_code or (exit_code_of(ended["error"]) if ended["error"] else 0)
         return self._write(self._final_tables())

@@ -212,6 +212,24 @@ def test_a_longer_run_that_fails_is_said_and_has_its_code(log, tmp_path, monkeyp
     assert "with more time: NonFiniteStateError: The loss is not finite." in (tmp_path / "table.md").read_text()
 
 
+def test_a_call_that_is_stopped_in_the_longer_run_leaves_the_table(log, tmp_path, monkeypatch):
+    from frellm4rec.tuning import search
+
+    open_table(log, tmp_path).tune()
+    (tmp_path / "table.md").unlink()
+    longer = open_table(log, tmp_path, longer=TIMES)
+
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "train_recipe", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            longer.tune()
+    assert "Validation, and what it cost" in (tmp_path / "table.md").read_text()
+    assert open_table(log, tmp_path, longer=TIMES).tune().has_longer()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
